@@ -1,7 +1,7 @@
 """A MariaDB server of our own: in one directory, on 127.0.0.1, small and quick to start. Debian's is never touched.
 
-The operating system's user who started it is its administrator, over the socket and without a password; there is no other
-account. It writes a binary log, so that it has a GTID position.
+The operating system's user who started it is its administrator, over the socket and without a password; there is no
+other account. It writes a binary log, so that it has a GTID position.
 """
 
 import contextlib
