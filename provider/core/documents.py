@@ -1,0 +1,212 @@
+"""The documents that make up the state, and their typed contents.
+
+A document is identified by (kind, id). `spec` is what was asked for, `status` what became of it. Databases and accounts
+belong to an instance: their id is `<instance>/<name>`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+Kind = Literal["node", "agent", "instance", "database", "account", "setting", "task", "token"]
+Json = Mapping[str, Any]
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of `value`: sorted keys, no spaces. What is hashed, stored and compared."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One immutable version of a document. Times are Unix milliseconds."""
+
+    kind: Kind
+    id: str
+    revision: int
+    """Of the entry that last changed it; the ETag."""
+    wish: int
+    """Revision of the entry that last changed `spec`, or asked for a drop: what an agent's results refer to."""
+    created_at: int
+    updated_at: int
+    spec: Json
+    status: Json
+    text: str = field(init=False, repr=False, compare=False)
+    """Canonical JSON of everything above: what the store keeps and the digest covers."""
+
+    def __post_init__(self) -> None:
+        parts = [self.kind, self.id, self.revision, self.wish, self.created_at, self.updated_at, self.spec, self.status]
+        object.__setattr__(self, "text", canonical(parts))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Document":
+        """The document whose `text` this is."""
+        return cls(*json.loads(text))
+
+    @property
+    def parent(self) -> str:
+        """The instance that a database or account belongs to."""
+        return self.id.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The name within the parent; for the other kinds the id."""
+        return self.id.partition("/")[2] or self.id
+
+
+def fingerprint(text: str) -> int:
+    """A 256-bit number that stands for `text` in sums; see `State.digest`."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+
+
+# ── contents ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Content(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _plain(text: str) -> str:
+    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in text):
+        raise ValueError("control characters are not allowed")
+    if any(ord(c) > 0xFFFF or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise ValueError("characters outside Unicode's basic plane (emoji, for instance) are not allowed in names")
+    return text
+
+
+def _identifier(text: str) -> str:
+    if text != text.strip() or "/" in text or "\\" in text or text in (".", ".."):
+        raise ValueError("slashes and leading or trailing spaces are not allowed")
+    return _plain(text)
+
+
+# MySQL and MariaDB: at most 64 characters of the basic plane, no trailing space (manual, "Identifier Names").
+DatabaseName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_identifier)]
+# MariaDB: at most 80 characters (manual, "Identifier Names", "User names").
+AccountName = Annotated[str, StringConstraints(min_length=1, max_length=80), AfterValidator(_identifier)]
+# The host part of an account: a name, an address, or a pattern of them. mysql.global_priv.Host is char(60) up to 10.4.
+HostPattern = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9%_.:/*-]+$")]
+ServerWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
+"""Of nodes, agents and instances: as a host name, so that it can stand in addresses, file names and routing keys."""
+SettingKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
+
+
+class GrantSpec(Content):
+    """Privileges on one database, or on all (`*`)."""
+
+    database: Literal["*"] | DatabaseName
+    privileges: tuple[Annotated[str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z]+( [A-Za-z]+)*$")], ...] = (
+        Field(min_length=1, max_length=64)
+    )
+
+
+class NodeSpec(Content):
+    url: str
+    endpoints: tuple[str, ...]
+    version: str
+    token_sha256: str
+
+
+class AgentSpec(Content):
+    token_sha256: str
+    broker_password_hash: str
+
+
+class InstanceSpec(Content):
+    agent: Name
+    engine: Literal["mariadb", "mysql", "postgresql"]
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    socket: str | None = None
+
+
+class DatabaseSpec(Content):
+    charset: ServerWord | None = None
+    collation: ServerWord | None = None
+
+
+class AccountSpec(Content):
+    host: HostPattern = "%"
+    grants: tuple[GrantSpec, ...] = Field(default=(), max_length=1000)
+    password: str | None = Field(default=None, repr=False, description="sealed; see provider.secrets")
+
+
+class SettingSpec(Content):
+    value: Any
+
+
+class TokenSpec(Content):
+    role: Literal["admin", "operator", "viewer", "node", "agent"]
+    sha256: str
+    expires_at: int | None = Field(description="Unix milliseconds; None for ever")
+
+
+class TaskSpec(Content):
+    action: str
+    target: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class WishStatus(Content):
+    """Of a database or account. `dropping` until the agent has dropped it, then the document goes."""
+
+    phase: Literal["pending", "ready", "failed", "dropping"] = "pending"
+    message: str | None = None
+
+
+class InstanceStatus(Content):
+    state: Literal["unknown", "up", "down"] = "unknown"
+    message: str | None = None
+    version: str | None = None
+    role: Literal["primary", "replica", "unknown"] = "unknown"
+    read_only: bool | None = None
+
+
+class AgentStatus(Content):
+    state: Literal["never", "online", "offline"] = "never"
+    version: str | None = None
+    endpoint: str | None = None
+    epoch: int | None = Field(default=None, description="highest epoch it had acknowledged when last recorded")
+
+
+class TaskStatus(Content):
+    phase: Literal["pending", "running", "done", "failed"] = "pending"
+    progress: float = Field(default=0.0, ge=0, le=1)
+    message: str | None = None
+
+
+class Nothing(Content):
+    pass
+
+
+CONTENTS: Mapping[Kind, tuple[type[Content], type[Content]]] = {
+    "node": (NodeSpec, Nothing),
+    "agent": (AgentSpec, AgentStatus),
+    "instance": (InstanceSpec, InstanceStatus),
+    "database": (DatabaseSpec, WishStatus),
+    "account": (AccountSpec, WishStatus),
+    "setting": (SettingSpec, Nothing),
+    "task": (TaskSpec, TaskStatus),
+    "token": (TokenSpec, Nothing),
+}
+"""Spec and status of each kind. Checked when a change is planned, never when it is applied: what the log holds is
+applied alike by every node, whatever version each runs."""
+
+SECRETS: Mapping[str, frozenset[str]] = {
+    "node": frozenset({"token_sha256"}),
+    "agent": frozenset({"token_sha256", "broker_password_hash"}),
+    "account": frozenset({"password"}),
+    "token": frozenset({"sha256"}),
+}
+"""Fields of a spec that never leave a provider."""
+
+
+def public_spec(kind: str, spec: Json) -> dict[str, Any]:
+    """`spec` without what is secret."""
+    hidden = SECRETS.get(kind, frozenset())
+    return {key: value for key, value in spec.items() if key not in hidden}

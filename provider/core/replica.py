@@ -1,0 +1,398 @@
+"""One node's view of the log, and what it does about it: reads, commits, claims.
+
+Events come in as method calls, each with the time; instructions come out as a list. Nothing here does I/O, so every
+order of events can be tried without a broker. The engine that carries the instructions out keeps this contract:
+
+1. Records read from the log are given to `read` one by one, in order, from the position after the store's.
+2. An `Apply` is made durable in the store before the state in it is shown to any reader, and before any `Done` that
+   follows it in the list is answered.
+3. `Append` may be carried out at once, also before an `Apply` that precedes it: what is in the log is not lost with us.
+4. After `log_up`, everything from the position onward is read again, so `read` must see each record exactly once.
+
+How a write is committed (stop and wait): at most one entry of ours is on its way. Everything that arrives meanwhile
+waits and shares the next one. So each commit is planned on the very state that it will be applied to, and a record that
+comes back skipped can never be accepted later. A refusal, too, is answered only after a record of ours has come back:
+a primary that was deposed without knowing it yet must not say "no such document" from an old state.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from provider.core import state as sm
+from provider.core.commands import Command
+from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogRecord, size
+from provider.core.state import Accepted, Answer, Skipped, State, scoped_key
+from shared.errors import BellwetherError, Invalid, LogUnavailable, OutcomeUnknown, Refusal
+
+ENTRY_MAX_BYTES = 1024 * 1024
+ENTRY_MAX_COMMITS = 256
+"""An entry's planning holds up everything else; at some 20 µs a commit this is 5 ms."""
+BEAT_S = 1.0
+"""An idle primary reads a barrier back this often, so that it can say that it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time of an event: `wall_ms` (Unix ms) goes into records, `mono_s` (monotonic seconds) is for deadlines."""
+
+    wall_ms: int
+    mono_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A write to be committed. `ticket` names it in the answer; it is given up at `deadline_s` (monotonic)."""
+
+    ticket: int
+    command: Command
+    principal: str
+    action: str
+    deadline_s: float
+    key: str | None = None
+    fingerprint: str = ""
+    source: str | None = None
+
+
+# ── instructions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    record: LogRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    accepted: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    ticket: int
+    result: "Answer | BellwetherError | NotPrimary | Progress"
+
+
+@dataclass(frozen=True, slots=True)
+class NotPrimary:
+    """Not committed here and never will be: take it to `primary`, under the same idempotency key."""
+
+    primary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a barrier or a promotion has come; `final` says that it has ended."""
+
+    step: str
+    state: State
+    final: bool = False
+
+
+Instruction = Append | Apply | Done
+
+
+# ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """What is on its way: an entry, or a barrier where every request was refused."""
+
+    record: Entry | Barrier
+    requests: list[Request | None]
+    """In the order of the entry's commits; None where the asker has given up."""
+    refused: list[tuple[Request, Refusal]]
+    revision: int
+    """Of the state that all this was decided on."""
+
+    @property
+    def held(self) -> list[Request]:
+        """Everyone who waits for it."""
+        return [*(r for r in self.requests if r is not None), *(r for r, _ in self.refused)]
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """Someone who waits for a barrier, and then perhaps for a claim."""
+
+    ticket: int
+    deadline_s: float
+    record: Barrier | Claim
+    promote: bool
+
+
+@dataclass(slots=True)
+class Replica:
+    """See the module's text. `new_id` gives unique record ids; it is the caller's so that this stays pure."""
+
+    node: str
+    state: State
+    new_id: Callable[[], str]
+    caught_up: bool = False
+    """Everything that was in the log when we (re)connected has been read. Only then do we write."""
+    connected: bool = False
+    read_back_s: float = float("-inf")
+    """Monotonic time at which a record of our own was last read back."""
+    skipped: dict[sm.Why, int] = field(default_factory=dict)
+    _beat: Barrier | None = None
+    _waiting: deque[Request] = field(default_factory=deque)
+    _in_flight: _InFlight | None = None
+    _waiters: list[_Waiter] = field(default_factory=list)
+
+    @property
+    def is_primary(self) -> bool:
+        return self.state.primary == self.node
+
+    # ── events ──
+
+    def log_up(self, now: Now) -> list[Instruction]:
+        """The log can be written and read. Before anything else, read to its end."""
+        self.connected, self.caught_up = True, False
+        self._beat = self._barrier(now)
+        out: list[Instruction] = [Append(self._beat)]
+        # A barrier that was lost with the connection is simply asked again; a claim only once we have caught up.
+        out.extend(Append(w.record) for w in self._waiters if isinstance(w.record, Barrier))
+        return out
+
+    def log_down(self) -> list[Instruction]:
+        """The log is out of reach. What is on its way may or may not have arrived: reading will tell."""
+        self.connected = self.caught_up = False
+        return []
+
+    def submit(self, request: Request, now: Now) -> list[Instruction]:
+        """A write that a client asked of us."""
+        if not self.is_primary:
+            return [Done(request.ticket, NotPrimary(self.state.primary))]
+        self._waiting.append(request)
+        return self._write(now)
+
+    def barrier(self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False) -> list[Instruction]:
+        """Read everything that is in the log now; with `promote`, become primary then."""
+        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote)
+        self._waiters.append(waiter)
+        return [Append(waiter.record)] if self.connected else []
+
+    def failed(self, record: LogRecord, now: Now) -> list[Instruction]:
+        """The broker refused `record` or could not say what became of it, and the connection stands: ask again."""
+        if not self.connected:
+            return []  # log_up will see to it
+        flying = self._in_flight
+        if flying is not None and record.id == flying.record.id:
+            return [Append(record)]
+        if any(record.id == waiter.record.id for waiter in self._waiters):
+            return [Append(record)]
+        if self._beat is not None and record.id == self._beat.id:
+            self._beat = self._barrier(now)
+            return [Append(self._beat)]
+        return []
+
+    def read(self, record: LogRecord, now: Now) -> list[Instruction]:
+        """The next record of the log."""
+        outcome = sm.step(self.state, record)
+        out: list[Instruction] = []
+        if isinstance(outcome, Skipped):
+            self.skipped[outcome.why] = self.skipped.get(outcome.why, 0) + 1
+        else:
+            self.state = outcome.state
+            out.append(Apply(outcome))
+        if record.node == self.node:
+            self.read_back_s = now.mono_s
+        out += self._in_flight_read(record, outcome)
+        out += self._waiters_read(record, now)
+        if self._beat is not None and record.id == self._beat.id:
+            self._beat = None
+            if not self.caught_up:
+                self.caught_up = True
+                out += self._resume()
+        if isinstance(record, Claim) and isinstance(outcome, Accepted) and not self.is_primary:
+            out += self._step_down()
+        return out + self._write(now)
+
+    def tick(self, now: Now) -> list[Instruction]:
+        """Time passes: give up what is overdue, and keep the log warm."""
+        out: list[Instruction] = []
+        overdue = [r for r in self._waiting if r.deadline_s <= now.mono_s]
+        if overdue:
+            self._waiting = deque(r for r in self._waiting if r.deadline_s > now.mono_s)
+            out += [Done(r.ticket, LogUnavailable(_NOT_WRITTEN)) for r in overdue]
+        if self._in_flight is not None:
+            out += _overdue(self._in_flight, now)
+        for waiter in [w for w in self._waiters if w.deadline_s <= now.mono_s]:
+            self._waiters.remove(waiter)
+            claimed = isinstance(waiter.record, Claim)
+            out.append(Done(waiter.ticket, OutcomeUnknown(_CLAIM_UNKNOWN) if claimed else LogUnavailable(_NO_END)))
+        if self.connected and self._beat is None and self.is_primary and now.mono_s - self.read_back_s >= BEAT_S:
+            self._beat = self._barrier(now)
+            out.append(Append(self._beat))
+        return out
+
+    # ── committing ──
+
+    def _write(self, now: Now) -> list[Instruction]:
+        """Put everything that waits into one entry, if none of ours is on its way."""
+        if not (self._waiting and self.is_primary and self.caught_up) or self._in_flight is not None:
+            return []
+        out: list[Instruction] = []
+        planned: list[tuple[Request, Commit]] = []
+        refused: list[tuple[Request, Refusal]] = []
+        later: deque[Request] = deque()
+        state, bytes_, touched = self.state, 0, set[object]()
+        while self._waiting and len(planned) < ENTRY_MAX_COMMITS and bytes_ < ENTRY_MAX_BYTES:
+            request = self._waiting.popleft()
+            decided = self._decide(request, state, touched, now)
+            match decided:
+                case None:
+                    later.append(request)
+                case Commit():
+                    planned.append((request, decided))
+                    state, bytes_ = sm.preview(state, decided, now.wall_ms), bytes_ + size(decided)
+                case Refusal():
+                    refused.append((request, decided))
+                case Answer():
+                    out.append(Done(request.ticket, decided))
+        self._waiting.extendleft(reversed(later))
+        if planned or refused:
+            commits = tuple(commit for _, commit in planned)
+            record = self._entry(commits, now) if commits else self._barrier(now)
+            self._in_flight = _InFlight(record, [request for request, _ in planned], refused, self.state.revision)
+            out.append(Append(record))
+        return out
+
+    def _entry(self, commits: tuple[Commit, ...], now: Now) -> Entry:
+        return Entry(
+            id=self.new_id(),
+            generation=self.state.generation,
+            epoch=self.state.epoch,
+            seq=self.state.revision + 1,
+            node=self.node,
+            at=now.wall_ms,
+            commits=commits,
+        )
+
+    def _decide(
+        self, request: Request, state: State, touched: set[object], now: Now
+    ) -> Commit | Answer | Refusal | None:
+        """The commit for `request`; or its answer; or None: it must wait for the entry after this one.
+
+        Each document changes at most once in an entry. Two changes would share a revision, and the first writer's
+        `If-Match` could not tell that the second one came between.
+        """
+        if request.key is not None:
+            scoped = scoped_key(request.principal, request.key)
+            if scoped in touched:
+                return None
+            known = state.keys.get(scoped)
+            if known is not None:
+                return _repeated(known, request)
+            touched.add(scoped)
+        try:
+            plan = request.command.plan(state, now.wall_ms)
+        except Refusal as refusal:
+            return refusal
+        refs = {_ref(change) for change in plan.changes}
+        if refs & touched:
+            if request.key is not None:
+                touched.discard(scoped_key(request.principal, request.key))
+            return None
+        touched |= refs
+        return Commit(
+            principal=request.principal,
+            action=request.action,
+            source=request.source,
+            key=request.key,
+            request=request.fingerprint,
+            status=plan.status,
+            target=plan.target,
+            changes=plan.changes,
+        )
+
+    def _in_flight_read(self, record: LogRecord, outcome: Accepted | Skipped) -> list[Instruction]:
+        flying = self._in_flight
+        if flying is None or record.id != flying.record.id:
+            return []
+        self._in_flight = None
+        answers = outcome.answers if isinstance(outcome, Accepted) else ()
+        if len(answers) != len(flying.requests) or self.state.revision != flying.revision + bool(answers):
+            # Another record took its place (one of ours from before a restart, say). It can never be accepted now, so
+            # deciding on its requests anew cannot do anything twice.
+            self._waiting.extendleft(reversed(flying.held))
+            return []
+        out: list[Instruction] = [
+            Done(request.ticket, answer)
+            for request, answer in zip(flying.requests, answers, strict=True)
+            if request is not None
+        ]
+        return out + [Done(request.ticket, refusal) for request, refusal in flying.refused]
+
+    def _resume(self) -> list[Instruction]:
+        """All that was in the log is read. What of ours was not in it is lost, or still to come: append it again.
+        If both copies arrive, the second one is skipped like any repetition."""
+        out: list[Instruction] = []
+        if self._in_flight is not None:
+            out.append(Append(self._in_flight.record))
+        out += [Append(w.record) for w in self._waiters if isinstance(w.record, Claim)]
+        return out
+
+    def _step_down(self) -> list[Instruction]:
+        """Another node's claim was accepted. What we hold is not failed: it goes to the new primary. That includes the
+        entry on its way: had it come before the claim we would have read it, and after the claim it is skipped."""
+        held = [*(self._in_flight.held if self._in_flight is not None else []), *self._waiting]
+        self._in_flight = None
+        self._waiting.clear()
+        return [Done(request.ticket, NotPrimary(self.state.primary)) for request in held]
+
+    # ── barriers and claims ──
+
+    def _barrier(self, now: Now) -> Barrier:
+        return Barrier(id=self.new_id(), generation=self.state.generation, node=self.node, at=now.wall_ms)
+
+    def _waiters_read(self, record: LogRecord, now: Now) -> list[Instruction]:
+        out: list[Instruction] = []
+        for waiter in [w for w in self._waiters if w.record.id == record.id]:
+            if isinstance(waiter.record, Barrier) and waiter.promote and not self.is_primary:
+                waiter.record = Claim(
+                    id=self.new_id(),
+                    generation=self.state.generation,
+                    ends=self.state.epoch,
+                    node=self.node,
+                    at=now.wall_ms,
+                )
+                out += [Done(waiter.ticket, Progress("caught up", self.state)), Append(waiter.record)]
+                continue
+            self._waiters.remove(waiter)
+            step = "claimed" if isinstance(waiter.record, Claim) else "caught up"
+            out.append(Done(waiter.ticket, Progress(step, self.state, final=True)))
+        return out
+
+
+def _overdue(flying: _InFlight, now: Now) -> list[Instruction]:
+    """Answers for those who cannot wait any longer for what is on its way."""
+    out: list[Instruction] = []
+    for index, request in enumerate(flying.requests):
+        if request is not None and request.deadline_s <= now.mono_s:
+            flying.requests[index] = None
+            out.append(Done(request.ticket, OutcomeUnknown(_UNKNOWN)))
+    late = [r for r, _ in flying.refused if r.deadline_s <= now.mono_s]
+    flying.refused = [(r, refusal) for r, refusal in flying.refused if r.deadline_s > now.mono_s]
+    return out + [Done(request.ticket, LogUnavailable(_NOT_WRITTEN)) for request in late]
+
+
+def _ref(change: Change) -> object:
+    return (change.kind, change.id)
+
+
+def _repeated(known: sm.KeyRecord, request: Request) -> Answer | Invalid:
+    if known.request == request.fingerprint:
+        return known.answer
+    return Invalid("this Idempotency-Key was used for another request: choose a new key for a new request")
+
+
+_NOT_WRITTEN = "the log cannot be written at the moment; nothing was done: try again"
+_UNKNOWN = (
+    "the log has not confirmed this write; it may have happened or may yet: ask again with the same Idempotency-Key"
+)
+_NO_END = "the log could not be read to its end in time: is the broker there, with a majority of its members?"
+_CLAIM_UNKNOWN = (
+    "the claim was sent, but the log has not confirmed it in time: it may yet win; see `failover --operation status`"
+)
