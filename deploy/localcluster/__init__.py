@@ -8,8 +8,12 @@ nothing but the standard library. Nothing outside that directory is written, eve
     process    one detached process: start, stop, kill, suspend; and the record by which a later command finds it again
     broker     RabbitMQ
     mariadb    a MariaDB server
+    records    what was started, written down for later commands
+    api        the least client of the HTTPS API
     provider   a provider: init or join, run
     agent      an agent: enrol, run
     cluster    all of these together: up, down, start one, status
+    steps      steps at the same time, each told with its seconds
+    report     what runs where, and what to try
     __main__   the command
 """

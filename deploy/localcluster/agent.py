@@ -1,0 +1,67 @@
+"""An agent in a directory of its own, for one MariaDB server on this machine: enrol, run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from localcluster.layout import ServerFiles
+from localcluster.mariadb import MariaDB
+from localcluster.process import Process, ProcessFailed, start, tail, wait_until
+from localcluster.provider import program_path, run_program
+
+READY_S = 60.0
+
+
+class Agent:
+    """`process` is the daemon, None before it was started; a later command that knows it hands it in. One thread.
+
+    An agent opens no port: whether it is well the providers know (`GET /agents/{id}`), and `is_well(name)` asks them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: ServerFiles,
+        server: MariaDB,
+        is_well: Callable[[str], bool],
+        *,
+        process: Process | None = None,
+    ) -> None:
+        self.name = name
+        self.files = files
+        self.server = server
+        self.process = process
+        self._is_well = is_well
+
+    @property
+    def log(self) -> Path:
+        return self.files.log
+
+    @property
+    def enrolled(self) -> bool:
+        return self.files.config.exists()
+
+    def enroll(self, urls: Sequence[str], token_file: Path) -> None:
+        """Make it known to the cluster at `urls`, with its server as its one instance. Raises `ProcessFailed`."""
+        self.files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        who = ["--id", self.name, "--token-file", str(token_file)]
+        instance = ["--engine", "mariadb", "--socket", str(self.server.socket), "--user", self.server.user]
+        self.command("enroll", ",".join(urls), *who, *instance)
+
+    def command(self, *arguments: str) -> str:
+        """Run `agent` with this agent's configuration; its stdout. Raises `ProcessFailed`."""
+        return run_program("agent", *arguments, "--config", str(self.files.config))
+
+    def launch(self) -> Process:
+        """Start the daemon unless it runs, without waiting."""
+        if self.process is None or not self.process.alive:
+            argv: list[str | Path] = [program_path("agent"), "run", "--config", self.files.config]
+            self.process = start(argv, log=self.log)
+        return self.process
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until the providers hear it, and it its server. Raises `ProcessFailed` with the end of its log."""
+        try:
+            what = f"agent {self.name} online and its database server up"
+            wait_until(lambda: self._is_well(self.name), timeout_s=timeout_s, what=what, process=self.process)
+        except ProcessFailed as error:
+            raise ProcessFailed(f"{error}\n{tail(self.log)}") from None

@@ -1,0 +1,100 @@
+"""A provider in a directory of its own: init or join, run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from localcluster.api import Api
+from localcluster.layout import ServerFiles
+from localcluster.process import Process, ProcessFailed, environment, start, tail, wait_until
+
+COMMAND_S = 60.0
+READY_S = 60.0
+
+
+class Provider:
+    """`process` is the daemon, None before it was started; a later command that knows it hands it in. One thread."""
+
+    def __init__(self, name: str, files: ServerFiles, port: int, *, process: Process | None = None) -> None:
+        self.name = name
+        self.files = files
+        self.port = port
+        self.process = process
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.files.log
+
+    @property
+    def ca(self) -> Path:
+        return self.files.directory / "ca.pem"
+
+    @property
+    def member(self) -> bool:
+        """Whether it was made by `init` or `join`."""
+        return self.files.config.exists()
+
+    def init(self, *, endpoint: str, management: str, user: str, password_file: Path, admin_token_file: Path) -> None:
+        """Make a new cluster of this node alone. Raises `ProcessFailed`."""
+        broker = ["--broker-endpoint", endpoint, "--broker-management", management]
+        broker += ["--broker-user", user, "--broker-password-file", str(password_file)]
+        self.command(
+            "init", "--name", self.name, "--url", self.url, *broker, "--admin-token-file", str(admin_token_file)
+        )
+
+    def join(self, seed: "Provider", token_file: Path) -> None:
+        """Become a standby of the cluster that `seed` is in. Raises `ProcessFailed`."""
+        self.command("join", seed.url, "--name", self.name, "--url", self.url, "--token-file", str(token_file))
+
+    def create_token(self, role: str, file: Path) -> None:
+        """A token for `role` into `file`; this provider must run. Raises `ProcessFailed`."""
+        self.command("token", "create", "--role", role, "--token-out", str(file))
+
+    def command(self, *arguments: str, program: str = "provider") -> str:
+        """Run `provider` (or `failover`) with this node's configuration; its stdout. Raises `ProcessFailed`."""
+        self.files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return run_program(program, *arguments, "--config", str(self.files.config))
+
+    def launch(self) -> Process:
+        """Start the daemon unless it runs, without waiting."""
+        if self.process is None or not self.process.alive:
+            argv: list[str | Path] = [program_path("provider"), "run", "--config", self.files.config]
+            self.process = start(argv, log=self.log)
+        return self.process
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until it serves reads. Raises `ProcessFailed` with the end of its log."""
+        api = Api(self.url, ca=self.ca, timeout_s=2.0)
+        try:
+            wait_until(api.is_up, timeout_s=timeout_s, what=f"provider {self.name}", process=self.process)
+        except ProcessFailed as error:
+            raise ProcessFailed(f"{error}\n{tail(self.log)}") from None
+
+
+def program_path(name: str) -> Path:
+    """One of our programs, from the virtual environment that this runs in."""
+    return Path(sys.executable).parent / name
+
+
+def run_program(name: str, *arguments: str, timeout_s: float = COMMAND_S) -> str:
+    """Run one of our programs to its end; its stdout. Raises `ProcessFailed` with its stderr."""
+    command = [str(program_path(name)), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProcessFailed(f"{' '.join(command)}: not within {timeout_s:g} s") from None
+    if done.returncode:
+        raise ProcessFailed(f"{' '.join(command)}: exit code {done.returncode}\n{(done.stderr or done.stdout).strip()}")
+    return done.stdout
