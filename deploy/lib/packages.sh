@@ -46,7 +46,12 @@ apt-get "${options[@]}" update
 apt-get "${options[@]}" install --no-install-recommends --no-remove "$@"
 
 comm -13 <(echo "$units_before") <(enabled_units | sort -u) | while read -r unit; do
-    if [ -n "$unit" ] && command -v systemctl >/dev/null; then systemctl --quiet --no-reload disable "$unit" 2>/dev/null || true; fi
+    [ -n "$unit" ] || continue
+    if command -v systemctl >/dev/null; then
+        systemctl --quiet --no-reload disable "$unit" 2>/dev/null || true
+    else
+        deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+    fi
 done
 comm -13 <(echo "$scripts_before") <(enabled_scripts | sort -u) | while read -r script; do
     if [ -n "$script" ]; then update-rc.d "$script" disable >/dev/null 2>&1 || true; fi
