@@ -1,0 +1,1 @@
+"""The one ordered sequence of entries that every node reads."""

@@ -1,0 +1,6 @@
+"""This node's durable copy of the state. Only this package imports SQLAlchemy and alembic. See DESIGN.md beside it."""
+
+from provider.store.errors import StoreCorrupt, StoreTooNew, StoreUnavailable
+from provider.store.store import HistoryRow, Store
+
+__all__ = ["HistoryRow", "Store", "StoreCorrupt", "StoreTooNew", "StoreUnavailable"]
