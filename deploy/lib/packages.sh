@@ -21,6 +21,22 @@ enabled_scripts() {
     find /etc/rc[2-5].d -name 'S*' -printf '%f\n' 2>/dev/null | sed 's/^S[0-9]*//' || true
 }
 
+# What the packages made start at boot does not.
+disable_new() {
+    comm -13 <(echo "$units_before") <(enabled_units | sort -u) | while read -r unit; do
+        [ -n "$unit" ] || continue
+        if command -v systemctl >/dev/null; then
+            systemctl --quiet --no-reload disable "$unit" 2>/dev/null || true
+        else
+            find /etc/systemd/system -path '*.wants/*' -name "$unit" -delete # a container: no systemd now, perhaps later
+        fi
+    done
+    comm -13 <(echo "$scripts_before") <(enabled_scripts | sort -u) | while read -r script; do
+        [ -n "$script" ] || continue
+        update-rc.d "$script" disable >/dev/null 2>&1 || true
+    done
+}
+
 [ "$(id -u)" = 0 ] || { echo "packages.sh: must run as root" >&2; exit 1; }
 exec 9>/run/bellwether-packages.lock
 flock 9 # one at a time: two would take each other's policy for the machine's own
@@ -28,15 +44,14 @@ flock 9 # one at a time: two would take each other's policy for the machine's ow
 # dpkg asks policy-rc.d before it starts anything; 101 means no. The machine's own, if it has one, comes back in any case:
 # bash runs a trap only after apt has ended, and what a kill -9 left behind is put right by the next run.
 restore_policy
-trap restore_policy EXIT
+units_before=$(enabled_units | sort -u)
+scripts_before=$(enabled_scripts | sort -u)
+trap 'restore_policy; disable_new' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 if [ -e "$policy" ] || [ -L "$policy" ]; then mv "$policy" "$saved"; fi
 printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$policy"
 chmod 755 "$policy"
-
-units_before=$(enabled_units | sort -u)
-scripts_before=$(enabled_scripts | sort -u)
 
 # NEEDRESTART_SUSPEND: a hook of that package would restart services that use an upgraded library.
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
@@ -44,15 +59,3 @@ options=(-q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
 apt-get "${options[@]}" update
 # --no-remove: another database server on this machine must not give way to ours.
 apt-get "${options[@]}" install --no-install-recommends --no-remove "$@"
-
-comm -13 <(echo "$units_before") <(enabled_units | sort -u) | while read -r unit; do
-    [ -n "$unit" ] || continue
-    if command -v systemctl >/dev/null; then
-        systemctl --quiet --no-reload disable "$unit" 2>/dev/null || true
-    else
-        find /etc/systemd/system -path '*.wants/*' -name "$unit" -delete # a container: no systemd now, perhaps later
-    fi
-done
-comm -13 <(echo "$scripts_before") <(enabled_scripts | sort -u) | while read -r script; do
-    if [ -n "$script" ]; then update-rc.d "$script" disable >/dev/null 2>&1 || true; fi
-done

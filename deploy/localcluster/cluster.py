@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from localcluster.agent import Agent
 from localcluster.api import Api
-from localcluster.broker import Broker
+from localcluster.broker import Broker, BrokerPorts, BrokerUser
 from localcluster.layout import Layout
 from localcluster.mariadb import MariaDB
 from localcluster.ports import is_free, kept_ports
@@ -54,8 +54,8 @@ class Cluster:
         names = [f"db{number}" for number in range(1, databases + 1)]
         brokers = ["broker", "broker-management", "broker-distribution", "broker-epmd"]
         self.ports = kept_ports(self.layout.ports_file, [*brokers, *nodes, *(f"mariadb-{name}" for name in names)])
-        self.broker = self._make_broker()
         self.providers = {name: self._make_provider(name) for name in nodes}
+        self.broker = self._make_broker()
         self.servers = {name: self._make_server(name, number) for number, name in enumerate(names, start=1)}
         self.agents = {name: self._make_agent(name) for name in names}
         servers = {f"mariadb-{name}": server for name, server in self.servers.items()}
@@ -64,7 +64,22 @@ class Cluster:
     # ── what it is made of ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _make_broker(self) -> Broker:
-        raise NotImplementedError
+        """It presents the first provider's certificate; they are on one host."""
+        directory = self.layout.provider(self.first.name).directory
+        return Broker(
+            self.layout.broker,
+            BrokerPorts(
+                amqps=self.ports["broker"],
+                management=self.ports["broker-management"],
+                distribution=self.ports["broker-distribution"],
+                epmd=self.ports["broker-epmd"],
+            ),
+            certificate=directory / "node.pem",
+            key=directory / "node.key",
+            ca=self.layout.ca,
+            users=[BrokerUser(BROKER_USER, self.layout.broker_password)],
+            process=self._records.get("broker"),
+        )
 
     def _make_provider(self, name: str) -> Provider:
         return Provider(name, self.layout.provider(name), self.ports[name], process=self._records.get(name))
