@@ -5,9 +5,9 @@ other account. It writes a binary log, so that it has a GTID position.
 """
 
 import contextlib
-import getpass
 import hashlib
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -64,13 +64,18 @@ class MariaDB:
         return self.directory / "data"
 
     @property
+    def temporary(self) -> Path:
+        """Its own: a server that starts deletes the temporary tables it finds there, also those of its neighbours."""
+        return self.directory / "tmp"
+
+    @property
     def log(self) -> Path:
         return self.directory / "mariadb.log"
 
     @property
     def user(self) -> str:
         """The database account that needs no password on the socket."""
-        return getpass.getuser()
+        return pwd.getpwuid(os.getuid()).pw_name  # not $USER: after su or sudo it may name another
 
     @property
     def socket(self) -> Path:
@@ -90,7 +95,7 @@ class MariaDB:
         """Make the data directory unless it is there. Raises `ProcessFailed`."""
         if self.data.exists():
             return
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Made aside and then renamed: an interrupted attempt is never taken for a data directory.
         unfinished = self.directory / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -99,6 +104,7 @@ class MariaDB:
             "--no-defaults",
             f"--user={self.user}",
             f"--datadir={unfinished}",
+            f"--tmpdir={self.temporary}",
         ]
         command += [f"--auth-root-socket-user={self.user}", *_INSTALL_OPTIONS]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
@@ -118,6 +124,7 @@ class MariaDB:
             return self.process
         self.create()
         files = (f"--datadir={self.data}", f"--socket={self.socket}", f"--pid-file={self.directory / 'mariadb.pid'}")
+        files += (f"--tmpdir={self.temporary}",)
         identity = (f"--user={self.user}", f"--port={self.port}", f"--server-id={self.server_id}")
         self.process = start(["mariadbd", "--no-defaults", *identity, *files, *_SERVER_OPTIONS], log=self.log)
         return self.process
