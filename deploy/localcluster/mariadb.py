@@ -123,9 +123,9 @@ class MariaDB:
         if self.process is not None and self.process.alive:
             return self.process
         self.create()
-        files = (f"--datadir={self.data}", f"--socket={self.socket}", f"--pid-file={self.directory / 'mariadb.pid'}")
-        files += (f"--tmpdir={self.temporary}",)
-        identity = (f"--user={self.user}", f"--port={self.port}", f"--server-id={self.server_id}")
+        files = (f"--datadir={self.data}", f"--tmpdir={self.temporary}", f"--socket={self.socket}")
+        pid_file = f"--pid-file={self.directory / 'mariadb.pid'}"
+        identity = (f"--user={self.user}", f"--port={self.port}", f"--server-id={self.server_id}", pid_file)
         self.process = start(["mariadbd", "--no-defaults", *identity, *files, *_SERVER_OPTIONS], log=self.log)
         return self.process
 

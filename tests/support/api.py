@@ -1,0 +1,54 @@
+"""What cluster tests ask of a node: one line a question; an answer that was not hoped for explains itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+from localcluster.api import Answer, Api
+from localcluster.cluster import Cluster
+from localcluster.process import wait_until
+
+
+class Client(Api):
+    """A node's API; see `localcluster.api`. What is not answered as hoped raises `AssertionError` with the answer."""
+
+    def read(self, path: str, **headers: str) -> Any:
+        """The JSON of a GET that must answer 200."""
+        return done(self.get(path, **headers)).json
+
+    def write(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """A request that must be answered with 2xx."""
+        return done(
+            self.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        )
+
+    def wait_for(self, path: str, condition: Callable[[Any], object], *, timeout_s: float = 30.0) -> Any:
+        """The JSON of `path` once `condition` holds of it. Raises `ProcessFailed` with the last answer."""
+        last: list[Answer | OSError] = []
+
+        def holds() -> object:
+            try:
+                answer = self.get(path)
+            except OSError as error:
+                last[:] = [error]
+                return False
+            last[:] = [answer]
+            return answer.status == 200 and condition(answer.json)
+
+        try:
+            wait_until(holds, timeout_s=timeout_s, what=f"{self.url} {path}")
+        except Exception as error:
+            error.add_note(f"its last answer: {last}")
+            raise
+        return last[0].json if isinstance(last[0], Answer) else None
+
+
+def client(cluster: Cluster, node: str) -> Client:
+    """Node `node` of `cluster`, as administrator."""
+    token = cluster.layout.admin_token.read_text().strip()
+    return Client(cluster.providers[node].url, ca=cluster.layout.ca, token=token)
+
+
+def done(answer: Answer) -> Answer:
+    """`answer`, which must be a success."""
+    assert 200 <= answer.status < 300, f"{answer.status}: {answer.body.decode(errors='replace')}"
+    return answer
