@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -16,9 +17,12 @@ Kind = Literal["node", "agent", "instance", "database", "account", "setting", "t
 Json = Mapping[str, Any]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical(value: object) -> str:
     """The one JSON text of `value`: sorted keys, no spaces. What is hashed, stored and compared."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,10 @@ class Content(BaseModel):
 
 
 def _plain(text: str) -> str:
-    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in text):
-        raise ValueError("control characters are not allowed")
+    # Cc: control characters. Zl, Zp: line ends to some readers of logs, letters to others. Cf: direction marks and
+    # joiners of no width, with which two names look alike.
+    if any(category(c) in ("Cc", "Cf", "Zl", "Zp") for c in text):
+        raise ValueError("control characters and invisible ones are not allowed")
     if any(ord(c) > 0xFFFF or 0xD800 <= ord(c) <= 0xDFFF for c in text):
         raise ValueError("characters outside Unicode's basic plane (emoji, for instance) are not allowed in names")
     return text

@@ -1,13 +1,63 @@
-"""What the log holds: entries, claims, barriers. `decode` is the only way in."""
+"""What the log holds: entries, claims, barriers. `decode` is the only way in.
 
-import json
+Whatever can be built here can be encoded, and what was encoded can be decoded again to something equal: a record that
+fails half-way would stop the primary, or every node at once. Hence the limits on numbers, lengths and JSON values.
+"""
+
+from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from provider.core.documents import Kind
 
 FORMAT = 1
+RECORD_MAX_BYTES = 4 * 1024 * 1024
+"""Of what is read; twice the largest that a primary writes (`replica.ENTRY_MAX_BYTES` and one commit of that size)."""
+
+
+JSON_MAX_DEPTH = 100
+"""The parser's own limit is near 200 levels, of which an entry takes eight."""
+INT_MAX_BITS = 14_000
+"""Python and the parser read integers of up to 4300 decimal digits, which is a little more."""
+
+
+def _sound(value: object, room: int = JSON_MAX_DEPTH) -> bool:
+    """Whether `value` stays what it is when it is encoded, decoded, stored and loaded."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, int):
+        return value.bit_length() <= INT_MAX_BITS
+    if isinstance(value, dict):
+        return room > 0 and all(type(k) is str and _sound(k) and _sound(v, room - 1) for k, v in value.items())
+    if isinstance(value, list):
+        return room > 0 and all(_sound(item, room - 1) for item in value)
+    return value is None
+
+
+def _json(value: dict[str, Any]) -> dict[str, Any]:
+    if not _sound(value):
+        raise ValueError("NaN, infinity, lone surrogates, huge integers and very deep nesting are not allowed")
+    return value
+
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Revisions, epochs and times: what fits a 64-bit column, so that no record can be applied but not stored."""
+# A length limit also has pydantic look inside: a lone surrogate, which could not be encoded, is refused.
+Text = Annotated[str, StringConstraints(max_length=1000)]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_json)]
 
 
 class Record(BaseModel):
@@ -18,23 +68,23 @@ class Change(Record):
     """Put one document (`spec` given) or delete it (`spec` None)."""
 
     kind: Kind
-    id: str
-    spec: dict[str, Any] | None = None
-    status: dict[str, Any] = Field(default_factory=dict)
+    id: Text
+    spec: JsonObject | None = None
+    status: JsonObject = Field(default_factory=dict)
     wish: bool = Field(default=True, description="whether what is asked for changed, not only what became of it")
 
 
 class Commit(Record):
     """One request's share of an entry."""
 
-    principal: str
-    action: str = Field(description='what was asked, for people: "PUT /settings/user.x"')
-    source: str | None = Field(default=None, description="the client's address")
-    key: str | None = Field(default=None, description="idempotency key")
-    request: str = Field(default="", description="hash of what was asked: the same key must come with the same request")
-    status: int = Field(description="HTTP status of the answer")
-    target: tuple[Kind, str] | None = Field(default=None, description="the document that the answer shows")
-    changes: tuple[Change, ...] = ()
+    principal: Text
+    action: Text = Field(description='what was asked, for people: "PUT /settings/user.x"')
+    source: Text | None = Field(default=None, description="the client's address")
+    key: IdempotencyKey | None = Field(default=None, description="idempotency key")
+    request: Text = Field(default="", description="hash of what was asked: the same key comes with the same request")
+    status: Annotated[int, Field(ge=100, le=599)] = Field(description="HTTP status of the answer")
+    target: tuple[Kind, Text] | None = Field(default=None, description="the document that the answer shows")
+    changes: Annotated[tuple[Change, ...], FailFast()] = ()
 
 
 class Entry(Record):
@@ -42,13 +92,13 @@ class Entry(Record):
 
     type: Literal["entry"] = "entry"
     v: int = FORMAT
-    id: str
-    generation: str
-    epoch: int
-    seq: int
-    node: str
-    at: int
-    commits: tuple[Commit, ...]
+    id: Text
+    generation: Text
+    epoch: Count
+    seq: Count
+    node: Text
+    at: Count
+    commits: Annotated[tuple[Commit, ...], FailFast()]
 
 
 class Claim(Record):
@@ -56,11 +106,11 @@ class Claim(Record):
 
     type: Literal["claim"] = "claim"
     v: int = FORMAT
-    id: str
-    generation: str
-    ends: int
-    node: str
-    at: int
+    id: Text
+    generation: Text
+    ends: Count
+    node: Text
+    at: Count
 
 
 class Barrier(Record):
@@ -68,13 +118,14 @@ class Barrier(Record):
 
     type: Literal["barrier"] = "barrier"
     v: int = FORMAT
-    id: str
-    generation: str
-    node: str
-    at: int
+    id: Text
+    generation: Text
+    node: Text
+    at: Count
 
 
 LogRecord = Entry | Claim | Barrier
+_COMMIT = TypeAdapter(Commit)
 _RECORD: TypeAdapter[LogRecord] = TypeAdapter(Annotated[LogRecord, Field(discriminator="type")])
 
 
@@ -84,20 +135,28 @@ class Unreadable(Exception):
 
 def encode(record: LogRecord) -> bytes:
     """The record as UTF-8 JSON."""
-    return record.model_dump_json(exclude_defaults=False).encode("utf-8", "surrogatepass")
+    return _RECORD.dump_json(record)
 
 
 def decode(data: bytes) -> LogRecord:
     """The record in `data`. Raises `Unreadable`, and nothing else, for anything that is none, or of a newer format."""
+    if len(data) > RECORD_MAX_BYTES:
+        raise Unreadable(f"{len(data)} bytes; a record has at most {RECORD_MAX_BYTES}")
     try:
         record = _RECORD.validate_json(data)
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise Unreadable(" ".join(str(error).split())[:300]) from None
+    except ValidationError as error:
+        raise Unreadable(_reason(error)) from None
     if record.v != FORMAT:
         raise Unreadable(f"format {record.v}; this program reads {FORMAT}")
     return record
 
 
+def _reason(error: ValidationError) -> str:
+    if error.error_count() > 20:  # a text of a hundred thousand errors takes a second to write
+        return f"{error.error_count()} errors"
+    return " ".join(str(error).split())[:300]
+
+
 def size(commit: Commit) -> int:
-    """Roughly what `commit` adds to an entry, in bytes."""
-    return len(json.dumps([change.spec for change in commit.changes])) + 500
+    """What `commit` adds to an entry, in bytes."""
+    return len(_COMMIT.dump_json(commit)) + 1

@@ -12,20 +12,27 @@ Invariants, for any log whatever (tests/model proves them against an adversary):
 4. The revision counts accepted records, claims included: it grows by one with each, and with nothing else.
 """
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from hashlib import sha256
+from typing import TypeVar
 
 from immutables import Map
 
-from provider.core.documents import Document, Kind, canonical, fingerprint
+from provider.core.documents import Document, Json, Kind, canonical, fingerprint
 from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogRecord
 
 KEYS_MAX = 100_000
 KEYS_MAX_AGE_MS = 24 * 3600 * 1000
 _WRAP = 1 << 256
+_K = TypeVar("_K")
+_CHILDREN = frozenset[Kind]({"database", "account"})
+"""Kinds whose documents belong to an instance."""
 
 Documents = Map[str, Map[str, Document]]
+Families = Map[tuple[str, str], Map[str, Document]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +63,18 @@ class KeyRecord:
             [self.number, self.at, self.key, self.request, self.answer.status, self.answer.revision, shown]
         )
 
+    @classmethod
+    def from_text(cls, text: str) -> "KeyRecord":
+        """The key whose `text` this is."""
+        number, at, key, request, status, revision, shown = json.loads(text)
+        document = Document.from_text(shown) if shown is not None else None
+        return cls(number, at, key, request, Answer(status, revision, document))
+
 
 def scoped_key(principal: str, key: str) -> str:
-    """Keys belong to whoever used them: two users may choose the same one."""
-    return f"{principal} {key}"
+    """Keys belong to whoever used them: two users may choose the same one. The length tells where the name ends: both
+    parts may contain anything."""
+    return f"{len(principal)} {principal} {key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +94,55 @@ class State:
     next_key: int
     checksum: int
     """Sum of the fingerprints of all documents and keys, modulo 2^256: can be kept up to date in constant time."""
+    families: Families = field(default=Map(), repr=False, compare=False)
+    """Databases and accounts by (kind, instance), so that to list an instance's does not cost a look at all. Follows
+    from `documents`, and is made from them where it is not given."""
+
+    def __post_init__(self) -> None:
+        if not self.families:
+            object.__setattr__(self, "families", _families(self.documents))
 
     @classmethod
     def genesis(cls, *, generation: str, primary: str, now: int, changes: tuple[Change, ...] = ()) -> "State":
         """Revision 1, epoch 1: what `provider init` begins with."""
-        empty = cls(generation, 1, primary, 1, now, Map(), Map(), Map(), 0, 0)
-        return _with_changes(empty, changes, 1, now)[0]
+        draft = _Draft(cls(generation, 1, primary, 1, now, Map(), Map(), Map(), 0, 0), 1, now)
+        draft.change(changes)
+        return draft.state()
+
+    @classmethod
+    def restored(
+        cls,
+        *,
+        generation: str,
+        epoch: int,
+        primary: str,
+        revision: int,
+        now: int,
+        next_key: int,
+        documents: Iterable[Document],
+        keys: Iterable[KeyRecord],
+    ) -> "State":
+        """The state that has these parts, everything else worked out from them. Its `digest` shows whether they are
+        all there and unchanged."""
+        collections: dict[str, dict[str, Document]] = {}
+        checksum = 0
+        for document in documents:
+            collections.setdefault(document.kind, {})[document.id] = document
+            checksum += fingerprint(document.text)
+        used = {record.number: record for record in keys}
+        order = {n: used[n].key if n in used else "" for n in range(min(used, default=next_key), next_key)}
+        return cls(
+            generation=generation,
+            epoch=epoch,
+            primary=primary,
+            revision=revision,
+            now=now,
+            documents=Map({kind: Map(collection) for kind, collection in collections.items()}),
+            keys=Map({record.key: record for record in used.values()}),
+            key_order=Map(order),
+            next_key=next_key,
+            checksum=(checksum + sum(fingerprint(record.text) for record in used.values())) % _WRAP,
+        )
 
     @property
     def digest(self) -> str:
@@ -103,11 +161,16 @@ class State:
 
     def within(self, kind: Kind, parent: str) -> list[Document]:
         """All documents of a kind that belong to `parent`, sorted by id."""
-        collection = self.documents.get(kind)
-        if collection is None:
-            return []
-        prefix = parent + "/"
-        return [collection[id_] for id_ in sorted(i for i in collection if i.startswith(prefix))]
+        family = self.families.get((kind, parent))
+        return sorted(family.values(), key=lambda document: document.id) if family is not None else []
+
+
+def _families(documents: Documents) -> Families:
+    found: dict[tuple[str, str], dict[str, Document]] = {}
+    for kind in _CHILDREN & set(documents):
+        for document in documents[kind].values():
+            found.setdefault((kind, document.parent), {})[document.id] = document
+    return Map({where: Map(family) for where, family in found.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,94 +232,143 @@ def step(state: State, record: LogRecord) -> Accepted | Skipped:
 
 def preview(state: State, commit: Commit, now: int) -> State:
     """`state` as it would be with `commit` as part of the next entry: later commits of that entry are planned on it."""
-    return _with_changes(state, commit.changes, state.revision + 1, now)[0]
+    draft = _Draft(state, state.revision + 1, max(state.now, now))
+    draft.change(commit.changes)
+    return replace(draft.state(), revision=state.revision, now=state.now)
 
 
 def _accept(state: State, entry: Entry) -> Accepted:
-    revision, now = entry.seq, max(state.now, entry.at)
-    put: dict[tuple[Kind, str], Document | None] = {}
+    draft = _Draft(state, entry.seq, max(state.now, entry.at))
     answers: list[Answer] = []
-    added: list[KeyRecord] = []
     for commit in entry.commits:
-        state, changed = _with_changes(state, commit.changes, revision, now)
-        put.update(changed)
-        shown = state.get(*commit.target) if commit.target is not None else None
-        answer = Answer(commit.status, revision, shown)
+        draft.change(commit.changes)
+        answer = Answer(commit.status, entry.seq, draft.get(*commit.target) if commit.target is not None else None)
         answers.append(answer)
         if commit.key is not None:
-            scoped = scoped_key(commit.principal, commit.key)
-            added.append(KeyRecord(state.next_key, now, scoped, commit.request, answer))
-            state = _with_key(state, added[-1])
-    state, dropped = _without_old_keys(replace(state, revision=revision, now=now))
-    delta = Delta(
-        put=tuple(document for document in put.values() if document is not None),
-        deleted=tuple(where for where, document in put.items() if document is None),
-        keys_added=tuple(added),
-        keys_dropped=tuple(dropped),
+            draft.remember(scoped_key(commit.principal, commit.key), commit.request, answer)
+    draft.forget()
+    return Accepted(draft.state(), entry, draft.delta(), tuple(answers))
+
+
+class _Draft:
+    """A state under change, for the length of one entry: plain variables, where a new `State` for each of its commits
+    would be most of the cost."""
+
+    __slots__ = (
+        "added",
+        "base",
+        "checksum",
+        "documents",
+        "dropped",
+        "families",
+        "key_order",
+        "keys",
+        "next_key",
+        "now",
+        "put",
+        "revision",
     )
-    return Accepted(state, entry, delta, tuple(answers))
 
+    def __init__(self, base: State, revision: int, now: int) -> None:
+        self.base, self.revision, self.now = base, revision, now
+        self.documents, self.families, self.checksum = base.documents, base.families, base.checksum
+        self.keys, self.key_order, self.next_key = base.keys, base.key_order, base.next_key
+        self.put: dict[tuple[Kind, str], Document | None] = {}
+        self.added: dict[str, KeyRecord] = {}
+        self.dropped: list[str] = []
 
-def _with_changes(
-    state: State, changes: tuple[Change, ...], revision: int, now: int
-) -> tuple[State, dict[tuple[Kind, str], Document | None]]:
-    documents, checksum = state.documents, state.checksum
-    changed: dict[tuple[Kind, str], Document | None] = {}
-    for change in changes:
-        collection: Map[str, Document] = documents.get(change.kind, Map())
-        old = collection.get(change.id)
+    def get(self, kind: Kind, id_: str) -> Document | None:
+        collection = self.documents.get(kind)
+        return collection.get(id_) if collection is not None else None
+
+    def change(self, changes: tuple[Change, ...]) -> None:
+        """Put and delete documents."""
+        for change in changes:
+            old = self.get(change.kind, change.id)
+            if old is not None:
+                self.checksum -= fingerprint(old.text)
+            new = None if change.spec is None else self._next_version(old, change, change.spec)
+            if new is not None:
+                self.checksum += fingerprint(new.text)
+            self.documents = _with(self.documents, change.kind, change.id, new)
+            if change.kind in _CHILDREN:
+                family = (change.kind, change.id.partition("/")[0])
+                self.families = _with(self.families, family, change.id, new)
+            self.put[change.kind, change.id] = new
+
+    def _next_version(self, old: Document | None, change: Change, spec: Json) -> Document:
+        return Document(
+            kind=change.kind,
+            id=change.id,
+            revision=self.revision,
+            wish=self.revision if change.wish or old is None else old.wish,
+            created_at=self.now if old is None else old.created_at,
+            updated_at=self.now,
+            spec=spec,
+            status=change.status,
+        )
+
+    def remember(self, key: str, request: str, answer: Answer) -> None:
+        """Keep what an idempotency key was answered with."""
+        old = self.keys.get(key)
         if old is not None:
-            checksum -= fingerprint(old.text)
-        if change.spec is None:
-            collection = collection if old is None else collection.delete(change.id)
-            changed[change.kind, change.id] = None
-        else:
-            new = Document(
-                kind=change.kind,
-                id=change.id,
-                revision=revision,
-                wish=revision if change.wish or old is None else old.wish,
-                created_at=now if old is None else old.created_at,
-                updated_at=now,
-                spec=change.spec,
-                status=change.status,
-            )
-            checksum += fingerprint(new.text)
-            collection = collection.set(change.id, new)
-            changed[change.kind, change.id] = new
-        documents = documents.set(change.kind, collection)
-    return replace(state, documents=documents, checksum=checksum % _WRAP), changed
+            # A planner never reuses a live key; a foreign log may. The later use wins, on every node alike.
+            self.checksum -= fingerprint(old.text)
+            self.key_order = self.key_order.set(old.number, "")
+        record = KeyRecord(self.next_key, self.now, key, request, answer)
+        self.checksum += fingerprint(record.text)
+        self.keys = self.keys.set(key, record)
+        self.key_order = self.key_order.set(record.number, key)
+        self.next_key += 1
+        self.added[key] = record
+
+    def forget(self) -> None:
+        """Drop the oldest keys while there are too many, or they are too old."""
+        while self.key_order:
+            oldest = self.next_key - len(self.key_order)
+            key = self.key_order[oldest]
+            if key:
+                record = self.keys[key]
+                if len(self.key_order) <= KEYS_MAX and record.at + KEYS_MAX_AGE_MS >= self.now:
+                    return
+                self.checksum -= fingerprint(record.text)
+                self.keys = self.keys.delete(key)
+                if self.added.pop(key, None) is None or key in self.base.keys:
+                    self.dropped.append(key)
+            self.key_order = self.key_order.delete(oldest)
+
+    def delta(self) -> Delta:
+        return Delta(
+            put=tuple(document for document in self.put.values() if document is not None),
+            deleted=tuple(where for where, document in self.put.items() if document is None),
+            keys_added=tuple(self.added.values()),
+            keys_dropped=tuple(self.dropped),
+        )
+
+    def state(self) -> State:
+        return State(
+            generation=self.base.generation,
+            epoch=self.base.epoch,
+            primary=self.base.primary,
+            revision=self.revision,
+            now=self.now,
+            documents=self.documents,
+            keys=self.keys,
+            key_order=self.key_order,
+            next_key=self.next_key,
+            checksum=self.checksum % _WRAP,
+            families=self.families,
+        )
 
 
-def _with_key(state: State, record: KeyRecord) -> State:
-    checksum, order = state.checksum, state.key_order
-    old = state.keys.get(record.key)
-    if old is not None:
-        # A planner never reuses a live key; a foreign log may. The later use wins, on every node alike.
-        checksum -= fingerprint(old.text)
-        order = order.set(old.number, "")
-    return replace(
-        state,
-        keys=state.keys.set(record.key, record),
-        key_order=order.set(record.number, record.key),
-        next_key=record.number + 1,
-        checksum=(checksum + fingerprint(record.text)) % _WRAP,
-    )
-
-
-def _without_old_keys(state: State) -> tuple[State, list[str]]:
-    keys, order, checksum = state.keys, state.key_order, state.checksum
-    dropped: list[str] = []
-    while order:
-        oldest = state.next_key - len(order)
-        key = order[oldest]
-        if key:
-            record = keys[key]
-            if len(order) <= KEYS_MAX and record.at + KEYS_MAX_AGE_MS >= state.now:
-                break
-            keys, checksum = keys.delete(key), checksum - fingerprint(record.text)
-            dropped.append(key)
-        order = order.delete(oldest)
-    if not dropped and len(order) == len(state.key_order):
-        return state, dropped
-    return replace(state, keys=keys, key_order=order, checksum=checksum % _WRAP), dropped
+def _with(
+    collections: Map[_K, Map[str, Document]], where: _K, id_: str, new: Document | None
+) -> Map[_K, Map[str, Document]]:
+    """`collections` with one document put or, where `new` is None, taken out. An empty collection is not kept."""
+    collection = collections.get(where)
+    if new is not None:
+        return collections.set(where, Map({id_: new}) if collection is None else collection.set(id_, new))
+    if collection is None or id_ not in collection:
+        return collections
+    rest = collection.delete(id_)
+    return collections.set(where, rest) if rest else collections.delete(where)
