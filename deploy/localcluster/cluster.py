@@ -154,8 +154,7 @@ class Cluster:
         with Steps(self._tell) as steps:
             for name in self.servers:
                 steps.begin(f"MariaDB for {name}", partial(self._run, f"mariadb-{name}"))
-            if not self.first.member:
-                steps.run("certificates and keys", self._init)
+            steps.run("certificates and keys", self._init)
             steps.run("broker", partial(self._run, "broker"))
             steps.run(f"provider {self.first.name}", partial(self._run, self.first.name))
             self._make_tokens(steps)
@@ -167,16 +166,18 @@ class Cluster:
         self.write_cluster_file()
 
     def _init(self) -> None:
+        """Each part only where it is not there yet: an interrupted `up` is gone on with."""
         password = self.layout.broker_password
         if not password.exists():
             write_atomically(password, secrets.token_urlsafe(32) + "\n")
-        self.first.init(
-            endpoint=self.broker.endpoint,
-            management=self.broker.management,
-            user=BROKER_USER,
-            password_file=password,
-            admin_token_file=self.layout.admin_token,
-        )
+        if not self.first.member:
+            self.first.init(
+                endpoint=self.broker.endpoint,
+                management=self.broker.management,
+                user=BROKER_USER,
+                password_file=password,
+                admin_token_file=self.layout.admin_token,
+            )
         shutil.copyfile(self.first.ca, self.layout.ca)
         token = self.layout.admin_token.read_text().strip()
         write_atomically(self.layout.curl_header, f"Authorization: Bearer {token}\n")
