@@ -1,0 +1,51 @@
+"""Everything that a request handler may use. Made once, by `provider.daemon`."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+
+from provider.api.gateway import Gateway, Signal
+from provider.fleet.hub import Hub
+from provider.membership import Membership
+from provider.secrets import Vault
+from provider.settings import ProviderSettings
+from provider.store import HistoryRow
+
+if TYPE_CHECKING:
+    from provider.api.forward import Forwarder
+
+
+@dataclass(slots=True)
+class Context:
+    settings: ProviderSettings
+    gateway: Gateway
+    hub: Hub
+    heard: Signal
+    """Notified whenever `hub.view` is another."""
+    vault: Vault
+    membership: Membership
+    history: Callable[[int, int], list[HistoryRow]]
+    oldest_history: Callable[[], int | None]
+    broker_user_ready: Callable[[str], Awaitable[None]]
+    """Waits until the broker knows the user of a new agent; see `provider.broker_users`."""
+    forwarder: "Forwarder"
+    metrics: Callable[[], bytes]
+    streams: int = 0
+    """Open event streams."""
+
+    @property
+    def node(self) -> str:
+        return self.settings.name
+
+    @property
+    def is_primary(self) -> bool:
+        return self.gateway.state.primary == self.node
+
+
+def context(request: Request) -> Context:
+    """The context of the application that serves `request`."""
+    found: Any = request.app.state.context
+    assert isinstance(found, Context)  # noqa: S101 - for the type checker
+    return found

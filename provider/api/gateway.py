@@ -1,0 +1,139 @@
+"""Between the event loop and the engine's thread."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+from provider.core.commands import Command
+from provider.core.replica import NotPrimary, Progress
+from provider.core.state import Answer, State
+from provider.engine import Engine, Result
+from shared.errors import Behind, BellwetherError, OutcomeUnknown
+
+GRACE_S = 2.0
+"""The engine answers everything in time; if it should not, a client is told so after this much more."""
+
+
+class Signal:
+    """Wakes coroutines when something has changed. `notify` from any thread, the rest on the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        """Something changed. Any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.wake)
+
+    def wake(self) -> None:
+        """Something changed. On the loop only."""
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Waits until `condition()` holds, looking again after each change. False if it does not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            future = self._loop.create_future()
+            self._waiting.add(future)
+            try:
+                await asyncio.wait_for(future, left)
+            except TimeoutError:
+                self._waiting.discard(future)
+        return True
+
+
+class Gateway:
+    """What the API may ask of the engine."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine = engine
+        self._loop = loop
+        self.changed = Signal(loop)
+        """Notified whenever the state is another."""
+        self._open: dict[int, Callable[[Result], None]] = {}
+
+    @property
+    def state(self) -> State:
+        return self.engine.state
+
+    def results(self, pairs: list[tuple[int, Result]]) -> None:
+        """The engine's `on_results`. Any thread; one wake-up of the loop for all of them."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._resolve, pairs)
+
+    def _resolve(self, pairs: list[tuple[int, Result]]) -> None:
+        for ticket, result in pairs:
+            deliver = self._open.get(ticket)
+            if deliver is not None:
+                deliver(result)
+
+    async def commit(
+        self,
+        command: Command,
+        *,
+        principal: str,
+        action: str,
+        wait_s: float,
+        key: str | None = None,
+        fingerprint: str = "",
+        source: str | None = None,
+    ) -> Answer | NotPrimary:
+        """The answer to `command`, or where to take it. Raises what the engine says, a `BellwetherError`."""
+        ticket = self.engine.ticket()
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._open[ticket] = lambda result: None if future.done() else future.set_result(result)
+        try:
+            self.engine.submit(
+                ticket,
+                command,
+                principal=principal,
+                action=action,
+                wait_s=wait_s,
+                key=key,
+                fingerprint=fingerprint,
+                source=source,
+            )
+            result = await asyncio.wait_for(future, wait_s + GRACE_S)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                "this node is overloaded and did not answer in time; ask again with the same key"
+            ) from None
+        finally:
+            del self._open[ticket]
+        if isinstance(result, BellwetherError):
+            raise result
+        if isinstance(result, Progress):
+            raise TypeError("a commit is not answered with progress")
+        return result
+
+    async def barrier(self, *, wait_s: float, promote: bool = False) -> AsyncIterator[Progress]:
+        """Reads to the end of the log; with `promote`, claims then. Yields each step, the last one `final`."""
+        ticket = self.engine.ticket()
+        queue: asyncio.Queue[Result] = asyncio.Queue()
+        self._open[ticket] = queue.put_nowait
+        try:
+            self.engine.barrier(ticket, wait_s=wait_s, promote=promote)
+            while True:
+                result = await asyncio.wait_for(queue.get(), wait_s + GRACE_S)
+                if isinstance(result, BellwetherError):
+                    raise result
+                if isinstance(result, Progress):
+                    yield result
+                    if result.final:
+                        return
+        finally:
+            del self._open[ticket]
+
+    async def reach(self, revision: int, timeout_s: float) -> None:
+        """Waits until this node's state has `revision`. Raises `Behind`."""
+        if not await self.changed.until(lambda: self.state.revision >= revision, timeout_s):
+            raise Behind(
+                f"this node is at revision {self.state.revision}, not yet at {revision}: ask another, or later"
+            )

@@ -1,0 +1,245 @@
+"""The cluster as a whole: nodes, agents, tokens."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from provider.api.context import Context
+from provider.api.reads import answer, flag, paging, reading, shown
+from provider.api.routes.resources import documented, parse
+from provider.api.views import advised, agent_view, document_view, page, time_text
+from provider.api.writes import commit, receive, render, respond, to_primary
+from provider.condition import condition
+from provider.core import commands as c
+from provider.core.documents import Document, TokenSpec
+from provider.core.state import Answer, State
+from provider.fleet.roster import NODE_LOST_AFTER_S
+from shared.errors import Forbidden
+from shared.messages import TO_ALL
+from shared.tokens import new_token
+from shared.version import VERSION
+
+router = APIRouter()
+MISSING_SHOWN = 100
+
+
+# ── cluster and nodes ──
+
+
+def node_status(ctx: Context, state: State, document: Document) -> dict[str, Any]:
+    """How a node is, from its own knowledge or from its last pulse."""
+    role = "primary" if state.primary == document.id else "standby"
+    if document.id == ctx.node:
+        here = condition(ctx.gateway.engine.health)
+        heard: dict[str, Any] = {
+            "state": here.state,
+            "reason": here.reason,
+            "version": VERSION,
+            "revision": state.revision,
+            "digest": state.digest,
+            "last_seen": time_text(int(time.time() * 1000)),
+        }
+    else:
+        heard = _heard(ctx, document)
+    newest = max([state.revision, *(seen.pulse.revision for seen in ctx.hub.view.nodes.values())])
+    revision = heard["revision"]
+    return {"role": role, **heard, "lag": newest - revision if revision is not None else None}
+
+
+def _heard(ctx: Context, document: Document) -> dict[str, Any]:
+    seen = ctx.hub.view.nodes.get(document.id)
+    if seen is None:
+        nothing = dict.fromkeys(("revision", "digest", "last_seen"))
+        return {"state": "unknown", "reason": "not heard of yet", "version": document.spec["version"], **nothing}
+    silent_s = time.monotonic() - seen.mono_s
+    lost = silent_s > NODE_LOST_AFTER_S
+    return {
+        "state": "lost" if lost else seen.pulse.state,
+        "reason": f"not heard of for {silent_s:.0f} s" if lost else seen.pulse.reason,
+        "version": seen.pulse.version,
+        "revision": seen.pulse.revision,
+        "digest": seen.pulse.digest,
+        "last_seen": time_text(seen.at_ms),
+    }
+
+
+def node_view(ctx: Context, state: State, document: Document) -> dict[str, Any]:
+    return {**document_view(document), "status": node_status(ctx, state, document)}
+
+
+def agents_summary(ctx: Context, state: State) -> dict[str, Any]:
+    """How many agents there are, are online, follow the current primary; and which do not."""
+    agents = state.of("agent")
+    missing = [document.id for document in agents if not advised(document, state, ctx.hub.view)]
+    return {
+        "total": len(agents),
+        "online": sum(document.status["state"] == "online" for document in agents),
+        "advised": len(agents) - len(missing),
+        "missing": missing[:MISSING_SHOWN],
+    }
+
+
+@router.get("/cluster", tags=["cluster"])
+async def get_cluster(request: Request) -> Response:
+    """The cluster at a glance. `digest` stands for the whole state: equal on two nodes at the same revision."""
+    ctx, state, _ = await reading(request)
+    identity = state.get("setting", "cluster.id")
+    warnings = []
+    if len(state.of("node")) == 2:
+        warnings.append("two nodes: the loss of either leaves no standby; add a third")
+    return answer(
+        {
+            "id": identity.spec["value"] if identity is not None else None,
+            "generation": state.generation,
+            "epoch": state.epoch,
+            "primary": state.primary,
+            "revision": state.revision,
+            "digest": state.digest,
+            "nodes": [
+                {"name": node.id, "url": node.spec["url"], **node_status(ctx, state, node)} for node in state.of("node")
+            ],
+            "agents": agents_summary(ctx, state),
+            "warnings": warnings,
+        }
+    )
+
+
+@router.get("/nodes", tags=["cluster"])
+async def list_nodes(request: Request) -> Response:
+    ctx, state, _ = await reading(request)
+    items = (node_view(ctx, state, node) for node in state.of("node"))
+    return answer(page(items, state.revision, *paging(request)))
+
+
+@router.get("/nodes/{name}", tags=["cluster"])
+async def get_node(request: Request, name: str) -> Response:
+    ctx, state, _ = await reading(request)
+    document = c.need(state, "node", name)
+    return shown(document, node_view(ctx, state, document), request)
+
+
+@router.delete("/nodes/{name}", tags=["cluster"])
+async def delete_node(request: Request, name: str) -> Response:
+    """Remove a standby. Its identity never comes back; the primary cannot be removed."""
+    return await respond(request, "admin", lambda _: c.RemoveNode(name))
+
+
+# ── agents ──
+
+
+def _agents(request: Request, ctx: Context, state: State) -> Iterator[dict[str, Any]]:
+    wanted, follows = request.query_params.get("state"), flag(request, "advised")
+    for document in state.of("agent"):
+        if wanted is not None and document.status["state"] != wanted:
+            continue
+        if follows is not None and advised(document, state, ctx.hub.view) != follows:
+            continue
+        yield agent_view(document, state, ctx.hub.view)
+
+
+@router.get("/agents", tags=["agents"])
+async def list_agents(request: Request) -> Response:
+    """Filters: `state` (online, offline, never), `advised` (true, false)."""
+    ctx, state, _ = await reading(request)
+    return answer(page(_agents(request, ctx, state), state.revision, *paging(request)))
+
+
+@router.get("/agents/{agent}", tags=["agents"])
+async def get_agent(request: Request, agent: str) -> Response:
+    ctx, state, _ = await reading(request)
+    document = c.need(state, "agent", agent)
+    # Half of what is shown is not part of the document: no ETag would be true of it.
+    return answer(agent_view(document, state, ctx.hub.view))
+
+
+@router.delete("/agents/{agent}", tags=["agents"])
+async def delete_agent(request: Request, agent: str) -> Response:
+    """Forget an agent and shut it out. Its instances and what was asked of them stay."""
+    return await respond(request, "admin", lambda _: c.RemoveAgent(agent))
+
+
+@router.get("/agents/{agent}/advice", tags=["agents"])
+async def get_advice(request: Request, agent: str) -> Response:
+    """Who is primary and how to reach the broker: for the agent itself, which may have lost all of it."""
+    ctx, state, principal = await reading(request, "agent")
+    if principal.role == "agent" and principal.name != f"agent:{agent}":
+        raise Forbidden("an agent may read its own advice only")
+    c.need(state, "agent", agent)
+    return answer(ctx.membership.advice(state).model_dump(mode="json"))
+
+
+@router.post("/agents/advise", tags=["agents"])
+async def advise_all(request: Request) -> Response:
+    """Advise every agent that has not acknowledged the current epoch."""
+    return await _advise(request, None)
+
+
+@router.post("/agents/{agent}/advise", tags=["agents"])
+async def advise_one(request: Request, agent: str) -> Response:
+    """Advise one agent now. 202: it is told; `advised` turns true when it has acknowledged."""
+    return await _advise(request, agent)
+
+
+async def _advise(request: Request, agent: str | None) -> Response:
+    write = await receive(request, "operator")
+    ctx: Context = request.app.state.context
+    if agent is not None:
+        c.need(ctx.gateway.state, "agent", agent)
+    elsewhere = await to_primary(ctx, write)
+    if elsewhere is not None:
+        return render(elsewhere)
+    state = ctx.gateway.state
+    told = [agent] if agent is not None else agents_summary(ctx, state)["missing"]
+    for one in told if len(told) < MISSING_SHOWN else [TO_ALL]:
+        ctx.hub.advise(one)
+    return answer({"told": told, "epoch": state.epoch}, 202)
+
+
+# ── tokens ──
+
+
+class TokenBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["admin", "operator", "viewer", "node", "agent"]
+    ttl_s: int | None = Field(default=None, ge=1, le=10 * 365 * 86400)
+
+
+ONE_TIME_TTL_S = 3600
+
+
+@router.get("/tokens", tags=["tokens"])
+async def list_tokens(request: Request) -> Response:
+    _, state, _ = await reading(request, "admin")
+    items = (document_view(document) for document in state.of("token"))
+    return answer(page(items, state.revision, *paging(request)))
+
+
+@router.post("/tokens", tags=["tokens"], openapi_extra=documented(TokenBody))
+async def create_token(request: Request) -> Response:
+    """A new token, shown this once. `node` and `agent` tokens work once, and for an hour unless `ttl_s` says otherwise."""
+    write = await receive(request, "admin")
+    ctx: Context = request.app.state.context
+    body = parse(write.body, TokenBody)
+    one_time = body.role in ("node", "agent")
+    token = new_token(body.role, ctx.membership.ca_fingerprint() if one_time else None)
+    ttl_s = body.ttl_s if body.ttl_s is not None else ONE_TIME_TTL_S if one_time else None
+    expires_at = int((time.time() + ttl_s) * 1000) if ttl_s is not None else None
+    spec = TokenSpec(role=body.role, sha256=token.hashed, expires_at=expires_at)
+    result = await commit(ctx, write, c.PutToken(token.id, spec))
+    if not isinstance(result, Answer) or result.document is None:
+        return render(result)
+    if result.document.id != token.id:
+        return answer(
+            {**document_view(result.document), "token": None}, result.status
+        )  # the key again: shown once only
+    return answer({**document_view(result.document), "token": token.text()}, result.status)
+
+
+@router.delete("/tokens/{token}", tags=["tokens"])
+async def delete_token(request: Request, token: str) -> Response:
+    """Revoke a token at once."""
+    return await respond(request, "admin", lambda _: c.DeleteToken(token))

@@ -1,0 +1,76 @@
+"""Every accepted change, in order, as it happens: Server-Sent Events, or one JSON object a line."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from provider.api.context import Context
+from provider.api.reads import reading
+from provider.api.views import event_view, to_json
+from shared.errors import Expired, Invalid, TooManyRequests
+
+router = APIRouter(tags=["events"])
+BATCH = 200
+KEEPALIVE_S = 15.0
+"""A comment this often, so that proxies do not end a quiet stream."""
+
+
+@router.get("/events")
+async def events(request: Request) -> Response:
+    """Changes after `?after=REVISION` (default: from now on); `Last-Event-ID` resumes where a stream broke off.
+
+    With `Accept: application/x-ndjson` lines instead of events. `?follow=false` ends at the newest.
+    """
+    ctx, state, _ = await reading(request)
+    lines = "application/x-ndjson" in request.headers.get("accept", "")
+    after = _start(request, state.revision)
+    oldest = await run_in_threadpool(ctx.oldest_history)
+    if after + 1 < (oldest if oldest is not None else state.revision + 1):
+        first = (oldest if oldest is not None else state.revision + 1) - 1
+        raise Expired(
+            f"changes after revision {after} are no longer kept here; the oldest that can be asked for: {first}"
+        )
+    if ctx.streams >= ctx.settings.api.streams_max:
+        raise TooManyRequests(f"{ctx.streams} event streams are open on this node, the most it serves: try another")
+    follow = request.query_params.get("follow", "true").lower() != "false"
+    return StreamingResponse(
+        _stream(ctx, after, lines=lines, follow=follow),
+        media_type="application/x-ndjson" if lines else "text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+def _start(request: Request, newest: int) -> int:
+    text = request.headers.get("last-event-id") or request.query_params.get("after")
+    if text is None:
+        return newest
+    if not text.isdecimal() or len(text) > 18:
+        raise Invalid("after / Last-Event-ID: expected a revision")
+    return int(text)
+
+
+async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
+    ctx.streams += 1
+    try:
+        if not lines:
+            yield b": from revision %d\n\n" % after
+        while True:
+            rows = await run_in_threadpool(ctx.history, after, BATCH)
+            for row in rows:
+                after = row.revision
+                data = to_json(event_view(json.loads(row.record), row.revision))
+                yield data + b"\n" if lines else b"id: %d\nevent: change\ndata: %s\n\n" % (after, data)
+            if rows:
+                continue
+            if not follow:
+                return
+            if not await ctx.gateway.changed.until(lambda seen=after: ctx.gateway.state.revision > seen, KEEPALIVE_S):  # type: ignore[misc]
+                yield b"\n" if lines else b": still here\n\n"
+    except asyncio.CancelledError:
+        return
+    finally:
+        ctx.streams -= 1

@@ -1,0 +1,188 @@
+"""Promotion of this very node: the barrier, the claim, the advice, and a line about each.
+
+The answer is a stream of JSON lines, one for each step as it ends and a last one with `result`.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict
+
+from provider.api.context import Context
+from provider.api.reads import answer
+from provider.api.routes.cluster import agents_summary, node_status
+from provider.api.routes.resources import documented, parse
+from provider.api.views import advised, to_json
+from provider.api.writes import receive
+from provider.condition import condition
+from provider.core.state import State
+from shared.errors import BellwetherError, Refused
+
+router = APIRouter(tags=["failover"])
+BARRIER_WAIT_S = 10.0
+"""A cluster of brokers that lost its leader elects another within some 2 to 5 s; twice that."""
+
+
+class FailoverBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    operation: Literal["promote", "preflight"]
+    node: str
+    force: bool = False
+
+
+@router.post("/failover", openapi_extra=documented(FailoverBody))
+async def failover(request: Request) -> Response:
+    """`preflight` looks, `promote` makes the node that is asked primary. `node` must be that node's name: behind a load
+    balancer one cannot know whom one asks."""
+    write = await receive(request, "admin")
+    ctx: Context = request.app.state.context
+    body = parse(write.body, FailoverBody)
+    if body.node != ctx.node:
+        raise Refused(f"this is {ctx.node}, not {body.node}: ask {body.node} itself")
+    if body.operation == "preflight":
+        return answer(await _preflight(ctx))
+    return StreamingResponse(_promotion(ctx), media_type="application/x-ndjson")
+
+
+# ── looking ──
+
+
+@dataclass(slots=True)
+class _Checks:
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, name: str, detail: str, *, ok: bool = True, warning: bool = False) -> None:
+        self.items.append({"check": name, "ok": ok, "warning": warning, "detail": detail})
+
+    @property
+    def ok(self) -> bool:
+        return all(item["ok"] for item in self.items)
+
+
+def primary_is(ctx: Context, state: State) -> str:
+    """What this node knows of the primary, in a few words."""
+    document = state.get("node", state.primary)
+    if document is None:
+        return f"{state.primary}, not a member any more"
+    status = node_status(ctx, state, document)
+    return f"{state.primary}, {status['state']}" + (f" ({status['reason']})" if status["reason"] else "")
+
+
+async def _preflight(ctx: Context) -> dict[str, Any]:
+    state, checks = ctx.gateway.state, _Checks()
+    if ctx.is_primary:
+        checks.add("role", f"{ctx.node} is the primary already; promote would change nothing")
+    else:
+        checks.add("role", f"{ctx.node} is a standby; the primary is {primary_is(ctx, state)}")
+    here = condition(ctx.gateway.engine.health)
+    if here.state in ("active", "syncing"):
+        checks.add("state", here.state)
+    else:
+        checks.add("state", f"{here.state}: {here.reason}", ok=False)
+    started = time.monotonic()
+    try:
+        async for step in ctx.gateway.barrier(wait_s=BARRIER_WAIT_S):
+            state = step.state
+        took_ms = (time.monotonic() - started) * 1000
+        checks.add(
+            "log",
+            f"read to its end in {took_ms:.0f} ms: revision {state.revision}; no acknowledged write would be lost",
+        )
+    except BellwetherError as error:
+        detail = f"{error.detail} Acknowledged writes after revision {state.revision} could be lost"
+        checks.add("log", detail, ok=False)
+    agents = agents_summary(ctx, state)
+    silent = agents["total"] - agents["online"]
+    checks.add(
+        "agents", f"{agents['online']} of {agents['total']} online and would be advised at once", warning=silent > 0
+    )
+    return {
+        "ok": checks.ok,
+        "node": ctx.node,
+        "primary": state.primary,
+        "epoch": state.epoch,
+        "revision": state.revision,
+        "checks": checks.items,
+    }
+
+
+# ── promoting ──
+
+
+async def _promotion(ctx: Context) -> AsyncIterator[bytes]:
+    try:
+        async for line in _steps(ctx):
+            yield to_json(line) + b"\n"
+    except BellwetherError as error:
+        yield (
+            to_json({"result": "failed", "code": error.code, "retryable": error.retryable, "detail": error.detail})
+            + b"\n"
+        )
+
+
+async def _steps(ctx: Context) -> AsyncIterator[dict[str, Any]]:
+    clock = _Clock()
+    state = ctx.gateway.state
+    here = condition(ctx.gateway.engine.health)
+    if here.state in ("out_of_sync", "critical"):
+        raise Refused(f"{ctx.node} is {here.state}: {here.reason}. Promote another standby, or mend this first")
+    if ctx.is_primary:
+        yield _ended("already_primary", state, ctx)
+        return
+    yield clock.step("check", f"{ctx.node} is a standby, epoch {state.epoch}; the primary is {primary_is(ctx, state)}")
+    async for progress in ctx.gateway.barrier(wait_s=BARRIER_WAIT_S, promote=True):
+        state = progress.state
+        if progress.step == "caught up":
+            yield clock.step(
+                "barrier", f"read the log to its end: revision {state.revision}, nothing acknowledged is missing"
+            )
+    if state.primary != ctx.node:
+        winner = f"{state.primary} became primary first, epoch {state.epoch}; {ctx.node} follows it"
+        yield clock.step("claim", winner)
+        yield _ended("lost", state, ctx) | {"detail": winner}
+        return
+    # The claim is in the log; this node's own copy shows it as soon as it is durable here.
+    await ctx.gateway.reach(state.revision, BARRIER_WAIT_S)
+    yield clock.step("claim", f"epoch {state.epoch} begins, {ctx.node} is primary, revision {state.revision}")
+    await ctx.heard.until(lambda: not _waiting_for(ctx), ctx.settings.advise_wait_s)
+    summary = agents_summary(ctx, ctx.gateway.state)
+    yield clock.step("advise", f"{summary['advised']} of {summary['total']} agents follow epoch {state.epoch}")
+    yield _ended("promoted", ctx.gateway.state, ctx)
+
+
+def _waiting_for(ctx: Context) -> list[str]:
+    """Agents that are online and have not acknowledged the current epoch."""
+    state = ctx.gateway.state
+    return [
+        document.id
+        for document in state.of("agent")
+        if document.status["state"] == "online" and not advised(document, state, ctx.hub.view)
+    ]
+
+
+def _ended(result: str, state: State, ctx: Context) -> dict[str, Any]:
+    return {
+        "result": result,
+        "node": ctx.node,
+        "primary": state.primary,
+        "epoch": state.epoch,
+        "revision": state.revision,
+        "agents": agents_summary(ctx, state),
+    }
+
+
+class _Clock:
+    """Times each step since the one before it."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def step(self, name: str, detail: str) -> dict[str, Any]:
+        now = time.monotonic()
+        took, self._since = now - self._since, now
+        return {"step": name, "detail": detail, "ms": round(took * 1000, 1)}

@@ -1,0 +1,78 @@
+"""For load balancers and monitoring. No token: nothing here tells more than that the node is there."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from provider.api.context import context
+from provider.api.reads import answer
+from provider.condition import condition, leads
+from shared.errors import Invalid
+
+probes = APIRouter(tags=["health"])
+"""Under `/api/v1`."""
+root = APIRouter(tags=["health"])
+"""At the root, where proxies and Prometheus look."""
+
+
+@probes.get("/health/live")
+async def live() -> Response:
+    """200: the process answers."""
+    return answer({"status": "live"})
+
+
+@probes.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """200: serves reads. It does so from its own state, also while the log or the primary is gone."""
+    gateway = context(request).gateway
+    here = condition(gateway.engine.health)
+    if here.state == "out_of_sync":
+        return _no(f"out_of_sync: {here.reason}")
+    if not gateway.engine.has_caught_up:
+        return _no(f"the log has not been read since this node started: {here.reason}")
+    return answer({"status": "ready", "state": here.state, "reason": here.reason})
+
+
+@probes.get("/health/primary")
+async def primary(request: Request) -> Response:
+    """200 only on a primary that committed or read the log back within the last seconds."""
+    ctx = context(request)
+    why_not = leads(ctx.gateway.engine, ctx.node)
+    return answer({"status": "primary"}) if why_not is None else _no(why_not)
+
+
+@probes.get("/health/standby")
+async def standby(request: Request) -> Response:
+    """200 on a standby that follows the log, at most `max_lag` revisions behind."""
+    ctx = context(request)
+    state, here = ctx.gateway.state, condition(ctx.gateway.engine.health)
+    text = request.query_params.get("max_lag")
+    if text is not None and (not text.isdecimal() or len(text) > 18):
+        raise Invalid("max_lag: expected a number of revisions")
+    newest = max([state.revision, *(seen.pulse.revision for seen in ctx.hub.view.nodes.values())])
+    lag = newest - state.revision
+    if ctx.is_primary:
+        return _no("this node is the primary")
+    if here.state != "active":
+        return _no(f"{here.state}: {here.reason}")
+    if text is not None and lag > int(text):
+        return _no(f"{lag} revisions behind")
+    return answer({"status": "standby", "lag": lag})
+
+
+@root.get("/api/leader-check")
+async def leader_check(request: Request) -> Response:
+    """200 `"OK"` on a primary that works, else 404: the form that proxies know."""
+    ctx = context(request)
+    works = leads(ctx.gateway.engine, ctx.node) is None
+    return answer("OK" if works else "Not leader", 200 if works else 404)
+
+
+@probes.get("/metrics")
+@root.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Prometheus text format."""
+    return PlainTextResponse(context(request).metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _no(why: str) -> Response:
+    return answer({"status": "no", "reason": why}, 503)

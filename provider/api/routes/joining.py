@@ -1,0 +1,141 @@
+"""How newcomers get in: nodes and agents, each with a one-time token."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from provider.api.auth import Principal, bearer
+from provider.api.context import Context, context
+from provider.api.reads import answer, reading
+from provider.api.routes.resources import documented, parse
+from provider.api.writes import Write, commit, read_body, render, to_primary
+from provider.core import commands as c
+from provider.core.documents import AgentSpec, InstanceSpec, Name, NodeSpec
+from provider.core.state import Answer, State
+from provider.log.port import Position
+from provider.membership import broker_password_hash
+from provider.settings import AmqpsUrl, HttpsUrl
+from provider.snapshot import write_snapshot
+from shared.errors import Unauthenticated
+from shared.tokens import Token, matches, new_token
+
+router = APIRouter(tags=["joining"])
+
+
+class JoinBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    url: HttpsUrl
+    version: str = Field(max_length=64)
+    csr: str = Field(max_length=10_000)
+    endpoints: tuple[AmqpsUrl, ...] = Field(default=(), max_length=4, description="of the node's own broker, if any")
+
+
+class InstanceBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: Name
+    engine: Annotated[str, StringConstraints(pattern="^(mariadb|mysql|postgresql)$")]
+    host: str | None = Field(default=None, max_length=255)
+    port: int | None = Field(default=None, ge=1, le=65535)
+    socket: str | None = Field(default=None, max_length=255)
+
+
+class EnrollBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: Name
+    version: str = Field(max_length=64)
+    instances: tuple[InstanceBody, ...] = Field(default=(), max_length=100)
+
+
+@router.get("/ca")
+async def ca(request: Request) -> Response:
+    """The cluster's certificate authority. A newcomer compares it with the fingerprint in its token."""
+    return PlainTextResponse(context(request).membership.ca(), media_type="application/x-pem-file")
+
+
+async def _newcomer(request: Request, role: str) -> tuple[Context, Write, Token]:
+    """A write that is authenticated by a one-time token alone. Raises `Unauthenticated`, `TooLarge`."""
+    ctx = context(request)
+    headers = dict(request.headers)
+    token = bearer(headers.get("authorization"))
+    document = ctx.gateway.state.get("token", token.id)
+    # Looked at here for a quick answer; that it is used only once is decided when the command is planned.
+    if token.role != role or document is None or not matches(token, document.spec["sha256"]):
+        raise Unauthenticated(
+            f"this needs a one-time {role} token that is still good: `provider token create --role {role}`"
+        )
+    write = Write(
+        method=request.method,
+        target=request.scope["raw_path"].decode("ascii"),
+        headers=headers,
+        body=await read_body(request, ctx.settings.api.body_max_bytes),
+        principal=Principal(f"token:{token.id}", role),
+        source=request.client.host if request.client is not None else None,
+        key=None,
+        when=c.ALWAYS,
+    )
+    return ctx, write, token
+
+
+@router.post("/join", openapi_extra=documented(JoinBody))
+async def join(request: Request) -> Response:
+    """Make a new node a member. The answer holds everything that it needs and is not shown again."""
+    ctx, write, token = await _newcomer(request, "node")
+    body = parse(write.body, JoinBody)
+    elsewhere = await to_primary(ctx, write)
+    if elsewhere is not None:
+        return render(elsewhere)
+    certificate = ctx.membership.sign(body.csr, body.name)
+    own = Token("node", body.name, new_token("node").secret)
+    spec = NodeSpec(
+        url=body.url,
+        endpoints=body.endpoints or ctx.settings.broker.endpoints,
+        version=body.version,
+        token_sha256=own.hashed,
+    )
+    result = await commit(ctx, write, c.JoinNode(body.name, token.id, spec))
+    if not isinstance(result, Answer):
+        return render(result)
+    given = ctx.membership.given_to_node(certificate, own.text())
+    return answer({**given, "revision": result.revision, "generation": ctx.gateway.state.generation}, 201)
+
+
+@router.post("/enroll", openapi_extra=documented(EnrollBody))
+async def enroll(request: Request) -> Response:
+    """Make a new agent and its instances known. Its credentials are in the answer and are not shown again."""
+    ctx, write, token = await _newcomer(request, "agent")
+    body = parse(write.body, EnrollBody)
+    password, own = new_token("agent").secret, Token("agent", body.id, new_token("agent").secret)
+    spec = AgentSpec(token_sha256=own.hashed, broker_password_hash=broker_password_hash(password))
+    instances = tuple(
+        (i.id, InstanceSpec.model_validate({**i.model_dump(exclude={"id"}), "agent": body.id})) for i in body.instances
+    )
+    result = await commit(ctx, write, c.EnrollAgent(body.id, token.id, spec, instances))
+    if not isinstance(result, Answer):
+        return render(result)
+    await ctx.broker_user_ready(body.id)
+    advice = ctx.membership.advice(ctx.gateway.state).model_dump(mode="json")
+    given: dict[str, Any] = {"username": body.id, "password": password, "api_token": own.text(), "advice": advice}
+    return answer(given, 201)
+
+
+# ── the snapshot ──
+
+
+@router.get("/snapshot")
+async def snapshot(request: Request) -> Response:
+    """This node's whole state, for a node that joins: lines of JSON, a head, then documents and keys, then a count."""
+    ctx, _, _ = await reading(request, "admin")
+    state, position = ctx.gateway.engine.snapshot()
+    return StreamingResponse(_lines(state, position), media_type="application/x-ndjson")
+
+
+def _lines(state: State, position: Position | None) -> Iterator[bytes]:
+    for line in write_snapshot(state, position):
+        yield line.encode() + b"\n"

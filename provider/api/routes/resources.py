@@ -1,0 +1,188 @@
+"""Instances, and what is asked of them: databases and accounts. Settings."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from provider.api.reads import answer, flag, paging, reading, shown
+from provider.api.views import document_view, instance_view, page
+from provider.api.writes import Write, context, respond
+from provider.core import commands as c
+from provider.core.documents import AccountSpec, DatabaseSpec
+from shared.errors import Invalid
+
+router = APIRouter()
+Password = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+T = TypeVar("T", bound=BaseModel)
+
+
+class DatabaseBody(DatabaseSpec):
+    """What a database should be like. What is left out stays as the server has it."""
+
+
+class AccountBody(AccountSpec):
+    """What an account should be like. Without `password` the one that it has is kept."""
+
+    password: Password | None = None
+
+
+class SettingBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    value: Any
+
+
+def parse(body: bytes, model: type[T]) -> T:
+    """The body as `model`. Raises `Invalid` with the field and what is wrong with it; the value is never repeated."""
+    try:
+        return model.model_validate_json(body or b"{}")
+    except (ValidationError, ValueError, RecursionError) as error:
+        if not isinstance(error, ValidationError):
+            raise Invalid("body: not JSON that can be read") from None
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise Invalid(f"{where}: {first['msg']}") from None
+
+
+def documented(model: type[BaseModel]) -> dict[str, Any]:
+    """The request body for the OpenAPI document: the routes read bodies themselves, to forward them unchanged."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+# ── instances ──
+
+
+@router.get("/instances", tags=["instances"])
+async def list_instances(request: Request) -> Response:
+    """What each agent looks after. Filters: `agent`, `state` (up, down, unknown)."""
+    ctx, state, _ = await reading(request)
+    wanted, agent = request.query_params.get("state"), request.query_params.get("agent")
+    items = (
+        instance_view(document, ctx.hub.view)
+        for document in state.of("instance")
+        if (wanted is None or document.status["state"] == wanted) and (agent is None or document.spec["agent"] == agent)
+    )
+    return answer(page(items, state.revision, *paging(request)))
+
+
+@router.get("/instances/{instance}", tags=["instances"])
+async def get_instance(request: Request, instance: str) -> Response:
+    ctx, state, _ = await reading(request)
+    document = c.need(state, "instance", instance)
+    return shown(document, instance_view(document, ctx.hub.view), request)
+
+
+# ── databases and accounts ──
+
+
+async def _list(request: Request, kind: Literal["database", "account"], instance: str) -> Response:
+    _, state, _ = await reading(request)
+    c.need(state, "instance", instance)
+    items = (document_view(document) for document in state.within(kind, instance))
+    return answer(page(items, state.revision, *paging(request)))
+
+
+async def _get(request: Request, kind: Literal["database", "account"], instance: str, name: str) -> Response:
+    _, state, _ = await reading(request)
+    document = c.need(state, kind, f"{instance}/{name}")
+    return shown(document, document_view(document), request)
+
+
+@router.get("/instances/{instance}/databases", tags=["databases"])
+async def list_databases(request: Request, instance: str) -> Response:
+    return await _list(request, "database", instance)
+
+
+@router.get("/instances/{instance}/databases/{name:path}", tags=["databases"])
+async def get_database(request: Request, instance: str, name: str) -> Response:
+    return await _get(request, "database", instance, name)
+
+
+@router.put("/instances/{instance}/databases/{name:path}", tags=["databases"], openapi_extra=documented(DatabaseBody))
+async def put_database(request: Request, instance: str, name: str) -> Response:
+    """Ask for a database. `status.phase` goes from `pending` to `ready`, or to `failed` with a message."""
+
+    def make(write: Write) -> c.Command:
+        body = parse(write.body, DatabaseBody)
+        return c.PutWish("database", instance, name, DatabaseSpec(**body.model_dump()), write.when)
+
+    return await respond(request, "operator", make)
+
+
+@router.delete("/instances/{instance}/databases/{name:path}", tags=["databases"])
+async def delete_database(request: Request, instance: str, name: str) -> Response:
+    """Forget a database; with `?drop=true` its agent drops it, and all data in it, first."""
+    drop = flag(request, "drop") or False
+    return await respond(request, "operator", lambda write: c.DeleteWish("database", instance, name, drop, write.when))
+
+
+@router.get("/instances/{instance}/accounts", tags=["accounts"])
+async def list_accounts(request: Request, instance: str) -> Response:
+    return await _list(request, "account", instance)
+
+
+@router.get("/instances/{instance}/accounts/{name:path}", tags=["accounts"])
+async def get_account(request: Request, instance: str, name: str) -> Response:
+    return await _get(request, "account", instance, name)
+
+
+@router.put("/instances/{instance}/accounts/{name:path}", tags=["accounts"], openapi_extra=documented(AccountBody))
+async def put_account(request: Request, instance: str, name: str) -> Response:
+    """Ask for an account with exactly these grants. The password is never shown again."""
+    vault = context(request).vault
+
+    def make(write: Write) -> c.Command:
+        body = parse(write.body, AccountBody)
+        sealed = vault.seal(body.password, f"{instance}/{name}") if body.password is not None else None
+        spec = AccountSpec(host=body.host, grants=body.grants, password=sealed)
+        return c.PutWish("account", instance, name, spec, write.when)
+
+    return await respond(request, "operator", make)
+
+
+@router.delete("/instances/{instance}/accounts/{name:path}", tags=["accounts"])
+async def delete_account(request: Request, instance: str, name: str) -> Response:
+    """Forget an account; with `?drop=true` its agent drops it first."""
+    drop = flag(request, "drop") or False
+    return await respond(request, "operator", lambda write: c.DeleteWish("account", instance, name, drop, write.when))
+
+
+# ── settings ──
+
+
+def _role(key: str) -> str:
+    return "operator" if key.startswith(c.USER_SETTINGS) else "admin"
+
+
+@router.get("/settings", tags=["settings"])
+async def list_settings(request: Request) -> Response:
+    """Filter: `prefix`."""
+    _, state, _ = await reading(request)
+    prefix = request.query_params.get("prefix", "")
+    items = (document_view(document) for document in state.of("setting") if document.id.startswith(prefix))
+    return answer(page(items, state.revision, *paging(request)))
+
+
+@router.get("/settings/{key}", tags=["settings"])
+async def get_setting(request: Request, key: str) -> Response:
+    _, state, _ = await reading(request)
+    document = c.need(state, "setting", key)
+    return shown(document, document_view(document), request)
+
+
+@router.put("/settings/{key}", tags=["settings"], openapi_extra=documented(SettingBody))
+async def put_setting(request: Request, key: str) -> Response:
+    """Keys that begin with `user.` are free for your own use; the others are the cluster's, for administrators."""
+
+    def make(write: Write) -> c.Command:
+        return c.PutSetting(key, parse(write.body, SettingBody).value, write.when)
+
+    return await respond(request, _role(key), make)
+
+
+@router.delete("/settings/{key}", tags=["settings"])
+async def delete_setting(request: Request, key: str) -> Response:
+    return await respond(request, _role(key), lambda write: c.DeleteSetting(key, write.when))

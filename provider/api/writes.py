@@ -1,0 +1,230 @@
+"""The way of a write: committed here where this node is primary, taken to the primary where it is not.
+
+Whichever node a client asks, it gets the primary's answer once that node's own copy has caught up with it, so it reads
+its own write there. While there is no primary, or while one is being replaced, the write waits a moment.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+
+from provider.api.auth import Principal, authenticate
+from provider.api.context import Context, context
+from provider.api.forward import FORWARDED, Forwarded, NotAnswered, NotSent
+from provider.api.views import document_view, to_json
+from provider.core.commands import Command, Precondition
+from provider.core.state import Answer
+from shared.errors import Behind, Invalid, NoPrimary, OutcomeUnknown, StaleRevision, TooLarge
+
+RETRY_S = 0.05
+"""Between two attempts while the primary cannot be reached; a change of primary ends the pause at once."""
+DEPOSED_ANSWER_S = 0.5
+"""How long a primary that was deposed while it held our request may take to say what became of it."""
+SLACK_S = 1.0
+"""The primary itself answers within `commit_wait_s`; this much more for the way there and back."""
+KEY_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write as it came in."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    principal: Principal
+    source: str | None
+    key: str | None
+    when: Precondition
+
+    @property
+    def forwarded(self) -> bool:
+        return FORWARDED.lower() in self.headers
+
+    @property
+    def action(self) -> str:
+        return f"{self.method} {self.target}"
+
+    def fingerprint(self, ctx: Context) -> str:
+        """Tells this request from others under the same key. Keyed, since bodies can hold passwords."""
+        if self.key is None:
+            return ""
+        condition = f"{self.headers.get('if-match')} {self.headers.get('if-none-match')}"
+        return ctx.vault.fingerprint(f"{self.action} {condition}\n".encode() + self.body)
+
+
+async def receive(request: Request, role: str) -> Write:
+    """The write in `request`, if its principal may do what `role` may.
+
+    Raises `Unauthenticated`, `Forbidden`, `TooLarge`, or `Invalid` for headers that make no sense.
+    """
+    ctx = context(request)
+    headers = dict(request.headers)
+    principal = authenticate(ctx.gateway.state, headers.get("authorization"))
+    principal.require(role)
+    query = request.url.query
+    target = request.scope["raw_path"].decode("ascii") + (f"?{query}" if query else "")
+    return Write(
+        method=request.method,
+        target=target,
+        headers=headers,
+        body=await read_body(request, ctx.settings.api.body_max_bytes),
+        principal=principal,
+        source=request.client.host if request.client is not None else None,
+        key=_key(headers.get("idempotency-key")),
+        when=precondition(headers),
+    )
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` bytes. Raises `TooLarge` before it has read more than that."""
+    message = f"the body is larger than {limit} bytes"
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > limit:
+        raise TooLarge(message)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise TooLarge(message)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def precondition(headers: dict[str, str]) -> Precondition:
+    """`If-Match` and `If-None-Match`. Raises `Invalid`, or `StaleRevision` for an ETag that is none of ours."""
+    match, none_match = headers.get("if-match"), headers.get("if-none-match")
+    if none_match is not None and none_match.strip() != "*":
+        raise Invalid("If-None-Match: only * is understood on a write")
+    if match is None:
+        return Precondition(absent=none_match is not None)
+    text = match.strip().removeprefix("W/").strip('"')
+    if not text.isdecimal() or len(text) > 18:
+        raise StaleRevision(f"If-Match: {match[:80]!r} is no revision of ours; expected the ETag of an answer")
+    return Precondition(revision=int(text), absent=none_match is not None)
+
+
+def _key(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not text or len(text) > KEY_MAX or not text.isprintable():
+        raise Invalid(f"Idempotency-Key: expected 1 to {KEY_MAX} printable characters")
+    return text
+
+
+async def commit(ctx: Context, write: Write, command: Command) -> Answer | Forwarded:
+    """Has `command` committed, here or by the primary. Raises a `BellwetherError`.
+
+    Waits at most `primary_wait_s` for a primary to be there, and `commit_wait_s` for the log.
+    """
+    while True:
+        elsewhere = await to_primary(ctx, write)
+        if elsewhere is not None:
+            return elsewhere
+        epoch = ctx.gateway.state.epoch
+        result = await ctx.gateway.commit(
+            command,
+            principal=write.principal.name,
+            action=write.action,
+            wait_s=ctx.settings.api.commit_wait_s,
+            key=write.key,
+            fingerprint=write.fingerprint(ctx),
+            source=write.source,
+        )
+        if isinstance(result, Answer):
+            return result
+        # Deposed. Our state names the new primary as soon as the claim is durable here.
+        await _new_epoch(ctx, epoch, ctx.settings.api.primary_wait_s)
+
+
+async def to_primary(ctx: Context, write: Write) -> Forwarded | None:
+    """The primary's answer to this very request; None where this node is the primary. Raises a `BellwetherError`."""
+    deadline = time.monotonic() + ctx.settings.api.primary_wait_s
+    while True:
+        state = ctx.gateway.state
+        if state.primary == ctx.node:
+            return None
+        if write.forwarded:
+            raise NoPrimary(f"{ctx.node} is not the primary; {state.primary} is")
+        answer, sent = await _ask(ctx, write, state.primary)
+        if answer is not None:
+            await _catch_up(ctx, answer)
+            return answer
+        if (sent and write.key is None) or time.monotonic() >= deadline:
+            raise _gave_up(ctx, state.primary, uncertain=sent)
+        await _new_epoch(ctx, state.epoch, RETRY_S)
+
+
+async def _new_epoch(ctx: Context, epoch: int, timeout_s: float) -> None:
+    await ctx.gateway.changed.until(lambda: ctx.gateway.state.epoch > epoch, timeout_s)
+
+
+async def _ask(ctx: Context, write: Write, primary: str) -> tuple[Forwarded | None, bool]:
+    """The primary's answer, if it gave one, and whether the request may have been done."""
+    node = ctx.gateway.state.get("node", primary)
+    if node is None:
+        return None, False
+    epoch = ctx.gateway.state.epoch
+    sending = asyncio.ensure_future(
+        ctx.forwarder.send(
+            node.spec["url"], method=write.method, target=write.target, headers=write.headers, body=write.body
+        )
+    )
+    sending.add_done_callback(lambda _: ctx.gateway.changed.wake())
+    try:
+        await ctx.gateway.changed.until(
+            lambda: sending.done() or ctx.gateway.state.epoch > epoch, ctx.settings.api.commit_wait_s + SLACK_S
+        )
+        # A deposed primary that lives answers at once; one that hangs is not waited for.
+        answer = await asyncio.wait_for(sending, DEPOSED_ANSWER_S)
+    except NotSent:
+        return None, False
+    except (NotAnswered, TimeoutError):
+        return None, True
+    refused = answer.status == NoPrimary.status and b'"no_primary"' in answer.body
+    return (None, False) if refused else (answer, False)
+
+
+async def _catch_up(ctx: Context, answer: Forwarded) -> None:
+    """Read-your-writes: our own copy first has what the primary answered from. If it cannot be had in time the write is
+    still done, and the revision in the answer's headers shows that we are behind."""
+    if 200 <= answer.status < 300:
+        try:
+            await ctx.gateway.reach(answer.revision, ctx.settings.api.commit_wait_s)
+        except Behind:
+            return
+
+
+def _gave_up(ctx: Context, primary: str, *, uncertain: bool) -> NoPrimary | OutcomeUnknown:
+    if uncertain:
+        return OutcomeUnknown(
+            f"the primary, {primary}, did not answer; the write may have been done or may yet: "
+            "ask again with the same Idempotency-Key"
+        )
+    waited = ctx.settings.api.primary_wait_s
+    return NoPrimary(
+        f"the primary, {primary}, could not be reached for {waited:g} s; nothing was done. "
+        "If it is gone, run `failover --operation promote` on a standby"
+    )
+
+
+async def respond(request: Request, role: str, make: Callable[[Write], Command]) -> Response:
+    """The whole of a plain write route: receive, make the command (`make(write)`), commit, answer."""
+    write = await receive(request, role)
+    result = await commit(context(request), write, make(write))
+    return render(result)
+
+
+def render(result: Answer | Forwarded) -> Response:
+    """The HTTP response for what `commit` returned."""
+    if isinstance(result, Forwarded):
+        return Response(result.body, result.status, result.headers)
+    if result.document is None:
+        return Response(status_code=result.status)
+    headers = {"ETag": f'"{result.document.revision}"', "Content-Type": "application/json"}
+    return Response(to_json(document_view(result.document)), result.status, headers)

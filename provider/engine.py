@@ -1,0 +1,364 @@
+"""The engine: carries out what the replica decides. Owns the store and the log; one thread.
+
+Everything reaches it through one inbox. It takes all that is there, lets the replica decide, and then acts in this
+order: append to the log; make what was read durable in the store; show the new state; answer. So a fsync and a round
+trip to the broker overlap, many entries share a transaction while catching up, and nobody sees or is told what could
+still be lost.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count
+from queue import Empty, SimpleQueue
+from uuid import uuid4
+
+from provider.core.commands import Command
+from provider.core.entries import LogRecord, Unreadable, decode, encode
+from provider.core.replica import Append, Apply, Done, Instruction, NotPrimary, Now, Progress, Replica, Request
+from provider.core.state import Accepted, Answer, State
+from provider.log.port import Log, Position
+from provider.store import Store
+from shared.backoff import Backoff
+from shared.bus import Outcome
+from shared.errors import BellwetherError, LogUnavailable, Unavailable
+from shared.logs import log
+
+Result = Answer | BellwetherError | NotPrimary | Progress
+
+TICK_S = 0.1
+"""How often deadlines are looked at."""
+APPEND_DEADLINE_S = 5.0
+"""After this long without a confirm the same record is appended again; a repetition is harmless."""
+BATCH_MAX = 1000
+"""Most events that are taken from the inbox at once, so that one transaction stays short."""
+IDLE_SAVE_S = 5.0
+"""Barriers move the position only this often: they change nothing, and reading them again is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the engine knows of itself, at one moment. Times are monotonic seconds."""
+
+    connected: bool
+    caught_up: bool
+    log_problem: str | None
+    diverged: str | None
+    store_problem: Unavailable | None
+    read_back_s: float
+    """When a record of our own was last read back."""
+    unreadable: int
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    offset: int
+    data: bytes
+    ack: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Appended:
+    record: LogRecord
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Up:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Down:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Diverged:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Barrier:
+    ticket: int
+    deadline_s: float
+    promote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Event = _Read | _Appended | _Up | _Down | _Diverged | _Barrier | _Stop | Request
+
+
+class Engine:
+    """See the module's text. Public methods may be called from any thread; callbacks run on the engine's own."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        store: Store,
+        log_: Log,
+        on_applied: Callable[[State, Sequence[Accepted]], None],
+        on_results: Callable[[list[tuple[int, Result]]], None],
+    ) -> None:
+        """Loads the state from `store`. Raises `StoreCorrupt` where it does not hold together."""
+        state, self._position = store.load()
+        self._store, self._log = store, log_
+        self._on_applied, self._on_results = on_applied, on_results
+        self._replica = Replica(node, state, lambda: uuid4().hex)
+        self._shown: tuple[State, Position | None] = (state, self._position)
+        self._has_caught_up = False
+        self._log_problem: str | None = "not connected yet"
+        self._diverged: str | None = None
+        self._store_problem: Unavailable | None = None
+        self._unreadable = 0
+        self._inbox: SimpleQueue[_Event] = SimpleQueue()
+        self._tickets = count(1)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        # Read but not yet durable, and who waits for it; while the store fails, what comes after waits in `_stalled`.
+        self._unsaved: list[Accepted] = []
+        self._unsaved_position: Position | None = None
+        self._unanswered: list[tuple[int, Result]] = []
+        self._last_ack: Callable[[], None] | None = None
+        self._stalled: deque[_Event] = deque()
+        self._retry = Backoff(first_s=0.1, longest_s=1.0)
+        self._retry_at_s = 0.0
+        self._failed: list[LogRecord] = []
+        self._saved_s = 0.0
+
+    # ── for other threads ──
+
+    @property
+    def state(self) -> State:
+        """The newest durable state."""
+        return self._shown[0]
+
+    def snapshot(self) -> tuple[State, Position | None]:
+        """The newest durable state, and where in the log to go on reading from there."""
+        return self._shown
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the log has been read to its end at least once since the start."""
+        return self._has_caught_up
+
+    @property
+    def health(self) -> Health:
+        replica = self._replica
+        return Health(
+            connected=replica.connected,
+            caught_up=replica.caught_up,
+            log_problem=self._log_problem,
+            diverged=self._diverged,
+            store_problem=self._store_problem,
+            read_back_s=replica.read_back_s,
+            unreadable=self._unreadable,
+            skipped={why.name.lower(): number for why, number in list(replica.skipped.items())},
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+        self._log.start(self._position, self)
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Stop reading, save the position, end the thread. Open requests get no answer any more."""
+        self._log.close()
+        self._inbox.put(_Stop())
+        self._thread.join(timeout_s)
+
+    def ticket(self) -> int:
+        """A number for one request. Taken before `submit`, so that the answer cannot overtake its own bookkeeping."""
+        return next(self._tickets)
+
+    def submit(
+        self,
+        ticket: int,
+        command: Command,
+        *,
+        principal: str,
+        action: str,
+        wait_s: float,
+        key: str | None = None,
+        fingerprint: str = "",
+        source: str | None = None,
+    ) -> None:
+        """Have `command` committed. The result arrives through `on_results`, at the latest after about `wait_s`."""
+        deadline = time.monotonic() + wait_s
+        self._inbox.put(Request(ticket, command, principal, action, deadline, key, fingerprint, source))
+
+    def barrier(self, ticket: int, *, wait_s: float, promote: bool = False) -> None:
+        """Read to the end of the log; with `promote`, claim the next epoch then. Answered with `Progress`."""
+        self._inbox.put(_Barrier(ticket, time.monotonic() + wait_s, promote))
+
+    # ── LogSink: called on the log's threads ──
+
+    def on_read(self, offset: int, data: bytes, ack: Callable[[], None]) -> None:
+        self._inbox.put(_Read(offset, data, ack))
+
+    def on_append(self, token: object, outcome: Outcome) -> None:
+        if not outcome.ok and isinstance(token, LogRecord):
+            self._inbox.put(_Appended(token, outcome))
+
+    def on_up(self) -> None:
+        self._inbox.put(_Up())
+
+    def on_down(self, reason: str) -> None:
+        self._inbox.put(_Down(reason))
+
+    def on_diverged(self, reason: str) -> None:
+        self._inbox.put(_Diverged(reason))
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        next_tick_s = time.monotonic() + TICK_S
+        stopping = False
+        while not stopping:
+            events = self._take(next_tick_s - time.monotonic())
+            instructions: list[Instruction] = []
+            for event in events:
+                stopping = stopping or isinstance(event, _Stop)
+                instructions += self._handle(event)
+            if time.monotonic() >= next_tick_s:
+                next_tick_s = time.monotonic() + TICK_S
+                instructions += self._tick()
+            self._carry_out(instructions)
+        self._save(force=True)
+
+    def _take(self, wait_s: float) -> list[_Event]:
+        events: list[_Event] = []
+        try:
+            events.append(self._inbox.get(timeout=max(wait_s, 0.001)))
+            while len(events) < BATCH_MAX:
+                events.append(self._inbox.get_nowait())
+        except Empty:
+            return events
+        return events
+
+    def _handle(self, event: _Event) -> list[Instruction]:
+        match event:
+            case Request():
+                if self._store_problem is not None:
+                    return [Done(event.ticket, self._store_problem)]
+                if self._diverged is not None:
+                    return [Done(event.ticket, LogUnavailable(self._diverged))]
+                return self._replica.submit(event, _now())
+            case _Read():
+                if self._unsaved and self._store_problem is not None:
+                    self._stalled.append(event)
+                    return []
+                return self._read(event)
+            case _Barrier():
+                return self._replica.barrier(event.ticket, event.deadline_s, _now(), promote=event.promote)
+            case _Appended():
+                # Not at once: a broker that refuses would be asked as fast as it can refuse.
+                self._failed.append(event.record)
+                return []
+            case _Up() | _Down() | _Diverged():
+                return self._link_changed(event)
+            case _Stop():
+                return []
+
+    def _link_changed(self, event: _Up | _Down | _Diverged) -> list[Instruction]:
+        match event:
+            case _Up():
+                self._log_problem = None
+                return self._replica.log_up(_now())
+            case _Down(reason):
+                log(reason=reason).warning("log out of reach")
+                self._log_problem = reason
+            case _Diverged(reason):
+                log(reason=reason).error("this node's store and the log do not belong together")
+                self._diverged = reason
+        return self._replica.log_down()
+
+    def _read(self, event: _Read) -> list[Instruction]:
+        self._unsaved_position = Position(event.offset, sha256(event.data).hexdigest())
+        self._last_ack = event.ack
+        try:
+            record = decode(event.data)
+        except Unreadable as error:
+            if not self._unreadable:
+                log(offset=event.offset, why=str(error)).error("the log holds something that is no record; skipped")
+            self._unreadable += 1
+            return []
+        return self._replica.read(record, _now())
+
+    def _tick(self) -> list[Instruction]:
+        now = _now()
+        out = self._replica.tick(now)
+        failed, self._failed = self._failed, []
+        for record in failed:
+            out += self._replica.failed(record, now)
+        if self._stalled and self._store_problem is None:
+            stalled, self._stalled = self._stalled, deque()
+            for event in stalled:
+                out += self._handle(event)
+        return out
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Append(record):
+                    self._log.append(encode(record), record, APPEND_DEADLINE_S)
+                case Apply(accepted):
+                    self._unsaved.append(accepted)
+                case Done(ticket, result):
+                    self._unanswered.append((ticket, result))
+        self._save()
+        self._has_caught_up = self._has_caught_up or self._replica.caught_up
+
+    def _save(self, *, force: bool = False) -> None:
+        """Make durable what was read, then show it and answer. While the store fails, try again later."""
+        now_s = time.monotonic()
+        quiet = not self._unsaved and self._store_problem is None
+        idle = quiet and not force and now_s - self._saved_s < IDLE_SAVE_S
+        if self._unsaved_position is not None and not idle:
+            if self._store_problem is not None and now_s < self._retry_at_s and not force:
+                self._answer_without_store()
+                return
+            try:
+                self._store.commit(self._unsaved, self._unsaved_position)
+            except Unavailable as error:
+                if self._store_problem is None:
+                    log(why=error.detail).error("the store cannot be written; writes are refused until it can")
+                self._store_problem = error
+                self._retry_at_s = now_s + self._retry.next_s()
+                self._answer_without_store()
+                return
+            if self._store_problem is not None:
+                log().info("the store can be written again")
+                self._store_problem = None
+                self._retry.reset()
+            self._shown = (self._unsaved[-1].state if self._unsaved else self._shown[0], self._unsaved_position)
+            self._saved_s, self._unsaved_position = now_s, None
+        if self._unsaved:
+            accepted, self._unsaved = self._unsaved, []
+            self._on_applied(accepted[-1].state, accepted)
+        if self._unanswered:
+            answers, self._unanswered = self._unanswered, []
+            self._on_results(answers)
+        if self._last_ack is not None:
+            self._last_ack()
+            self._last_ack = None
+
+    def _answer_without_store(self) -> None:
+        """Errors may be told while the store fails; successes may not."""
+        told: list[tuple[int, Result]] = [
+            (ticket, result) for ticket, result in self._unanswered if isinstance(result, BellwetherError)
+        ]
+        if told:
+            self._unanswered = [pair for pair in self._unanswered if not isinstance(pair[1], BellwetherError)]
+            self._on_results(told)
+
+
+def _now() -> Now:
+    return Now(time.time_ns() // 1_000_000, time.monotonic())

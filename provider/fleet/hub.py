@@ -1,0 +1,257 @@
+"""The hub: the thread that owns the roster and speaks to agents and to the other nodes over the broker."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from uuid import uuid4
+
+from provider.core.commands import USER_SETTINGS, Command, RecordStatus
+from provider.core.state import Accepted, State
+from provider.fleet.roster import (
+    Instruction,
+    Record,
+    Register,
+    Roster,
+    SendAdvice,
+    SendDesired,
+    SendInquire,
+    View,
+    desired_for,
+)
+from shared import messages as m
+from shared.bus import Delivery, Exchange, Link, Queue, Subscription, Topology
+from shared.logs import log
+
+TICK_S = 1.0
+PULSE_S = 1.0
+DUE_S = 0.1
+_FROM_AGENTS = (m.Hello, m.Pulse, m.Advised, m.Report)
+
+Submit = Callable[[Command, Callable[[], None]], None]
+"""Commit a command on behalf of this node; the callback runs when it has ended, one way or the other, on any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    body: bytes
+    user_id: str | None
+    dead_lettered: bool
+    ack: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    state: State
+    accepted: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class _LinkState:
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Advise:
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Event = _Heard | _Applied | _Recorded | _LinkState | _Advise | _Stop
+
+
+class Hub:
+    """Public methods may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        username: str,
+        state: State,
+        make_link: Callable[[Topology, Callable[[str], None], Callable[[str], None]], Link],
+        submit: Submit,
+        advice: Callable[[State], m.Advice],
+        unseal: Callable[[str, str], str],
+        pulse: Callable[[], m.NodePulse],
+        on_change: Callable[[], None],
+    ) -> None:
+        """`make_link(topology, on_up, on_down)` connects to the broker; `pulse()` says how this node is; `on_change` is
+        called on the hub's thread whenever `view` is another."""
+        self._node, self._username = node, username
+        self._submit, self._advice, self._unseal, self._pulse = submit, advice, unseal, pulse
+        self._on_change = on_change
+        self._roster = Roster(node, state)
+        self._view = self._roster.view
+        self._inbox: SimpleQueue[_Event] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
+        self._link = make_link(
+            self._topology(),
+            lambda _endpoint: self._inbox.put(_LinkState(True)),
+            lambda _reason: self._inbox.put(_LinkState(False)),
+        )
+        self.undecodable: dict[str, int] = {}
+        """Messages that were skipped, by kind; each kind is logged once for each sender."""
+        self._logged: set[tuple[str, str]] = set()
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    @property
+    def connected(self) -> bool:
+        return self._link.endpoint is not None
+
+    def start(self) -> None:
+        self._thread.start()
+        self._link.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        self._inbox.put(_Stop())
+        self._thread.join(timeout_s)
+        self._link.close()
+
+    def applied(self, state: State, accepted: Sequence[Accepted]) -> None:
+        """The state has moved on. Cheap for what does not concern agents or nodes."""
+        concerned = any(
+            a.record.type == "claim"
+            or any(_concerns(d.kind, d.id) for d in a.delta.put)
+            or any(_concerns(kind, id_) for kind, id_ in a.delta.deleted)
+            for a in accepted
+        )
+        if concerned:
+            self._inbox.put(_Applied(state, tuple(accepted)))
+
+    def advise(self, agent: str) -> None:
+        """Send the advice to one agent, or to `all`, now."""
+        self._inbox.put(_Advise(agent))
+
+    # ── the thread ──
+
+    def _topology(self) -> Topology:
+        queue = f"provider.{self._node}.{uuid4().hex[:12]}"
+        return Topology(
+            exchanges=[
+                Exchange(m.AGENTS_DOWN, "topic"),
+                Exchange(m.AGENTS_UP, "topic"),
+                Exchange(m.PROVIDERS, "topic"),
+            ],
+            queues=[
+                Queue(
+                    queue,
+                    # What is older than this says nothing any more; a node that hangs must not fill the broker.
+                    arguments={"x-message-ttl": 30_000, "x-max-length": 50_000, "x-overflow": "drop-head"},
+                    bindings=[(m.AGENTS_UP, "#"), (m.PROVIDERS, "#")],
+                    exclusive=True,
+                )
+            ],
+            subscriptions=[Subscription(queue, self._on_delivery, prefetch=500)],
+        )
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._inbox.put(_Heard(delivery.body, delivery.user_id, "x-death" in delivery.headers, delivery.ack))
+
+    def _run(self) -> None:
+        next_due_s = next_tick_s = next_pulse_s = time.monotonic()
+        while True:
+            try:
+                event: _Event | None = self._inbox.get(timeout=DUE_S)
+            except Empty:
+                event = None
+            if isinstance(event, _Stop):
+                return
+            now_s = time.monotonic()
+            if event is not None:
+                self._carry_out(self._handle(event))
+            if now_s >= next_due_s:
+                next_due_s = now_s + DUE_S
+                self._carry_out(self._roster.due(now_s))
+            if now_s >= next_tick_s:
+                next_tick_s = now_s + TICK_S
+                self._carry_out(self._roster.tick(now_s))
+            if now_s >= next_pulse_s:
+                next_pulse_s = now_s + PULSE_S
+                self._say(m.PROVIDERS, "node_pulse", self._pulse())
+            if self._roster.view is not self._view:
+                self._view = self._roster.view
+                self._on_change()
+
+    def _handle(self, event: _Event) -> list[Instruction]:
+        mono_s = time.monotonic()
+        match event:
+            case _Heard():
+                return self._heard(event, mono_s)
+            case _Applied(state, accepted):
+                out = self._roster.applied(state, accepted, mono_s)
+                if any(a.record.type == "claim" for a in accepted):
+                    self._say(m.PROVIDERS, "node_pulse", self._pulse())
+                return out
+            case _Recorded(record):
+                return self._roster.recorded(record.updates)
+            case _LinkState(up):
+                if up:
+                    return self._roster.link_up(mono_s)
+                self._roster.link_down()
+                return []
+            case _Advise(agent):
+                return self._roster.advise(agent)
+            case _Stop():
+                return []
+
+    def _heard(self, event: _Heard, mono_s: float) -> list[Instruction]:
+        event.ack()
+        try:
+            envelope, body = self._open(event)
+        except m.Undecodable as error:
+            self.undecodable[error.kind] = self.undecodable.get(error.kind, 0) + 1
+            seen = (error.kind, event.user_id or "?")
+            if seen not in self._logged:
+                self._logged.add(seen)
+                log(kind=error.kind, sender=seen[1], why=str(error)).warning("message skipped")
+            return []
+        return self._roster.heard(envelope.sender, body, envelope.epoch, time.time_ns() // 1_000_000, mono_s)
+
+    def _open(self, event: _Heard) -> tuple[m.Envelope, m.Body]:
+        """The message, if its sender is who it says. `user_id` is set by the sender and checked by the broker; a
+        message that was dead-lettered into our exchange carries somebody else's. Raises `Undecodable`."""
+        envelope, body = m.decode(event.body)
+        expected = envelope.sender if isinstance(body, _FROM_AGENTS) else self._username
+        if event.user_id != expected or event.dead_lettered:
+            raise m.Undecodable("forged", f"{envelope.type} of {envelope.sender!r} sent by {event.user_id!r}")
+        if not isinstance(body, (*_FROM_AGENTS, m.NodePulse)):
+            raise m.Undecodable("unexpected", f"{envelope.type} is not for providers")
+        return envelope, body
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
+        state = self._roster.state
+        for instruction in instructions:
+            match instruction:
+                case SendAdvice(to):
+                    self._say(m.AGENTS_DOWN, to, self._advice(state))
+                case SendInquire(to):
+                    self._say(m.AGENTS_DOWN, to, m.Inquire())
+                case SendDesired(to):
+                    self._say(m.AGENTS_DOWN, to, desired_for(state, to, self._unseal))
+                case Record():
+                    ended = _Recorded(instruction)
+                    self._submit(RecordStatus(instruction.updates), lambda ended=ended: self._inbox.put(ended))  # type: ignore[misc]
+                case Register(command):
+                    self._submit(command, lambda: None)
+
+    def _say(self, exchange: str, key: str, body: m.Body) -> None:
+        self._link.publish(exchange, key, m.encode(body, sender=self._node, epoch=self._roster.state.epoch))
+
+
+def _concerns(kind: str, id_: str) -> bool:
+    """Whether a change of this document can matter to agents or nodes."""
+    return not (kind in ("token", "task") or (kind == "setting" and id_.startswith(USER_SETTINGS)))

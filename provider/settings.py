@@ -1,0 +1,144 @@
+"""A provider's configuration: `provider.toml`, and the files beside it."""
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from provider.core.documents import Name
+from shared.errors import Invalid
+
+DEFAULT_CONFIG = Path("/etc/bellwether/provider.toml")
+HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^/\s?#@]+$")]
+AmqpsUrl = Annotated[str, StringConstraints(pattern=r"^amqps://[^/\s?#@]+$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BrokerSettings(_Section):
+    """How this node reaches RabbitMQ. The password is in `broker.password` beside the configuration."""
+
+    endpoints: tuple[AmqpsUrl, ...] = Field(min_length=1, description="this node's own broker first")
+    management: HttpsUrl | None = Field(
+        default=None, description="management API, to give each agent a user of its own"
+    )
+    username: str
+    vhost: str = "bellwether"
+    log_max_bytes: int = Field(
+        default=2_000_000_000, ge=100_000_000, description="the oldest part of the log goes then"
+    )
+    log_segment_bytes: int = Field(default=50_000_000, ge=1_000_000, description="the log is trimmed by whole segments")
+    heartbeat_s: int = Field(default=10, ge=2, description="a silent connection is given up after twice this long")
+
+
+class ApiSettings(_Section):
+    """The HTTPS API. Each figure bounds how long a client can be kept waiting for one thing."""
+
+    listen: str = Field(description="address:port to listen on")
+    primary_wait_s: float = Field(default=2.0, ge=0, description="a write waits this long for a primary to be there")
+    commit_wait_s: float = Field(
+        default=5.0, gt=0, description="and this long for the log; then the outcome is unknown"
+    )
+    body_max_bytes: int = Field(default=1_048_576, ge=65_536, description="larger request bodies are refused (413)")
+    streams_max: int = Field(default=200, ge=1, description="open /events streams at most; each holds a connection")
+
+
+class ProviderSettings(_Section):
+    name: Name
+    url: HttpsUrl = Field(description="where the other nodes and clients reach this one")
+    data_dir: Path
+    store_url: str = Field(description="sqlite:////path/state.db or mysql+pymysql://user@host/database")
+    log_level: str = "INFO"
+    advise_wait_s: float = Field(default=1.0, ge=0, description="promote waits this long for online agents to follow")
+    broker: BrokerSettings
+    api: ApiSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What lies beside `provider.toml`. Everything but `ca` and `certificate` is secret (mode 600)."""
+
+    config: Path
+
+    def _beside(self, name: str) -> Path:
+        return self.config.parent / name
+
+    @property
+    def ca(self) -> Path:
+        return self._beside("ca.pem")
+
+    @property
+    def ca_key(self) -> Path:
+        return self._beside("ca.key")
+
+    @property
+    def certificate(self) -> Path:
+        return self._beside("node.pem")
+
+    @property
+    def key(self) -> Path:
+        return self._beside("node.key")
+
+    @property
+    def secrets_key(self) -> Path:
+        return self._beside("secrets.key")
+
+    @property
+    def node_token(self) -> Path:
+        return self._beside("node.token")
+
+    @property
+    def broker_password(self) -> Path:
+        return self._beside("broker.password")
+
+
+def load_settings(path: Path) -> ProviderSettings:
+    """The settings in `path`. Raises `Invalid` with what is wrong and where."""
+    try:
+        with path.open("rb") as file:
+            return ProviderSettings.model_validate(tomllib.load(file))
+    except FileNotFoundError:
+        raise Invalid(f"{path}: not found; `provider init` or `provider join` makes it") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise Invalid(f"{path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"{path}: {where}: {first['msg']}") from None
+
+
+def to_toml(settings: ProviderSettings) -> str:
+    """The text of a configuration file. What has its default is left out."""
+    content = settings.model_dump(mode="json", exclude_defaults=True)
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    lines = ["# Written by `provider init` or `provider join`. See docs: `provider --help`.", ""]
+    lines += [f"{key} = {_value(value)}" for key, value in content.items() if key not in tables]
+    for table, fields in tables.items():
+        lines += ["", f"[{table}]", *(f"{key} = {_value(value)}" for key, value in fields.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers, booleans and lists of them: TOML writes them alike
+
+
+def host_of(url: str) -> str:
+    """The host name or address in a URL."""
+    host = urlsplit(url).hostname
+    if host is None:
+        raise Invalid(f"{url!r} has no host")
+    return host
+
+
+def port_of(url: str) -> int:
+    """The port in a URL. Raises `Invalid` where there is none."""
+    port = urlsplit(url).port
+    if port is None:
+        raise Invalid(f"{url!r} has no port")
+    return port
