@@ -39,12 +39,17 @@ class Document:
     updated_at: int
     spec: Json
     status: Json
-    text: str = field(init=False, repr=False, compare=False)
-    """Canonical JSON of everything above: what the store keeps and the digest covers."""
+    _text: str | None = field(init=False, default=None, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        parts = [self.kind, self.id, self.revision, self.wish, self.created_at, self.updated_at, self.spec, self.status]
-        object.__setattr__(self, "text", canonical(parts))
+    @property
+    def text(self) -> str:
+        """Canonical JSON of everything above: what the store keeps and the digest covers. Made when first asked for."""
+        text = self._text
+        if text is None:
+            parts = [self.kind, self.id, self.revision, self.wish, self.created_at, self.updated_at]
+            text = canonical([*parts, self.spec, self.status])
+            object.__setattr__(self, "_text", text)
+        return text
 
     @classmethod
     def from_text(cls, text: str) -> "Document":
@@ -89,6 +94,14 @@ def _identifier(text: str) -> str:
         raise ValueError("slashes and leading or trailing spaces are not allowed")
     return _plain(text)
 
+
+def _legible(text: str) -> str:
+    return text[:STATUS_TEXT_MAX].encode("utf-8", "replace").decode()
+
+
+STATUS_TEXT_MAX = 1000
+# What agents and servers say of themselves: not ours to refuse, but it must fit an entry.
+StatusText = Annotated[str, AfterValidator(_legible)]
 
 # MySQL and MariaDB: at most 64 characters of the basic plane, no trailing space (manual, "Identifier Names").
 DatabaseName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_identifier)]
@@ -162,28 +175,30 @@ class WishStatus(Content):
     """Of a database or account. `dropping` until the agent has dropped it, then the document goes."""
 
     phase: Literal["pending", "ready", "failed", "dropping"] = "pending"
-    message: str | None = None
+    message: StatusText | None = None
 
 
 class InstanceStatus(Content):
     state: Literal["unknown", "up", "down"] = "unknown"
-    message: str | None = None
-    version: str | None = None
+    message: StatusText | None = None
+    version: StatusText | None = None
     role: Literal["primary", "replica", "unknown"] = "unknown"
     read_only: bool | None = None
 
 
 class AgentStatus(Content):
     state: Literal["never", "online", "offline"] = "never"
-    version: str | None = None
-    endpoint: str | None = None
-    epoch: int | None = Field(default=None, description="highest epoch it had acknowledged when last recorded")
+    version: StatusText | None = None
+    endpoint: StatusText | None = None
+    epoch: int | None = Field(
+        ge=0, le=2**63 - 1, default=None, description="highest epoch it had acknowledged when last recorded"
+    )
 
 
 class TaskStatus(Content):
     phase: Literal["pending", "running", "done", "failed"] = "pending"
     progress: float = Field(default=0.0, ge=0, le=1)
-    message: str | None = None
+    message: StatusText | None = None
 
 
 class Nothing(Content):

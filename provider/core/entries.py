@@ -22,7 +22,7 @@ from provider.core.documents import Kind
 
 FORMAT = 1
 RECORD_MAX_BYTES = 4 * 1024 * 1024
-"""Of what is read; twice the largest that a primary writes (`replica.ENTRY_MAX_BYTES` and one commit of that size)."""
+"""Of what is read; twice the largest that a primary writes (`batch.ENTRY_MAX_BYTES` and one commit of that size)."""
 
 
 JSON_MAX_DEPTH = 100
@@ -31,7 +31,7 @@ INT_MAX_BITS = 14_000
 """Python and the parser read integers of up to 4300 decimal digits, which is a little more."""
 
 
-def _sound(value: object, room: int = JSON_MAX_DEPTH) -> bool:
+def sound(value: object, room: int = JSON_MAX_DEPTH) -> bool:
     """Whether `value` stays what it is when it is encoded, decoded, stored and loaded."""
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
@@ -40,14 +40,14 @@ def _sound(value: object, room: int = JSON_MAX_DEPTH) -> bool:
     if isinstance(value, int):
         return value.bit_length() <= INT_MAX_BITS
     if isinstance(value, dict):
-        return room > 0 and all(type(k) is str and _sound(k) and _sound(v, room - 1) for k, v in value.items())
+        return room > 0 and all(type(k) is str and sound(k) and sound(v, room - 1) for k, v in value.items())
     if isinstance(value, list):
-        return room > 0 and all(_sound(item, room - 1) for item in value)
+        return room > 0 and all(sound(item, room - 1) for item in value)
     return value is None
 
 
 def _json(value: dict[str, Any]) -> dict[str, Any]:
-    if not _sound(value):
+    if not sound(value):
         raise ValueError("NaN, infinity, lone surrogates, huge integers and very deep nesting are not allowed")
     return value
 

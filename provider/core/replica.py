@@ -20,14 +20,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from provider.core import state as sm
-from provider.core.commands import Command
-from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogRecord, size
-from provider.core.state import Accepted, Answer, Skipped, State, scoped_key
-from shared.errors import BellwetherError, Invalid, LogUnavailable, OutcomeUnknown, Refusal
+from provider.core.batch import Batch, Request, Waiting
+from provider.core.entries import Barrier, Claim, Commit, Entry, LogRecord
+from provider.core.state import Accepted, Answer, Skipped, State
+from shared.errors import BellwetherError, LogUnavailable, OutcomeUnknown
 
-ENTRY_MAX_BYTES = 1024 * 1024
-ENTRY_MAX_COMMITS = 256
-"""An entry's planning holds up everything else; at some 20 µs a commit this is 5 ms."""
+__all__ = [
+    "BEAT_S",
+    "Append",
+    "Apply",
+    "Done",
+    "Instruction",
+    "NotPrimary",
+    "Now",
+    "Progress",
+    "Replica",
+    "Request",
+]
+
 BEAT_S = 1.0
 """An idle primary reads a barrier back this often, so that it can say that it is one."""
 
@@ -38,20 +48,6 @@ class Now:
 
     wall_ms: int
     mono_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A write to be committed. `ticket` names it in the answer; it is given up at `deadline_s` (monotonic)."""
-
-    ticket: int
-    command: Command
-    principal: str
-    action: str
-    deadline_s: float
-    key: str | None = None
-    fingerprint: str = ""
-    source: str | None = None
 
 
 # ── instructions ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -102,9 +98,10 @@ class _InFlight:
     record: Entry | Barrier
     requests: list[Request | None]
     """In the order of the entry's commits; None where the asker has given up."""
-    refused: list[tuple[Request, Refusal]]
+    refused: list[tuple[Request, BellwetherError]]
     revision: int
     """Of the state that all this was decided on."""
+    sent_s: float
 
     @property
     def held(self) -> list[Request]:
@@ -120,6 +117,7 @@ class _Waiter:
     deadline_s: float
     record: Barrier | Claim
     promote: bool
+    sent_s: float
 
 
 @dataclass(slots=True)
@@ -133,10 +131,11 @@ class Replica:
     """Everything that was in the log when we (re)connected has been read. Only then do we write."""
     connected: bool = False
     read_back_s: float = float("-inf")
-    """Monotonic time at which a record of our own was last read back."""
+    """Up to this monotonic time we have surely read everything: then we sent a record, and have read it back since."""
     skipped: dict[sm.Why, int] = field(default_factory=dict)
     _beat: Barrier | None = None
-    _waiting: deque[Request] = field(default_factory=deque)
+    _beat_sent_s: float = float("-inf")
+    _waiting: deque[Waiting] = field(default_factory=deque)
     _in_flight: _InFlight | None = None
     _waiters: list[_Waiter] = field(default_factory=list)
 
@@ -149,8 +148,7 @@ class Replica:
     def log_up(self, now: Now) -> list[Instruction]:
         """The log can be written and read. Before anything else, read to its end."""
         self.connected, self.caught_up = True, False
-        self._beat = self._barrier(now)
-        out: list[Instruction] = [Append(self._beat)]
+        out = self._send_beat(now)
         # A barrier that was lost with the connection is simply asked again; a claim only once we have caught up.
         out.extend(Append(w.record) for w in self._waiters if isinstance(w.record, Barrier))
         return out
@@ -164,12 +162,12 @@ class Replica:
         """A write that a client asked of us."""
         if not self.is_primary:
             return [Done(request.ticket, NotPrimary(self.state.primary))]
-        self._waiting.append(request)
+        self._waiting.append(Waiting(request))
         return self._write(now)
 
     def barrier(self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False) -> list[Instruction]:
         """Read everything that is in the log now; with `promote`, become primary then."""
-        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote)
+        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s)
         self._waiters.append(waiter)
         return [Append(waiter.record)] if self.connected else []
 
@@ -183,8 +181,7 @@ class Replica:
         if any(record.id == waiter.record.id for waiter in self._waiters):
             return [Append(record)]
         if self._beat is not None and record.id == self._beat.id:
-            self._beat = self._barrier(now)
-            return [Append(self._beat)]
+            return self._send_beat(now)
         return []
 
     def read(self, record: LogRecord, now: Now) -> list[Instruction]:
@@ -196,12 +193,11 @@ class Replica:
         else:
             self.state = outcome.state
             out.append(Apply(outcome))
-        if record.node == self.node:
-            self.read_back_s = now.mono_s
         out += self._in_flight_read(record, outcome)
         out += self._waiters_read(record, now)
         if self._beat is not None and record.id == self._beat.id:
             self._beat = None
+            self._read_until(self._beat_sent_s)
             if not self.caught_up:
                 self.caught_up = True
                 out += self._resume()
@@ -212,10 +208,10 @@ class Replica:
     def tick(self, now: Now) -> list[Instruction]:
         """Time passes: give up what is overdue, and keep the log warm."""
         out: list[Instruction] = []
-        overdue = [r for r in self._waiting if r.deadline_s <= now.mono_s]
+        overdue = [w.request for w in self._waiting if w.request.deadline_s <= now.mono_s]
         if overdue:
-            self._waiting = deque(r for r in self._waiting if r.deadline_s > now.mono_s)
-            out += [Done(r.ticket, LogUnavailable(_NOT_WRITTEN)) for r in overdue]
+            self._waiting = deque(w for w in self._waiting if w.request.deadline_s > now.mono_s)
+            out += [Done(request.ticket, LogUnavailable(_NOT_WRITTEN)) for request in overdue]
         if self._in_flight is not None:
             out += _overdue(self._in_flight, now)
         for waiter in [w for w in self._waiters if w.deadline_s <= now.mono_s]:
@@ -223,8 +219,7 @@ class Replica:
             claimed = isinstance(waiter.record, Claim)
             out.append(Done(waiter.ticket, OutcomeUnknown(_CLAIM_UNKNOWN) if claimed else LogUnavailable(_NO_END)))
         if self.connected and self._beat is None and self.is_primary and now.mono_s - self.read_back_s >= BEAT_S:
-            self._beat = self._barrier(now)
-            out.append(Append(self._beat))
+            out += self._send_beat(now)
         return out
 
     # ── committing ──
@@ -233,29 +228,14 @@ class Replica:
         """Put everything that waits into one entry, if none of ours is on its way."""
         if not (self._waiting and self.is_primary and self.caught_up) or self._in_flight is not None:
             return []
-        out: list[Instruction] = []
-        planned: list[tuple[Request, Commit]] = []
-        refused: list[tuple[Request, Refusal]] = []
-        later: deque[Request] = deque()
-        state, bytes_, touched = self.state, 0, set[object]()
-        while self._waiting and len(planned) < ENTRY_MAX_COMMITS and bytes_ < ENTRY_MAX_BYTES:
-            request = self._waiting.popleft()
-            decided = self._decide(request, state, touched, now)
-            match decided:
-                case None:
-                    later.append(request)
-                case Commit():
-                    planned.append((request, decided))
-                    state, bytes_ = sm.preview(state, decided, now.wall_ms), bytes_ + size(decided)
-                case Refusal():
-                    refused.append((request, decided))
-                case Answer():
-                    out.append(Done(request.ticket, decided))
-        self._waiting.extendleft(reversed(later))
-        if planned or refused:
-            commits = tuple(commit for _, commit in planned)
+        batch = Batch(self.state, now.wall_ms)
+        batch.fill(self._waiting)
+        out: list[Instruction] = [Done(request.ticket, answer) for request, answer in batch.answered]
+        if batch.planned or batch.refused:
+            commits = tuple(commit for _, commit in batch.planned)
             record = self._entry(commits, now) if commits else self._barrier(now)
-            self._in_flight = _InFlight(record, [request for request, _ in planned], refused, self.state.revision)
+            requests: list[Request | None] = [request for request, _ in batch.planned]
+            self._in_flight = _InFlight(record, requests, batch.refused, self.state.revision, now.mono_s)
             out.append(Append(record))
         return out
 
@@ -270,53 +250,17 @@ class Replica:
             commits=commits,
         )
 
-    def _decide(
-        self, request: Request, state: State, touched: set[object], now: Now
-    ) -> Commit | Answer | Refusal | None:
-        """The commit for `request`; or its answer; or None: it must wait for the entry after this one.
-
-        Each document changes at most once in an entry. Two changes would share a revision, and the first writer's
-        `If-Match` could not tell that the second one came between.
-        """
-        if request.key is not None:
-            scoped = scoped_key(request.principal, request.key)
-            if scoped in touched:
-                return None
-            known = state.keys.get(scoped)
-            if known is not None:
-                return _repeated(known, request)
-            touched.add(scoped)
-        try:
-            plan = request.command.plan(state, now.wall_ms)
-        except Refusal as refusal:
-            return refusal
-        refs = {_ref(change) for change in plan.changes}
-        if refs & touched:
-            if request.key is not None:
-                touched.discard(scoped_key(request.principal, request.key))
-            return None
-        touched |= refs
-        return Commit(
-            principal=request.principal,
-            action=request.action,
-            source=request.source,
-            key=request.key,
-            request=request.fingerprint,
-            status=plan.status,
-            target=plan.target,
-            changes=plan.changes,
-        )
-
     def _in_flight_read(self, record: LogRecord, outcome: Accepted | Skipped) -> list[Instruction]:
         flying = self._in_flight
         if flying is None or record.id != flying.record.id:
             return []
         self._in_flight = None
+        self._read_until(flying.sent_s)
         answers = outcome.answers if isinstance(outcome, Accepted) else ()
         if len(answers) != len(flying.requests) or self.state.revision != flying.revision + bool(answers):
             # Another record took its place (one of ours from before a restart, say). It can never be accepted now, so
             # deciding on its requests anew cannot do anything twice.
-            self._waiting.extendleft(reversed(flying.held))
+            self._waiting.extendleft(Waiting(request) for request in reversed(flying.held))
             return []
         out: list[Instruction] = [
             Done(request.ticket, answer)
@@ -337,7 +281,8 @@ class Replica:
     def _step_down(self) -> list[Instruction]:
         """Another node's claim was accepted. What we hold is not failed: it goes to the new primary. That includes the
         entry on its way: had it come before the claim we would have read it, and after the claim it is skipped."""
-        held = [*(self._in_flight.held if self._in_flight is not None else []), *self._waiting]
+        in_flight = self._in_flight.held if self._in_flight is not None else []
+        held = [*in_flight, *(waiting.request for waiting in self._waiting)]
         self._in_flight = None
         self._waiting.clear()
         return [Done(request.ticket, NotPrimary(self.state.primary)) for request in held]
@@ -347,9 +292,17 @@ class Replica:
     def _barrier(self, now: Now) -> Barrier:
         return Barrier(id=self.new_id(), generation=self.state.generation, node=self.node, at=now.wall_ms)
 
+    def _send_beat(self, now: Now) -> list[Instruction]:
+        self._beat, self._beat_sent_s = self._barrier(now), now.mono_s
+        return [Append(self._beat)]
+
+    def _read_until(self, sent_s: float) -> None:
+        self.read_back_s = max(self.read_back_s, sent_s)
+
     def _waiters_read(self, record: LogRecord, now: Now) -> list[Instruction]:
         out: list[Instruction] = []
         for waiter in [w for w in self._waiters if w.record.id == record.id]:
+            self._read_until(waiter.sent_s)
             if isinstance(waiter.record, Barrier) and waiter.promote and not self.is_primary:
                 waiter.record = Claim(
                     id=self.new_id(),
@@ -358,6 +311,7 @@ class Replica:
                     node=self.node,
                     at=now.wall_ms,
                 )
+                waiter.sent_s = now.mono_s
                 out += [Done(waiter.ticket, Progress("caught up", self.state)), Append(waiter.record)]
                 continue
             self._waiters.remove(waiter)
@@ -376,16 +330,6 @@ def _overdue(flying: _InFlight, now: Now) -> list[Instruction]:
     late = [r for r, _ in flying.refused if r.deadline_s <= now.mono_s]
     flying.refused = [(r, refusal) for r, refusal in flying.refused if r.deadline_s > now.mono_s]
     return out + [Done(request.ticket, LogUnavailable(_NOT_WRITTEN)) for request in late]
-
-
-def _ref(change: Change) -> object:
-    return (change.kind, change.id)
-
-
-def _repeated(known: sm.KeyRecord, request: Request) -> Answer | Invalid:
-    if known.request == request.fingerprint:
-        return known.answer
-    return Invalid("this Idempotency-Key was used for another request: choose a new key for a new request")
 
 
 _NOT_WRITTEN = "the log cannot be written at the moment; nothing was done: try again"

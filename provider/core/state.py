@@ -231,8 +231,9 @@ def step(state: State, record: LogRecord) -> Accepted | Skipped:
 
 
 def preview(state: State, commit: Commit, now: int) -> State:
-    """`state` as it would be with `commit` as part of the next entry: later commits of that entry are planned on it."""
-    draft = _Draft(state, state.revision + 1, max(state.now, now))
+    """`state` as it would be with `commit` as part of the next entry: later commits of that entry are planned on it.
+    Documents only: revision, keys and digest are not those of the next entry."""
+    draft = _Draft(state, state.revision + 1, max(state.now, now), summed=False)
     draft.change(commit.changes)
     return replace(draft.state(), revision=state.revision, now=state.now)
 
@@ -267,10 +268,11 @@ class _Draft:
         "now",
         "put",
         "revision",
+        "summed",
     )
 
-    def __init__(self, base: State, revision: int, now: int) -> None:
-        self.base, self.revision, self.now = base, revision, now
+    def __init__(self, base: State, revision: int, now: int, *, summed: bool = True) -> None:
+        self.base, self.revision, self.now, self.summed = base, revision, now, summed
         self.documents, self.families, self.checksum = base.documents, base.families, base.checksum
         self.keys, self.key_order, self.next_key = base.keys, base.key_order, base.next_key
         self.put: dict[tuple[Kind, str], Document | None] = {}
@@ -285,11 +287,10 @@ class _Draft:
         """Put and delete documents."""
         for change in changes:
             old = self.get(change.kind, change.id)
-            if old is not None:
-                self.checksum -= fingerprint(old.text)
             new = None if change.spec is None else self._next_version(old, change, change.spec)
-            if new is not None:
-                self.checksum += fingerprint(new.text)
+            if self.summed:
+                self.checksum += fingerprint(new.text) if new is not None else 0
+                self.checksum -= fingerprint(old.text) if old is not None else 0
             self.documents = _with(self.documents, change.kind, change.id, new)
             if change.kind in _CHILDREN:
                 family = (change.kind, change.id.partition("/")[0])

@@ -1,0 +1,78 @@
+"""What can be asked of the state, and the changes that each request becomes.
+
+A command is planned on the newest state by the primary: `plan` checks every rule and returns the changes, or raises a
+`Refusal`. Nothing here is run by a node that only applies.
+"""
+
+from provider.core.commands.base import (
+    ALWAYS,
+    Command,
+    Plan,
+    Precondition,
+    Ref,
+    check_name,
+    delete,
+    need,
+    put,
+    with_status,
+)
+from provider.core.commands.members import (
+    NODES_MAX,
+    EnrollAgent,
+    JoinNode,
+    RegisterInstance,
+    RemoveAgent,
+    RemoveNode,
+    removed_key,
+)
+from provider.core.commands.reports import RecordStatus, StatusUpdate
+from provider.core.commands.settings import (
+    KNOWN_SETTINGS,
+    SETTING_MAX_BYTES,
+    SETTING_MAX_DEPTH,
+    USER_SETTINGS,
+    DeleteSetting,
+    NumberSetting,
+    PutSetting,
+    depth,
+)
+from provider.core.commands.tokens import DeleteToken, PutToken, is_expired, one_time_token
+from provider.core.commands.wishes import PENDING, DeleteWish, PutWish, WishKind
+
+__all__ = [
+    "ALWAYS",
+    "KNOWN_SETTINGS",
+    "NODES_MAX",
+    "PENDING",
+    "SETTING_MAX_BYTES",
+    "SETTING_MAX_DEPTH",
+    "USER_SETTINGS",
+    "Command",
+    "DeleteSetting",
+    "DeleteToken",
+    "DeleteWish",
+    "EnrollAgent",
+    "JoinNode",
+    "NumberSetting",
+    "Plan",
+    "Precondition",
+    "PutSetting",
+    "PutToken",
+    "PutWish",
+    "RecordStatus",
+    "Ref",
+    "RegisterInstance",
+    "RemoveAgent",
+    "RemoveNode",
+    "StatusUpdate",
+    "WishKind",
+    "check_name",
+    "delete",
+    "depth",
+    "is_expired",
+    "need",
+    "one_time_token",
+    "put",
+    "removed_key",
+    "with_status",
+]

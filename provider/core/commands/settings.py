@@ -1,0 +1,92 @@
+"""Settings: a few of the cluster's own, and any that users keep under `user.`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provider.core import documents as docs
+from provider.core.commands.base import ALWAYS, Plan, Precondition, check_name, delete, need
+from provider.core.entries import Change, sound
+from provider.core.state import State
+from shared.errors import Invalid, Refused, TooLarge
+
+SETTING_MAX_BYTES = 64 * 1024
+SETTING_MAX_DEPTH = 64
+"""Less than `entries.JSON_MAX_DEPTH`, so that nothing on the way to the store and back meets a limit."""
+USER_SETTINGS = "user."
+
+
+@dataclass(frozen=True, slots=True)
+class NumberSetting:
+    """A setting of the cluster's own: a number above 0, at most `most`."""
+
+    most: int
+    meaning: str
+
+    def check(self, key: str, value: Any) -> None:
+        """Raises `Invalid` where `value` is no such number."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= self.most:
+            raise Invalid(f"{key}: a number above 0 and at most {self.most}: {self.meaning}")
+
+
+KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
+    "agents.offline_after_s": NumberSetting(86_400, "seconds without a pulse until an agent counts as offline"),
+    "history.days": NumberSetting(3_650, "days that accepted entries are kept for events and audit"),
+}
+
+
+def depth(value: Any) -> int:
+    """Levels of nesting of a JSON value. Iterative, so that no input can exhaust the stack."""
+    deepest, todo = 0, [(value, 1)]
+    while todo:
+        item, level = todo.pop()
+        deepest = max(deepest, level)
+        if isinstance(item, dict | list):
+            todo.extend((child, level + 1) for child in (item.values() if isinstance(item, dict) else item))
+    return deepest
+
+
+@dataclass(frozen=True, slots=True)
+class PutSetting:
+    key: str
+    value: Any
+    when: Precondition = ALWAYS
+
+    def plan(self, state: State, now: int) -> Plan:
+        check_name("setting", self.key, docs.SettingKey)
+        self._check_value()
+        old = state.get("setting", self.key)
+        self.when.check(f"setting {self.key!r}", old)
+        # As text: to Python, 1, 1.0 and True are equal.
+        if old is not None and docs.canonical(old.spec) == docs.canonical({"value": self.value}):
+            return Plan(200, ("setting", self.key))
+        # Not through `put`: it leaves out nulls, and null is a value here.
+        change = Change(kind="setting", id=self.key, spec={"value": self.value})
+        return Plan(200 if old else 201, ("setting", self.key), (change,))
+
+    def _check_value(self) -> None:
+        if not self.key.startswith(USER_SETTINGS):
+            if self.key not in KNOWN_SETTINGS:
+                known = ", ".join(sorted(KNOWN_SETTINGS))
+                raise Invalid(f"there is no setting {self.key!r}; known: {known}; keys of your own begin with 'user.'")
+            KNOWN_SETTINGS[self.key].check(self.key, self.value)
+        if depth(self.value) > SETTING_MAX_DEPTH:
+            raise Invalid(f"value: nested more than {SETTING_MAX_DEPTH} levels deep")
+        if not sound(self.value):
+            raise Invalid("value: NaN, infinity, lone surrogates and integers of thousands of digits cannot be kept")
+        size = len(docs.canonical(self.value).encode())
+        if size > SETTING_MAX_BYTES:
+            raise TooLarge(f"value: {size} bytes as JSON; at most {SETTING_MAX_BYTES} are kept")
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSetting:
+    key: str
+    when: Precondition = ALWAYS
+
+    def plan(self, state: State, now: int) -> Plan:
+        document = need(state, "setting", self.key)
+        if not self.key.startswith(USER_SETTINGS) and self.key not in KNOWN_SETTINGS:
+            raise Refused(f"{self.key} is kept by the cluster itself and cannot be deleted")
+        self.when.check(f"setting {self.key!r}", document)
+        return Plan(204, None, (delete("setting", self.key),))
