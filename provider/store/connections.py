@@ -83,6 +83,7 @@ def _mysql(url: URL) -> Engine:
     return create_engine(
         url.update_query_dict({"charset": "utf8mb4"}),
         hide_parameters=True,
+        paramstyle="format",  # parameters in order, as `Statement` gives them
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
         pool_recycle=3600,

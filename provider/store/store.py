@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
-from provider.core.entries import encode
+from provider.core.entries import Claim, Entry, encode
 from provider.core.state import Accepted, State
 from provider.log.port import Position
 from provider.store import loading
 from provider.store.connections import BUSY_S, WRITE, open_engine, translated
 from provider.store.errors import StoreCorrupt, StoreUnavailable
 from provider.store.statements import Statements
-from provider.store.tables import history, meta
+from provider.store.tables import history, id_column, meta
 
 _SEED_ROWS = 1000
 _PRUNE_ROWS = 500
@@ -77,7 +77,7 @@ class Store:
             for statement in sql.clear:
                 statement.run(connection, {})
             rows = [
-                {"kind": document.kind, "id": document.id, "text": document.text}
+                {"kind": document.kind, "id": id_column(document.id), "text": document.text}
                 for collection in state.documents.values()
                 for document in collection.values()
             ]
@@ -202,8 +202,10 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
     for one in accepted:
         latest.update(((document.kind, document.id), document.text) for document in one.delta.put)
         latest.update((where, None) for where in one.delta.deleted)
-    put = [{"kind": kind, "id": id_, "text": text} for (kind, id_), text in latest.items() if text is not None]
-    gone = [{"kind": kind, "id": id_} for (kind, id_), text in latest.items() if text is None]
+    put = [
+        {"kind": kind, "id": id_column(id_), "text": text} for (kind, id_), text in latest.items() if text is not None
+    ]
+    gone = [{"kind": kind, "id": id_column(id_)} for (kind, id_), text in latest.items() if text is None]
     if put:
         sql.put_document.run_all(connection, put)
     if gone:
@@ -221,7 +223,7 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
             "revision": one.state.revision,
             "epoch": one.state.epoch,
             "at_ms": one.state.now,
-            "record": encode(one.record).decode("utf-8"),
+            "record": _text(one.record),
         }
         for one in accepted
     ]
@@ -230,16 +232,20 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
 
 def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[Accepted]:
     """Those of `accepted` that the store does not have. Raises `StoreCorrupt` where it does not hold what it should."""
-    query = select(meta.c.generation, meta.c.revision, meta.c.digest).with_for_update()
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(select(meta.c.generation, meta.c.revision, meta.c.digest)).one_or_none()
     if row is None:
         raise StoreCorrupt("the store is empty: somebody removed its rows while it was in use")
     for index, one in enumerate(accepted):
         if (one.state.generation, one.state.revision, one.state.digest) == tuple(row):
             return accepted[index + 1 :]
+    last = accepted[-1]
+    query = select(history.c.record).where(history.c.revision == last.state.revision)
+    if last.state.generation == row.generation and connection.scalar(query) == _text(last.record):
+        return ()  # it has more: what a process of ours had sent before it died can arrive after the next one's start
     raise StoreCorrupt(
-        f"the store is at revision {row.revision} of log {row.generation}, with another content than this node: "
-        f"another process writes to it, or it was restored while in use"
+        f"the store is at revision {row.revision} of log {row.generation}, which does not lead to revision "
+        f"{last.state.revision} of log {last.state.generation}: another process writes to it, or it was restored while "
+        f"in use"
     )
 
 
@@ -251,6 +257,10 @@ def _move(connection: Connection, position: Position) -> None:
         .where(offset < position.offset)
         .values(position_offset=position.offset, position_digest=position.digest)
     )
+
+
+def _text(record: Entry | Claim) -> str:
+    return encode(record).decode("utf-8")
 
 
 def _meta(state: State, position: Position | None) -> dict[str, object]:

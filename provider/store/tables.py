@@ -1,6 +1,7 @@
 """The tables: few and plain. The canonical text of a document or key is all there is to it, so columns beside it exist
 only where a statement looks for them."""
 
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text
@@ -10,8 +11,8 @@ SCHEMA = "0001"
 """The newest migration. Kept here so that a start with nothing to migrate need not load alembic (a test compares)."""
 
 LONG = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
-# Compared byte by byte. MySQL's collations for text, binary ones too, take "a" and "a " for the same.
-ID = String(2048).with_variant(VARBINARY(2048), "mysql", "mariadb")
+# Compared byte by byte: MySQL's collations for text, binary ones too, take "a" and "a " for the same.
+ID = String(664).with_variant(VARBINARY(664 * 4), "mysql", "mariadb")
 # Only a column of the type INTEGER is the rowid itself; any other would get an index of its own.
 NUMBER = BigInteger().with_variant(Integer(), "sqlite")
 OPTIONS: dict[str, Any] = {
@@ -23,20 +24,27 @@ OPTIONS: dict[str, Any] = {
 metadata = MetaData()
 
 
+def id_column(id_: str) -> str:
+    """What the column `id` holds for a document's id. InnoDB's keys end at 3072 bytes; ids may be a little longer."""
+    if len(id_) <= 600:
+        return id_
+    return id_[:600] + sha256(id_.encode()).hexdigest()  # longer than any that is kept whole, so never equal to one
+
+
 meta = Table(
     "meta",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1: there is one row"),
-    Column("generation", String(255), nullable=False, comment="identity of the log"),
+    Column("generation", String(1000), nullable=False, comment="identity of the log"),
     Column("epoch", BigInteger, nullable=False, comment="number of the current primary's reign"),
-    Column("primary_node", String(255), nullable=False, comment="name of the primary"),
+    Column("primary_node", String(1000), nullable=False, comment="name of the primary"),
     Column("revision", BigInteger, nullable=False, comment="count of accepted records"),
     Column("now_ms", BigInteger, nullable=False, comment="latest time in any accepted record, Unix ms"),
     Column("next_key", BigInteger, nullable=False, comment="number of the next idempotency key"),
     Column("checksum", String(64), nullable=False, comment="sum of all fingerprints modulo 2^256, hex"),
     Column("digest", String(64), nullable=False, comment="SHA-256 of the state, hex"),
     Column("position_offset", BigInteger, comment="last record read from the log; null: none was"),
-    Column("position_digest", String(255), comment="digest of that record"),
+    Column("position_digest", String(64), comment="SHA-256 of that record"),
     **OPTIONS,
 )
 
@@ -44,7 +52,7 @@ documents = Table(
     "documents",
     metadata,
     Column("kind", String(32), primary_key=True, comment="setting, database, …"),
-    Column("id", ID, primary_key=True, comment="UTF-8, compared byte by byte"),
+    Column("id", ID, primary_key=True, comment="as UTF-8; beyond 600 characters SHA-256"),
     Column("text", LONG, nullable=False, comment="canonical JSON of the whole document; times in Unix ms"),
     **OPTIONS,
     sqlite_with_rowid=False,  # one tree instead of two: half the pages to write

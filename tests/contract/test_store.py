@@ -1,0 +1,379 @@
+"""What every store promises, whichever database it is in."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
+
+from provider.core.entries import Claim, Commit, decode
+from provider.core.state import Accepted, State
+from provider.store import Store, StoreCorrupt, StoreTooNew
+from provider.store.tables import SCHEMA, metadata
+from shared.errors import Invalid
+from tests.support.history import accept_claim, accept_entry, accept_values, commit_of, drop, genesis, position, put
+
+OpenStore = Callable[[], Store]
+
+HOUR_MS = 3600 * 1000
+AWKWARD = [
+    "a",
+    "A",
+    "ä",
+    "á",
+    "a\u0301",
+    "a ",
+    " a",
+    "a\x00",
+    "ß",
+    "ss",
+    "'",
+    '"',
+    "`",
+    "\\",
+    "%s",
+    ":id",
+    "?",
+    "--",
+    "😀",
+]
+
+
+def seeded(store: Store) -> State:
+    state = genesis()
+    store.seed(state, None)
+    return state
+
+
+def same(loaded: State, state: State) -> None:
+    """Equal in everything that a later record's outcome can depend on."""
+    assert loaded.digest == state.digest
+    assert loaded.keys == state.keys
+    assert loaded.key_order == state.key_order
+    for kind, collection in state.documents.items():
+        assert loaded.documents.get(kind, {}) == collection
+    assert sum(map(len, loaded.documents.values())) == sum(map(len, state.documents.values()))
+
+
+def change_rows(url: str, statement: str) -> None:
+    """What somebody with a client could do to the rows behind our back."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        assert connection.execute(text(statement)).rowcount == 1
+    engine.dispose()
+
+
+# ── what is put in comes out ──
+
+
+def test_a_new_store_is_empty_until_it_is_seeded(open_store: OpenStore) -> None:
+    store = open_store()
+    assert not store.exists()
+    with pytest.raises(StoreCorrupt, match="no state"):
+        store.load()
+    state = seeded(store)
+    assert store.exists()
+    loaded, read = store.load()
+    same(loaded, state)
+    assert read is None
+    assert store.oldest_history() is None
+
+
+def test_seeding_replaces_everything(open_store: OpenStore) -> None:
+    store = open_store()
+    state = seeded(store)
+    accepted = accept_values(state, range(3))
+    store.commit(accepted, position(4))
+    other = accept_entry(genesis(), commit_of(put("user.other"), key="other")).state
+    store.seed(other, position(9))
+    same(store.load()[0], other)
+    assert store.load()[1] == position(9)
+    assert store.history(0, 10) == []
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(AWKWARD), inner, max_size=3),
+    max_leaves=8,
+)
+IDS = st.sampled_from(AWKWARD) | st.text(st.characters(codec="utf-8"), max_size=20)
+CHANGES = st.one_of(
+    st.builds(put, IDS, JSON, kind=st.sampled_from(["setting", "database"]), wish=st.booleans()),
+    st.builds(drop, IDS, kind=st.sampled_from(["setting", "database"])),
+)
+COMMITS = st.builds(
+    lambda changes, key: commit_of(*changes, key=key),
+    st.lists(CHANGES, max_size=3),
+    st.none() | st.sampled_from("abcd"),
+)
+LATER_MS = st.sampled_from([0, 1, -5000, HOUR_MS, 13 * HOUR_MS, 25 * HOUR_MS])
+ENTRIES = st.tuples(st.lists(COMMITS, min_size=1, max_size=3), LATER_MS)
+RECORDS = ENTRIES | st.sampled_from(["p1", "p2"])
+Record = tuple[list[Commit], int] | str
+TRANSACTIONS = st.lists(st.tuples(st.lists(RECORDS, max_size=4), st.booleans()), max_size=6)
+
+
+def accept(state: State, record: Record) -> Accepted:
+    if isinstance(record, str):
+        return accept_claim(state, record)
+    commits, later_ms = record
+    return accept_entry(state, *commits, later_ms=later_ms)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(transactions=TRANSACTIONS)
+def test_any_history_restarted_at_any_point_is_the_same(
+    open_store: OpenStore, transactions: list[tuple[list[Record], bool]]
+) -> None:
+    """The state that only lived in memory, and the one that went through the store, never differ."""
+    store = open_store()
+    in_memory = stored = seeded(store)
+    records = []
+    for transaction, restart in transactions:
+        accepted = []
+        for record in transaction:
+            in_memory = accept(in_memory, record).state
+            accepted.append(accept(stored, record))
+            stored = accepted[-1].state
+        store.commit(accepted, position(stored.revision))
+        records += [one.record for one in accepted]
+        if restart:
+            store.close()
+            store = open_store()
+            stored, read = store.load()
+            same(stored, in_memory)
+            assert read == position(stored.revision)
+    same(store.load()[0], in_memory)
+    rows = store.history(0, 1000)
+    assert [decode(row.record.encode()) for row in rows] == records
+    assert [row.revision for row in rows] == list(range(2, 2 + len(records)))
+    store.close()
+
+
+def test_names_that_look_alike_are_different(open_store: OpenStore) -> None:
+    store = open_store()
+    accepted = accept_entry(seeded(store), *[commit_of(put(id_, id_), key=id_) for id_ in AWKWARD])
+    store.commit([accepted], position(2))
+    loaded = store.load()[0]
+    same(loaded, accepted.state)
+    assert {document.id: document.spec["value"] for document in loaded.of("setting")} == {id_: id_ for id_ in AWKWARD}
+
+
+def test_long_names_keys_and_values_are_kept_whole(open_store: OpenStore) -> None:
+    store = open_store()
+    ids = ["😀" * 999 + end for end in "aA "] + ["😀" * 600, "😀" * 601, "x" * 63 + "/" + "ﷺ" * 80]
+    large = put(ids[0], "v" * 3_000_000, kind="database")
+    commits = [commit_of(large, key="😀" * 255), *[commit_of(put(id_, id_)) for id_ in ids]]
+    accepted = accept_entry(seeded(store), *commits)
+    store.commit([accepted], position(2))
+    same(store.load()[0], accepted.state)
+    gone = accept_entry(accepted.state, *[commit_of(drop(id_)) for id_ in ids[1:]])
+    store.commit([gone], position(3))
+    same(store.load()[0], gone.state)
+
+
+def test_a_full_entry_and_many_entries_in_one_transaction(open_store: OpenStore) -> None:
+    store = open_store()
+    state, accepted = seeded(store), []
+    for number in range(5):
+        commits = [commit_of(put(f"user.{number % 2}.{n}", number), key=f"{number}-{n}") for n in range(256)]
+        gone = [commit_of(drop(f"user.{number % 2}.{n}")) for n in range(0, 256, 5)]
+        accepted.append(accept_entry(state, *commits, *gone))
+        state = accepted[-1].state
+    store.commit(accepted, position(state.revision))
+    same(store.load()[0], state)
+
+
+# ── repeating ──
+
+
+def test_a_repeated_commit_is_not_applied_twice(open_store: OpenStore) -> None:
+    """Its outcome was unknown, so it comes again: as it was, or with what was read meanwhile."""
+    store = open_store()
+    a, b, c = accept_values(seeded(store), "abc")
+    store.commit([a, b], position(3))
+    store.commit([a, b], position(3))
+    same(store.load()[0], b.state)
+    store.commit([a, b, c], position(4))
+    store.commit([a], position(2))
+    loaded, read = store.load()
+    same(loaded, c.state)
+    assert read == position(4)
+    assert [row.revision for row in store.history(0, 10)] == [2, 3, 4]
+
+
+def test_the_position_moves_alone_and_never_back(open_store: OpenStore) -> None:
+    store = open_store()
+    state = seeded(store)
+    for wanted, expected in [(3, 3), (8, 8), (5, 8)]:
+        store.commit([], position(wanted))
+        loaded, read = store.load()
+        assert read == position(expected)
+        same(loaded, state)
+
+
+def test_a_commit_that_does_not_follow_what_is_stored_is_refused(open_store: OpenStore) -> None:
+    """Two processes on one store, or a backup restored under a running one, must not mix their states."""
+    store, other = open_store(), open_store()
+    state = seeded(store)
+    mine, theirs = accept_values(state, "ab"), accept_values(state, "xy")
+    with pytest.raises(StoreCorrupt, match="another process"):
+        store.commit(mine[1:], position(3))  # a gap
+    other.commit(theirs[:1], position(2))
+    for wrong in (mine[:1], mine):
+        with pytest.raises(StoreCorrupt, match="another process"):
+            store.commit(wrong, position(3))
+    same(store.load()[0], theirs[0].state)
+    other.commit(theirs, position(3))
+    same(store.load()[0], theirs[1].state)
+
+
+# ── what is not as it was written ──
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE documents SET text = REPLACE(text, '127.0.0.1', '127.0.0.2') WHERE kind = 'node'",
+        "DELETE FROM documents WHERE kind = 'node'",
+        "UPDATE documents SET text = 'no JSON' WHERE kind = 'node'",
+        "UPDATE documents SET text = '[]' WHERE kind = 'node'",
+        "UPDATE documents SET text = '7' WHERE kind = 'node'",
+        "UPDATE idempotency_keys SET text = '[]'",
+        "DELETE FROM idempotency_keys",
+        "UPDATE meta SET revision = revision + 1",
+        "UPDATE meta SET epoch = epoch + 1",
+        "UPDATE meta SET now_ms = now_ms + 1",
+        "UPDATE meta SET primary_node = 'p2'",
+        "UPDATE meta SET checksum = '0'",
+        "DELETE FROM meta",
+    ],
+)
+def test_rows_that_were_changed_or_lost_are_noticed(store_url: str, open_store: OpenStore, damage: str) -> None:
+    store = open_store()
+    store.commit(accept_values(seeded(store), "a"), position(2))
+    store.close()
+    change_rows(store_url, damage)
+    with pytest.raises(StoreCorrupt):
+        open_store().load()
+
+
+def test_a_store_of_a_newer_version_is_left_alone(store_url: str, open_store: OpenStore) -> None:
+    store = open_store()
+    state = seeded(store)
+    store.close()
+    change_rows(store_url, "UPDATE alembic_version SET version_num = '9999'")
+    newer = Store(store_url)
+    with pytest.raises(StoreTooNew, match="9999"):
+        newer.migrate()
+    with pytest.raises(StoreTooNew, match="9999"):
+        newer.load()
+    newer.close()
+    change_rows(store_url, f"UPDATE alembic_version SET version_num = '{SCHEMA}'")
+    same(open_store().load()[0], state)
+
+
+# ── the tables ──
+
+
+def test_migrations_lead_to_the_tables_that_are_used(store_url: str, open_store: OpenStore) -> None:
+    open_store().migrate()
+    engine = create_engine(store_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+    assert ScriptDirectory("provider/store/migrations").get_current_head() == SCHEMA
+
+
+def test_an_interrupted_migration_is_simply_run_again(store_url: str, open_store: OpenStore) -> None:
+    """MySQL cannot undo the making of tables: they may be there when the migration is not yet marked as done."""
+    open_store()
+    change_rows(store_url, "DELETE FROM alembic_version")
+    same(genesis(), seeded(open_store()))
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://localhost/x"])
+def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
+    with pytest.raises(Invalid, match="store URL"):
+        Store(url)
+
+
+# ── history ──
+
+
+def test_history_is_read_in_pages_and_pruned_from_its_old_end(open_store: OpenStore) -> None:
+    store = open_store()
+    state, accepted = seeded(store), []
+    for number in range(1200):
+        one = accept_claim(state, "p2") if number == 600 else accept_entry(state, commit_of(put("user.x", number)))
+        accepted.append(one)
+        state = one.state
+    store.commit(accepted, position(state.revision))
+
+    pages, after = [], 0
+    while page := store.history(after, 500):
+        pages.append(page)
+        after = page[-1].revision
+    assert [len(page) for page in pages] == [500, 500, 200]
+    rows = [row for page in pages for row in page]
+    assert [row.revision for row in rows] == list(range(2, 1202))
+    assert [row.at for row in rows] == [one.state.now for one in accepted]
+    assert [row.epoch for row in rows] == [1] * 600 + [2] * 600
+    assert isinstance(decode(rows[600].record.encode()), Claim)
+    assert json.loads(rows[0].record)["commits"][0]["changes"][0]["spec"] == {"value": 0}
+
+    assert store.oldest_history() == 2
+    assert store.prune_history(accepted[0].state.now) == 0
+    assert store.prune_history(accepted[1100].state.now) == 1100
+    assert store.oldest_history() == 1102
+    assert [row.revision for row in store.history(0, 2)] == [1102, 1103]
+    assert store.prune_history(state.now + 1) == 100
+    assert store.oldest_history() is None
+    same(store.load()[0], state)
+
+
+def test_history_is_read_by_other_threads_while_commits_go_on(open_store: OpenStore) -> None:
+    """Each reader sees a beginning of the history, without a gap, and never less than was committed before it asked."""
+    store = open_store()
+    accepted = accept_values(seeded(store), range(300))
+    committed = [1]
+    done = threading.Event()
+    problems: list[Any] = []
+    looks = [0, 0, 0]
+
+    def read(number: int) -> None:
+        try:
+            while not done.is_set():
+                least = committed[0]
+                seen = [row.revision for row in store.history(0, 1000)]
+                if seen != list(range(2, len(seen) + 2)) or len(seen) + 1 < least:
+                    problems.append((least, seen))
+                looks[number] += 1
+        except Exception as error:
+            problems.append(error)
+            raise
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(len(looks))]
+    for reader in readers:
+        reader.start()
+    for one in accepted:
+        store.commit([one], position(one.state.revision))
+        committed[0] = one.state.revision
+    store.prune_history(0)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert problems == []
+    assert all(looks)
