@@ -1,0 +1,287 @@
+"""Wires the agent together and runs it. Who owns what:
+
+    main thread        this module: the inbox, `Session`, broker.json, status.json
+    one per instance   `Worker`: the connection to the database server
+    one per link       shared.rabbitmq: the connection to the broker; two for a moment while moving
+    watchdog's         `FileWatch`
+
+Everything reaches the main thread through the inbox. Nothing here waits for the network.
+"""
+
+import heapq
+import itertools
+import queue
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from agent import brokerfile
+from agent.brokerfile import BrokerSettings
+from agent.connection import Connection, LinkFactory
+from agent.mariadb import MariaDB
+from agent.session import Connect, Fulfil, Instruction, Note, Send, Session, Store, shortened
+from agent.settings import AgentFiles, AgentSettings
+from agent.status import StatusFile
+from agent.watch import FileWatch
+from agent.worker import Worker
+from shared.backoff import Backoff
+from shared.bus import Credentials, Delivery, Outcome
+from shared.errors import Invalid
+from shared.files import write_atomically
+from shared.logs import log
+from shared.messages import AGENTS_UP, MAX_BYTES, Body, Hello, ObservedInstance, Report, encode, type_of
+from shared.systemd import notify
+from shared.version import VERSION
+
+TICK_S = 0.5
+"""How often connection and status are looked at when nothing happens."""
+SETTLE_S = 0.15
+"""Editors write in several steps. A look in between would report an invalid file that is not."""
+CLOSE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    observed: ObservedInstance
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsent:
+    """A hello or report that may not have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Touched:
+    """Something happened to broker.json or the CA file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wake:
+    """A connection was set up: look at it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Event = _Arrived | _Seen | _Unsent | _Touched | _Wake | _Stop
+
+
+class Daemon:
+    """One agent. `run` is called once, from the main thread; `stop` from any thread or signal handler."""
+
+    def __init__(
+        self, settings: AgentSettings, files: AgentFiles, broker: BrokerSettings, password: str, make_link: LinkFactory
+    ) -> None:
+        self._settings = settings
+        self._files = files
+        self._username = settings.broker_username or settings.id
+        self._password = password
+        # SimpleQueue: its put may be called from a signal handler that interrupts a get.
+        self._inbox: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._session = Session(
+            version=VERSION,
+            session=secrets.token_hex(8),
+            instances=[one.id for one in settings.instances],
+            broker=broker,
+            files=files,
+        )
+        self._workers = {
+            one.id: Worker(one, MariaDB(one), files.accounts(one.id), lambda o, r: self._inbox.put(_Seen(o, r)))
+            for one in settings.instances
+        }
+        self._connection = Connection(
+            settings.id, make_link, lambda d: self._inbox.put(_Arrived(d)), lambda: self._inbox.put(_Wake())
+        )
+        self._watch = FileWatch(
+            files.directory, {files.broker.name, files.ca.name}, lambda: self._inbox.put(_Touched())
+        )
+        self._status = StatusFile(files.status)
+        self._file_error: str | None = None
+        self._settles_at: float | None = None
+        self._again = Backoff(first_s=1.0, longest_s=15.0)
+        self._again_pending = False
+        self._ready = False
+
+    def stop(self) -> None:
+        """Make `run` return soon."""
+        self._inbox.put(_Stop())
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        log(session=self._session.session, version=VERSION).info("agent started")
+        self._watch.start()
+        for worker in self._workers.values():
+            worker.start()
+        self._use(self._session.broker)
+        self._after(self._settings.pulse_s, self._pulse)
+        try:
+            while self._turn():
+                pass
+        finally:
+            notify("STOPPING=1")
+            self._close()
+            log().info("agent stopped")
+
+    def _turn(self) -> bool:
+        """Wait for the next event or timer and handle it. False: stop."""
+        deadline = min(self._timers[0][0] if self._timers else float("inf"), time.monotonic() + TICK_S)
+        try:
+            event = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            event = None
+        if isinstance(event, _Stop):
+            return False
+        if event is not None:
+            self._handle(event)
+        self._look_at_connection()
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+        self._status.update(self._session, self._file_error)
+        return True
+
+    def _handle(self, event: _Event) -> None:
+        match event:
+            case _Arrived(delivery):
+                delivery.ack()  # all that we are told is level-triggered: what a crash loses is sent again on hello
+                self._do(self._session.message(delivery.body, key=delivery.key, user=delivery.user_id))
+            case _Seen(observed, revision):
+                self._do(self._session.seen(observed, revision))
+            case _Unsent():
+                self._say_again()
+            case _Touched() if self._settles_at is None:
+                self._settles_at = time.monotonic() + SETTLE_S
+                self._after(SETTLE_S, self._settled)
+            case _Touched():
+                self._settles_at = time.monotonic() + SETTLE_S
+            case _Wake() | _Stop():
+                pass
+
+    # ── instructions ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _do(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Note(level, text, fields):
+                    log(**fields).log(level, text)
+                case Send(body, staggered):
+                    self._after(self._stagger() if staggered else 0.0, partial(self._send, body))
+                case Store(settings):
+                    if not self._store(settings):
+                        return  # what is not on disk is not acknowledged; the provider will ask again
+                case Connect(settings, staggered):
+                    self._after(self._stagger() if staggered else 0.0, partial(self._use, settings))
+                case Fulfil(revision, desired):
+                    for name, worker in self._workers.items():
+                        worker.wish(revision, desired.get(name))
+
+    def _send(self, body: Body) -> None:
+        data = self._encoded(body)
+        on_done = self._check_sent if isinstance(body, Hello | Report) else None
+        self._connection.publish(AGENTS_UP, type_of(body), data, on_done)
+
+    def _encoded(self, body: Body) -> bytes:
+        epoch = self._session.broker.epoch
+        data = encode(body, sender=self._settings.id, epoch=epoch)
+        if len(data) > MAX_BYTES and isinstance(body, Hello | Report):
+            body = body.model_copy(update={"instances": shortened(body.instances)})
+            data = encode(body, sender=self._settings.id, epoch=epoch)
+        return data
+
+    def _check_sent(self, outcome: Outcome) -> None:
+        if not outcome.ok:
+            self._inbox.put(_Unsent())
+        else:
+            self._again.reset()
+
+    def _say_again(self) -> None:
+        # With no connection there is nothing to do: each connect begins with a hello.
+        if self._again_pending or self._session.endpoint is None:
+            return
+        self._again_pending = True
+        self._after(self._again.next_s(), self._hello_again)
+
+    def _hello_again(self) -> None:
+        self._again_pending = False
+        self._do(self._session.hello())
+
+    def _store(self, settings: BrokerSettings) -> bool:
+        try:
+            brokerfile.write(settings, self._files)
+        except OSError as error:
+            log(file=self._files.broker).error("cannot be written, the advice is not acknowledged: {}", error)
+            return False
+        self._session.stored(settings)
+        self._file_error = None
+        return True
+
+    def _use(self, settings: BrokerSettings) -> None:
+        """Connect with `settings`, unless newer ones have come while this waited for its turn."""
+        if not settings.connects_as(self._session.broker):
+            return
+        credentials = Credentials(self._username, self._password, str(settings.ca_file), settings.vhost)
+        try:
+            if not settings.ca_file.exists():
+                write_atomically(settings.ca_file, settings.ca)  # broker.json holds the PEM text itself
+            self._connection.use(settings.endpoints, credentials)
+        except (OSError, ValueError) as error:
+            log(endpoints=",".join(settings.endpoints)).error("cannot be used: {}", error)
+
+    # ── broker.json, connection, time ────────────────────────────────────────────────────────────────────────────────
+
+    def _settled(self) -> None:
+        """Read broker.json, once it has been quiet for a moment."""
+        wait_s = (self._settles_at or 0.0) - time.monotonic()
+        if wait_s > 0:
+            self._after(wait_s, self._settled)
+            return
+        self._settles_at = None
+        try:
+            edited = brokerfile.read(self._files)
+        except Invalid as error:
+            if error.detail != self._file_error:
+                log().error("broker.json is not valid, the settings before stay in use: {}", error.detail)
+            self._file_error = error.detail
+            return
+        self._file_error = None
+        self._do(self._session.edited(edited))
+
+    def _look_at_connection(self) -> None:
+        endpoint, renewed = self._connection.look()
+        if endpoint is None:
+            self._do(self._session.disconnected())
+        elif renewed or self._session.endpoint != endpoint:
+            self._do(self._session.connected(endpoint))
+            if not self._ready:
+                self._ready = True
+                notify("READY=1")
+
+    def _pulse(self) -> None:
+        self._do(self._session.pulse())
+        self._after(self._settings.pulse_s, self._pulse)
+
+    def _after(self, wait_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + wait_s, next(self._numbers), action))
+
+    def _stagger(self) -> float:
+        return random.uniform(0.0, self._settings.stagger_s)  # noqa: S311 - spreads load, keeps no secret
+
+    def _close(self) -> None:
+        self._watch.close()
+        self._connection.close(CLOSE_S)
+        for worker in self._workers.values():
+            worker.close(CLOSE_S)
+        self._status.stopped()

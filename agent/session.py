@@ -1,0 +1,270 @@
+"""What the agent decides about messages and about broker.json. Pure: events in, instructions out, no clock, no I/O.
+
+The daemon calls one method per event, from one thread, and carries out the instructions in order. It stops at one that
+fails: what has not been stored is not acknowledged.
+
+Which commands are obeyed: those of the highest epoch seen, or a higher one. An epoch is stored before anything is done
+in its name, so a deposed primary cannot command an agent that was restarted either.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agent import brokerfile
+from agent.brokerfile import BrokerSettings
+from agent.settings import AgentFiles
+from shared.errors import Invalid
+from shared.messages import (
+    TO_ALL,
+    Advice,
+    Advised,
+    Body,
+    Desired,
+    DesiredInstance,
+    Envelope,
+    Hello,
+    Inquire,
+    ObservedInstance,
+    Pulse,
+    Report,
+    Undecodable,
+    decode,
+    type_of,
+)
+
+REMEMBERED_SENDERS = 1000
+"""Bound on what is kept to log each oddity once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish `body`. `staggered`: after a random wait, because the whole fleet was told to."""
+
+    body: Body
+    staggered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write broker.json, then call `Session.stored`."""
+
+    settings: BrokerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a connection with these settings; once it is up, close the one before."""
+
+    settings: BrokerSettings
+    staggered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fulfil:
+    """Hand each instance its wishes; instances that are not named have none."""
+
+    revision: int
+    desired: Mapping[str, DesiredInstance]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line for the log."""
+
+    level: str
+    text: str
+    fields: Mapping[str, object]
+
+
+Instruction = Send | Store | Connect | Fulfil | Note
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one instance's worker last saw, and the revision of the wishes that it had then dealt with."""
+
+    observed: ObservedInstance
+    revision: int
+
+
+class Session:
+    """The agent's side of the conversation. `session` is new at each start."""
+
+    def __init__(
+        self, *, version: str, session: str, instances: Sequence[str], broker: BrokerSettings, files: AgentFiles
+    ) -> None:
+        self.session = session
+        self._files = files
+        self.broker = broker
+        self.endpoint: str | None = None
+        self.revision = 0
+        """Of the desired state that is held; 0 before the first."""
+        self.skipped: Counter[str] = Counter()
+        """Messages that were not acted on, by kind."""
+        self._version = version
+        self._instances = tuple(instances)
+        self._stored = broker
+        self._desired_at = (0, 0)
+        self._sights: dict[str, Sight] = {}
+        self._noted: set[tuple[str, str]] = set()
+
+    # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def connected(self, endpoint: str) -> list[Instruction]:
+        self.endpoint = endpoint
+        note = Note("INFO", "connected", {"endpoint": endpoint, "epoch": self.broker.epoch})
+        return [note, *self.hello()]
+
+    def disconnected(self) -> list[Instruction]:
+        if self.endpoint is None:
+            return []
+        lost, self.endpoint = self.endpoint, None
+        return [Note("WARNING", "connection lost", {"endpoint": lost})]
+
+    def hello(self, *, staggered: bool = False) -> list[Instruction]:
+        """Say what there is. Nothing before every instance was looked at: half the truth would look like a loss."""
+        if self.endpoint is None or not self.complete:
+            return []
+        body = Hello(
+            version=self._version,
+            session=self.session,
+            epoch=self.broker.epoch,
+            revision=self.revision,
+            endpoint=self.endpoint,
+            instances=self.observed_instances,
+        )
+        return [Send(body, staggered)]
+
+    def pulse(self) -> list[Instruction]:
+        if self.endpoint is None or not self.complete:
+            return []
+        body = Pulse(
+            version=self._version,
+            session=self.session,
+            epoch=self.broker.epoch,
+            revision=self.revision,
+            endpoint=self.endpoint,
+        )
+        return [Send(body)]
+
+    # ── the instances ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def complete(self) -> bool:
+        """Whether every instance has been looked at."""
+        return len(self._sights) == len(self._instances)
+
+    @property
+    def observed_instances(self) -> tuple[ObservedInstance, ...]:
+        return tuple(self._sights[name].observed for name in self._instances if name in self._sights)
+
+    def seen(self, observed: ObservedInstance, revision: int) -> list[Instruction]:
+        """An instance's worker has something new to tell."""
+        was_complete = self.complete
+        self._sights[observed.id] = Sight(observed, revision)
+        if not self.complete:
+            return []
+        return self.report() if was_complete else self.hello()
+
+    def report(self) -> list[Instruction]:
+        if self.endpoint is None or not self.complete:
+            return []
+        reached = min(sight.revision for sight in self._sights.values())
+        return [Send(Report(revision=reached, instances=self.observed_instances))]
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def message(self, data: bytes, *, key: str, user: str | None) -> list[Instruction]:
+        """A message from the broker: any bytes. `user` is the sender as the broker knows it."""
+        try:
+            envelope, body = decode(data)
+        except Undecodable as error:
+            return self._skip(error.kind, user or "unknown", str(error))
+        match body:
+            case Inquire():  # from any provider, of whatever epoch: to be known harms nobody
+                return self.hello(staggered=key == TO_ALL)
+            case Advice() | Desired() if envelope.epoch < self.broker.epoch:
+                return self._skip("stale_epoch", envelope.sender, f"epoch {envelope.epoch} < {self.broker.epoch}")
+            case Advice():
+                return self._advice(envelope, body)
+            case Desired():
+                return self._desired(envelope, body)
+            case _:
+                return self._skip("unexpected", envelope.sender, f"{type_of(body)} is not for agents")
+
+    def _advice(self, envelope: Envelope, advice: Advice) -> list[Instruction]:
+        if advice.epoch < self.broker.epoch:
+            return self._skip("stale_epoch", envelope.sender, f"advice of epoch {advice.epoch}")
+        try:
+            new = brokerfile.from_advice(advice, self._files)
+        except Invalid as error:
+            return self._skip("malformed", envelope.sender, error.detail)
+        return [*self._adopt(new, staggered=True), Send(Advised(epoch=new.epoch, primary=new.primary))]
+
+    def _desired(self, envelope: Envelope, desired: Desired) -> list[Instruction]:
+        # By epoch first: a log that was begun anew counts revisions from where its survivor stood.
+        at = (envelope.epoch, desired.revision)
+        if at < self._desired_at:
+            return self._skip("stale_revision", envelope.sender, f"revision {desired.revision} < {self.revision}")
+        told: list[Instruction] = []
+        if envelope.epoch > self.broker.epoch:
+            # The advice of this epoch has not come yet; its number is kept all the same, against its predecessors.
+            told += self._adopt(replace(self.broker, epoch=envelope.epoch, primary=envelope.sender), staggered=True)
+        self._desired_at = at
+        self.revision = desired.revision
+        wishes = {one.id: one for one in desired.instances if one.id in self._instances}
+        for stranger in {one.id for one in desired.instances} - wishes.keys():
+            told += self._skip("unknown_instance", envelope.sender, f"instance {stranger[:80]} is not in agent.toml")
+        return [*told, Fulfil(desired.revision, wishes)]
+
+    # ── broker.json ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def edited(self, new: BrokerSettings) -> list[Instruction]:
+        """A person has changed broker.json, and it is valid: their word is final, also where it lowers the epoch."""
+        if new == self.broker:
+            return []
+        self._stored = new
+        if new.epoch < self.broker.epoch:
+            self._desired_at = (0, 0)
+        note = Note("INFO", "broker.json was edited", {"epoch": new.epoch, "primary": new.primary})
+        return [note, *self._adopt(new, staggered=False), Send(Advised(epoch=new.epoch, primary=new.primary))]
+
+    def stored(self, settings: BrokerSettings) -> None:
+        """`settings` are in broker.json."""
+        self._stored = settings
+
+    def _adopt(self, new: BrokerSettings, *, staggered: bool) -> list[Instruction]:
+        old, self.broker = self.broker, new
+        told: list[Instruction] = []
+        if new != self._stored:  # compared with the file, so that a write that failed is tried again
+            told.append(Store(new))
+        if (new.epoch, new.primary) != (old.epoch, old.primary):
+            told.append(Note("INFO", "new primary", {"epoch": new.epoch, "primary": new.primary}))
+        if not new.connects_as(old):
+            # One that sits at an endpoint that is to be used no more has no time to wait for its turn.
+            told.append(Connect(new, staggered and self.endpoint in new.endpoints))
+        return told
+
+    def _skip(self, kind: str, sender: str, detail: str) -> list[Instruction]:
+        self.skipped[kind] += 1
+        known = (kind, sender[:200])
+        if known in self._noted or len(self._noted) >= REMEMBERED_SENDERS:
+            return []
+        self._noted.add(known)
+        fields = {"kind": kind, "sender": sender[:200], "reason": detail[:300]}
+        return [Note("WARNING", "message skipped; more of the kind are only counted", fields)]
+
+
+def shortened(instances: Sequence[ObservedInstance]) -> tuple[ObservedInstance, ...]:
+    """For a report that would be too large for a message: only wished databases and accounts are listed."""
+    return tuple(
+        one.model_copy(
+            update={
+                "databases": tuple(d for d in one.databases if d.name in {r.name for r in one.database_results}),
+                "accounts": tuple(a for a in one.accounts if a.name in {r.name for r in one.account_results}),
+                "message": one.message or "too many databases and accounts to list; only those managed are listed",
+            }
+        )
+        for one in instances
+    )
