@@ -1,7 +1,8 @@
 """A broker user for each agent, with the least that it needs: worked out from the state, made so on the broker.
 
 The broker is disposable, so nothing is remembered here: what the broker has is compared with what the state says, and
-the difference is mended. Users that are no agents' (the providers' own, an operator's) are left alone: ours carry a tag.
+the difference is mended. Users that are no agents' (the providers' own, an operator's) are left alone: ours carry a
+tag.
 """
 
 import re
@@ -119,15 +120,18 @@ class BrokerUsers:
                 log(why=str(error)).warning("agents' broker users could not be brought up to date; trying again")
 
     def _reconcile(self, wanted: dict[str, str]) -> None:
-        there = {
-            user["name"]: user["password_hash"]
-            for user in self._management.call("GET", "/users?columns=name,password_hash,tags")
-            if TAG in user["tags"]
-        }
+        users = self._management.call("GET", "/users?columns=name,password_hash,tags")
+        ours = {user["name"]: user["password_hash"] for user in users if TAG in user["tags"]}
+        foreign = {user["name"] for user in users} - ours.keys()
+        # Set last, so whoever has them has everything.
+        limited = self._management.call("GET", f"/vhosts/{self._vhost}/topic-permissions")
+        complete = {permission["user"] for permission in limited}
         for agent, hashed in wanted.items():
-            if there.get(agent) != hashed:
+            if agent in foreign:
+                log(agent=agent).error("the broker has a user of this name that is not ours: the agent cannot connect")
+            elif ours.get(agent) != hashed or agent not in complete:
                 self._put(agent, hashed)
-        for agent in there.keys() - wanted.keys():
+        for agent in ours.keys() - wanted.keys():
             self._remove(agent)
         with self._done:
             self._ready = frozenset(wanted)

@@ -2,9 +2,10 @@
 
     bw.<role>.<id>.<secret>[.<fingerprint>]
 
-`role` is `admin`, `operator` or `viewer`, or one of the one-time kinds `node` and `agent`; `id` names the token's document;
-`secret` is 256 random bits; `fingerprint` (one-time kinds only) is the SHA-256 of the cluster's CA certificate, so that a
-newcomer knows whom it talks to before it has any file of ours. Only SHA-256 of the secret is ever stored.
+`role` is `admin`, `operator` or `viewer`, or one of the one-time kinds `node` and `agent`; `id` names the token's
+document; `secret` is 256 random bits; `fingerprint` (one-time kinds only) is the SHA-256 of the cluster's CA
+certificate, so that a newcomer knows whom it talks to before it has any file of ours. Only SHA-256 of the secret is
+ever stored.
 """
 
 import hashlib

@@ -220,7 +220,7 @@ async def list_tokens(request: Request) -> Response:
 
 @router.post("/tokens", tags=["tokens"], openapi_extra=documented(TokenBody))
 async def create_token(request: Request) -> Response:
-    """A new token, shown this once. `node` and `agent` tokens work once, and for an hour unless `ttl_s` says otherwise."""
+    """A new token, shown this once. `node` and `agent` tokens work once, for an hour unless `ttl_s` says otherwise."""
     write = await receive(request, "admin")
     ctx: Context = request.app.state.context
     body = parse(write.body, TokenBody)

@@ -19,7 +19,7 @@ from provider.log.port import Position
 from provider.membership import broker_password_hash
 from provider.settings import AmqpsUrl, HttpsUrl
 from provider.snapshot import write_snapshot
-from shared.errors import Unauthenticated
+from shared.errors import Refused, Unauthenticated
 from shared.tokens import Token, matches, new_token
 
 router = APIRouter(tags=["joining"])
@@ -111,6 +111,8 @@ async def enroll(request: Request) -> Response:
     """Make a new agent and its instances known. Its credentials are in the answer and are not shown again."""
     ctx, write, token = await _newcomer(request, "agent")
     body = parse(write.body, EnrollBody)
+    if body.id == ctx.settings.broker.username:
+        raise Refused(f"{body.id!r} is the providers' own name on the broker: choose another id")
     password, own = new_token("agent").secret, Token("agent", body.id, new_token("agent").secret)
     spec = AgentSpec(token_sha256=own.hashed, broker_password_hash=broker_password_hash(password))
     instances = tuple(

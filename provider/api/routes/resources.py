@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from provider.api.context import context
 from provider.api.reads import answer, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page
-from provider.api.writes import Write, context, respond
+from provider.api.writes import Write, respond
 from provider.core import commands as c
 from provider.core.documents import AccountSpec, DatabaseSpec
 from shared.errors import Invalid

@@ -1,0 +1,188 @@
+"""`provider`: makes and runs a node of the control plane."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from provider.console import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    application,
+    daemon,
+    entry,
+    plain,
+    print_json,
+    read_secret,
+    table,
+)
+from provider.settings import Files, load_settings
+from shared.errors import Invalid
+from shared.files import write_atomically
+
+app = application("A node of the control plane: make it, run it, look at it.")
+tokens = application("Tokens for people, programs and newcomers.")
+app.add_typer(tokens, name="token")
+
+Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
+Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]
+Listen = Annotated[str | None, typer.Option(help="address:port to listen on, if not those of the URL.")]
+StoreUrl = Annotated[str | None, typer.Option(help="mysql+pymysql://… instead of SQLite in data/.")]
+
+
+@app.command()
+def init(
+    name: Name,
+    url: Url,
+    broker_endpoint: Annotated[list[str], typer.Option(help="amqps://host:port; may be repeated.")],
+    broker_user: Annotated[str, typer.Option(help="The providers' user on the broker.")],
+    config: Config = DEFAULT_CONFIG,
+    broker_password_file: Annotated[
+        Path | None, typer.Option(help="Else BELLWETHER_BROKER_PASSWORD or a prompt.")
+    ] = None,
+    broker_management: Annotated[str | None, typer.Option(help="https://host:port of the management API.")] = None,
+    admin_token_file: Annotated[Path | None, typer.Option(help="Where the administrator's token goes.")] = None,
+    listen: Listen = None,
+    store_url: StoreUrl = None,
+) -> None:
+    """Make a new cluster of one node: certificate authority, configuration, administrator's token."""
+    from provider.founding import Place
+    from provider.founding import init as found
+
+    password = read_secret(broker_password_file, "BELLWETHER_BROKER_PASSWORD", "Broker password")
+    broker: dict[str, Any] = {"endpoints": broker_endpoint, "username": broker_user, "management": broker_management}
+    admin_token = found(Place(config, name, url, listen, store_url), broker, password)
+    plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")
+    if admin_token_file is not None:
+        write_atomically(admin_token_file, admin_token + "\n")
+        plain(f"The administrator's token is in {admin_token_file}.")
+    else:
+        plain("The administrator's token, shown this once:")
+        plain(admin_token)
+    plain(f"Next: provider run --config {config}")
+
+
+@app.command()
+def join(
+    cluster: Annotated[str, typer.Argument(metavar="URL", help="Any provider of the cluster: https://host:port.")],
+    name: Name,
+    url: Url,
+    config: Config = DEFAULT_CONFIG,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The one-time token; else BELLWETHER_TOKEN or a prompt.")
+    ] = None,
+    broker_endpoint: Annotated[list[str] | None, typer.Option(help="This node's own broker, if it has one.")] = None,
+    broker_management: Annotated[str | None, typer.Option(help="Its management API.")] = None,
+    listen: Listen = None,
+    store_url: StoreUrl = None,
+) -> None:
+    """Make this host a standby of a cluster, with a one-time token (`provider token create --role node`)."""
+    from provider.founding import Place
+    from provider.founding import join as become
+
+    overrides: dict[str, Any] = {}
+    if broker_endpoint:
+        overrides["endpoints"] = broker_endpoint
+    if broker_management is not None:
+        overrides["management"] = broker_management
+    token = read_secret(token_file, "BELLWETHER_TOKEN", "Join token")
+    become(Place(config, name, url, listen, store_url), cluster, token, overrides)
+    plain(f"{name} is a member of the cluster at {cluster}; its files are in {config.parent}.")
+    plain(f"Next: provider run --config {config}")
+
+
+@app.command()
+def run(config: Config = DEFAULT_CONFIG) -> None:
+    """Run the daemon in the foreground. SIGTERM ends it."""
+    settings = load_settings(config)
+    from shared.logs import configure
+
+    configure(settings.log_level, node=settings.name)
+    from provider.daemon import run as run_daemon
+
+    run_daemon(settings, Files(config))
+
+
+@app.command()
+def status(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """This node, the cluster, the log, the agents, at a glance."""
+    with daemon(config) as (settings, client):
+        cluster = client.get("/cluster")
+        if as_json:
+            print_json({"node": settings.name, **cluster})
+            return
+        show_status(settings.name, cluster)
+
+
+def show_status(node: str, cluster: dict[str, Any]) -> None:
+    """One node and its cluster, for people."""
+    here = next((n for n in cluster["nodes"] if n["name"] == node), None)
+    plain(f"{node}: {here['role']}, {here['state']}{_reason(here)}" if here is not None else f"{node}: not a member")
+    show_cluster(cluster)
+
+
+def show_cluster(cluster: dict[str, Any]) -> None:
+    """The cluster, for people."""
+    epoch = cluster["epoch"]
+    plain(f"cluster {cluster['id']}: epoch {epoch}, primary {cluster['primary']}, revision {cluster['revision']}")
+    plain("nodes:")
+    rows = [["NAME", "ROLE", "STATE", "REVISION", "LAG", "VERSION", "URL"]]
+    for n in cluster["nodes"]:
+        rows.append([n["name"], n["role"], n["state"], _or(n["revision"]), _or(n["lag"]), n["version"], n["url"]])
+    table(rows)
+    for n in cluster["nodes"]:
+        if n["reason"]:
+            plain(f"  {n['name']}: {n['reason']}")
+    agents = cluster["agents"]
+    plain(f"agents: {agents['total']} known, {agents['online']} online, {agents['advised']} follow epoch {epoch}")
+    if agents["missing"]:
+        plain(f"  not advised yet: {', '.join(agents['missing'])}")
+    for warning in cluster["warnings"]:
+        plain(f"warning: {warning}")
+
+
+def _reason(node: dict[str, Any]) -> str:
+    return f" ({node['reason']})" if node["reason"] else ""
+
+
+def _or(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+@tokens.command("create")
+def create_token(
+    role: Annotated[str, typer.Option(help="admin, operator, viewer; or one-time: node, agent.")],
+    config: Config = DEFAULT_CONFIG,
+    ttl: Annotated[str | None, typer.Option(help="30m, 1h, 7d …; one-time tokens: 1h unless given.")] = None,
+    token_out: Annotated[Path | None, typer.Option(help="Write it to this file (mode 600) instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it, this once."""
+    body: dict[str, Any] = {"role": role}
+    if ttl is not None:
+        body["ttl_s"] = seconds(ttl)
+    with daemon(config) as (_, client):
+        created = client.request("POST", "/tokens", body)
+    if token_out is not None:
+        write_atomically(token_out, created["token"] + "\n")
+        plain(f"The {role} token is in {token_out}.")
+    elif as_json:
+        print_json(created)
+    else:
+        plain(created["token"])
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> int:
+    """`30m`, `1h`, `7d` as seconds. Raises `Invalid`."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if match is None:
+        raise Invalid(f"{text!r} is no duration; write 90s, 30m, 1h or 7d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+main = entry(app)

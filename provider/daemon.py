@@ -1,0 +1,290 @@
+"""`provider run`: the one place where the parts are put together."""
+
+import asyncio
+import fcntl
+import gc
+import os
+import ssl
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import uvicorn
+
+from provider.api.app import create_app
+from provider.api.context import Context
+from provider.api.forward import Forwarder
+from provider.api.gateway import Gateway, Signal
+from provider.broker_users import BrokerUsers, Management
+from provider.condition import condition
+from provider.core.commands import Command
+from provider.core.state import Accepted, State
+from provider.engine import Engine, Result
+from provider.fleet.hub import Hub
+from provider.janitor import Janitor
+from provider.log.stream import StreamLog
+from provider.membership import Membership
+from provider.metrics import metrics_of, render
+from provider.secrets import Vault
+from provider.settings import Files, ProviderSettings
+from provider.store import Store
+from shared.bus import Credentials, Link, Topology
+from shared.errors import Invalid, Refused
+from shared.logs import log
+from shared.messages import NodePulse, now_text
+from shared.rabbitmq import RabbitLink
+from shared.systemd import notify
+from shared.tls import client_context
+from shared.version import VERSION
+
+SWITCH_S = 0.0005
+"""How long one thread may keep the others waiting. Python's 5 ms would be most of a commit's time."""
+OWN_WRITE_WAIT_S = 5.0
+USER_WAIT_S = 5.0
+
+
+def run(settings: ProviderSettings, files: Files) -> None:
+    """Runs until SIGTERM or SIGINT. Raises a `BellwetherError` where it cannot start."""
+    check_private(files)
+    with locked(settings.data_dir):
+        store = Store(settings.store_url)
+        store.migrate()
+        if not store.exists():
+            raise Refused(f"{settings.store_url} holds no state; `provider init` or `provider join` makes it")
+        sys.setswitchinterval(SWITCH_S)
+        node = Node(settings, files, store)
+        # What is there now stays: not looking at it again and again keeps the collector's pauses short.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        uvicorn.Config(app="", loop="uvloop").setup_event_loop()
+        asyncio.run(node.serve())
+
+
+class _Part(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Node:
+    """One provider: threads for the log, the engine, the fleet; the event loop for the API."""
+
+    def __init__(self, settings: ProviderSettings, files: Files, store: Store) -> None:
+        self.settings, self.files, self.store = settings, files, store
+        self.vault = Vault.from_file(files.secrets_key)
+        self.membership = Membership(settings, files)
+        self._password = files.broker_password.read_text(encoding="utf-8").strip()
+        self._started = now_text()
+        self._own: dict[int, Callable[[], None]] = {}
+        self._gateway: Gateway | None = None
+        self._heard: Signal | None = None
+        state, _ = store.load()
+        self.engine = Engine(
+            node=settings.name,
+            store=store,
+            log_=StreamLog(
+                generation=state.generation,
+                make_link=self._link,
+                max_length_bytes=settings.broker.log_max_bytes,
+                segment_bytes=settings.broker.log_segment_bytes,
+            ),
+            on_applied=self._applied,
+            on_results=self._results,
+        )
+        self.hub = Hub(
+            node=settings.name,
+            username=settings.broker.username,
+            state=self.engine.state,
+            make_link=lambda topology, up, down: self._link("bus", topology, up, down),
+            submit=self._submit,
+            advice=self.membership.advice,
+            unseal=self.vault.unseal,
+            pulse=self._pulse,
+            on_change=self._heard_something,
+        )
+        self.users = self._broker_users()
+        self.janitor = Janitor(store, lambda: self.engine.state)
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._gateway = gateway = Gateway(self.engine, loop)
+        self._heard = Signal(loop)
+        api = self.settings.api
+        forwarder = Forwarder(
+            node=self.settings.name, tls=client_context(self.files.ca), timeout_s=api.primary_wait_s + api.commit_wait_s
+        )
+        registry = metrics_of(self.settings.name, self.engine, self.hub, self.membership)
+        context = Context(
+            settings=self.settings,
+            gateway=gateway,
+            hub=self.hub,
+            heard=self._heard,
+            vault=self.vault,
+            membership=self.membership,
+            history=self.store.history,
+            oldest_history=self.store.oldest_history,
+            broker_user_ready=self._user_ready,
+            forwarder=forwarder,
+            metrics=lambda: render(registry),
+        )
+        server = self._server(context)
+        parts: list[_Part] = [self.engine, self.hub, self.janitor]
+        if self.users is not None:
+            parts.append(self.users)
+        for part in parts:
+            part.start()
+        told = asyncio.create_task(self._tell_ready(server))
+        try:
+            log(url=self.settings.url, version=VERSION, revision=self.engine.state.revision).info("provider starts")
+            await server.serve()
+        finally:
+            notify("STOPPING=1")
+            told.cancel()
+            await forwarder.close()
+            for part in reversed(parts):
+                await loop.run_in_executor(None, part.stop)
+            self.store.close()
+            log().info("provider ends")
+
+    def _server(self, context: Context) -> uvicorn.Server:
+        host, _, port = self.settings.api.listen.rpartition(":")
+        config = uvicorn.Config(
+            create_app(context),
+            host=host.strip("[]"),
+            port=int(port),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ssl_certfile=str(self.files.certificate),
+            ssl_keyfile=str(self.files.key),
+            ssl_version=ssl.PROTOCOL_TLS_SERVER,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=3,
+            backlog=2048,
+        )
+        return uvicorn.Server(config)
+
+    async def _tell_ready(self, server: uvicorn.Server) -> None:
+        while not server.started:  # uvicorn has no event for it
+            await asyncio.sleep(0.02)
+        notify("READY=1")
+
+    # ── callbacks between the parts; each names the thread that it runs on ──
+
+    def _applied(self, state: State, accepted: Sequence[Accepted]) -> None:
+        """Engine's thread."""
+        self.hub.applied(state, accepted)
+        if self._gateway is not None:
+            self._gateway.changed.notify()
+        for item in accepted:
+            if item.record.type == "claim":
+                log(epoch=state.epoch, primary=state.primary, revision=state.revision).info("epoch begins")
+            elif not any(d.kind == "agent" for d in item.delta.put) and not item.delta.deleted:
+                continue
+            if self.users is not None:
+                self.users.look_again()
+
+    def _results(self, pairs: list[tuple[int, Result]]) -> None:
+        """Engine's thread."""
+        for ticket, _ in pairs:
+            ended = self._own.pop(ticket, None)
+            if ended is not None:
+                ended()
+        if self._gateway is not None:
+            self._gateway.results(pairs)
+
+    def _submit(self, command: Command, ended: Callable[[], None]) -> None:
+        """Hub's thread."""
+        ticket = self.engine.ticket()
+        self._own[ticket] = ended
+        self.engine.submit(
+            ticket,
+            command,
+            principal=f"node:{self.settings.name}",
+            action=type(command).__name__,
+            wait_s=OWN_WRITE_WAIT_S,
+        )
+
+    def _heard_something(self) -> None:
+        """Hub's thread."""
+        if self._heard is not None:
+            self._heard.notify()
+
+    def _pulse(self) -> NodePulse:
+        """Hub's thread."""
+        state, here = self.engine.state, condition(self.engine.health)
+        return NodePulse(
+            role="primary" if state.primary == self.settings.name else "standby",
+            state=here.state,
+            reason=here.reason,
+            version=VERSION,
+            revision=state.revision,
+            digest=state.digest,
+            started=self._started,
+        )
+
+    # ── the broker ──
+
+    def _link(
+        self,
+        name: str,
+        topology: Topology,
+        on_up: Callable[[str], None] | None = None,
+        on_down: Callable[[str], None] | None = None,
+    ) -> Link:
+        broker = self.settings.broker
+        return RabbitLink(
+            name=f"{self.settings.name}-{name}",
+            endpoints=broker.endpoints,
+            credentials=Credentials(broker.username, self._password, str(self.files.ca), broker.vhost),
+            topology=topology,
+            on_up=on_up,
+            on_down=on_down,
+            heartbeat_s=broker.heartbeat_s,
+        )
+
+    def _broker_users(self) -> BrokerUsers | None:
+        broker = self.settings.broker
+        if broker.management is None:
+            log().warning("no broker management address is configured: agents' broker users must be made by hand")
+            return None
+        management = Management(broker.management, broker.username, self._password, client_context(self.files.ca))
+        return BrokerUsers(
+            node=self.settings.name, vhost=broker.vhost, management=management, state=lambda: self.engine.state
+        )
+
+    async def _user_ready(self, agent: str) -> None:
+        """Event loop. An agent whose user is late connects as soon as it is there."""
+        if self.users is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.users.wait_ready, agent, USER_WAIT_S)
+
+
+def check_private(files: Files) -> None:
+    """Raises `Refused` where others on this host could read what is secret."""
+    for path in (files.ca_key, files.key, files.secrets_key, files.node_token, files.broker_password):
+        mode = path.stat().st_mode if path.exists() else None
+        if mode is None:
+            raise Invalid(f"{path} is missing; `provider init` or `provider join` makes it")
+        if stat.S_IMODE(mode) & 0o077:
+            raise Refused(f"{path} can be read by others (mode {stat.S_IMODE(mode):o}): chmod 600 {path}")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One daemon a data directory. Raises `Refused` where another one holds it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Refused(f"another provider runs on {directory} already") from None
+    finally:
+        os.close(descriptor)

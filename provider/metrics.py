@@ -1,0 +1,86 @@
+"""What Prometheus reads. Worked out when it asks; nothing is counted on the way of a write."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from provider.condition import condition, leads
+
+if TYPE_CHECKING:
+    from provider.engine import Engine
+    from provider.fleet.hub import Hub
+    from provider.membership import Membership
+
+
+class _Collector(Collector):
+    def __init__(self, node: str, engine: "Engine", hub: "Hub", membership: "Membership") -> None:
+        self._node, self._engine, self._hub, self._membership = node, engine, hub, membership
+
+    def collect(self) -> Iterator[Metric]:
+        state, health, view = self._engine.state, self._engine.health, self._hub.view
+        yield _gauge("revision", "Revision of this node's state", state.revision)
+        yield _gauge("epoch", "Current epoch", state.epoch)
+        yield _gauge("primary", "1 on a primary that works", int(leads(self._engine, self._node) is None))
+        yield _gauge("log_connected", "1 while the log can be written and read", int(health.connected))
+        yield _gauge("store_ok", "1 while the store can be written", int(health.store_problem is None))
+        yield _gauge(
+            "certificate_days", "Days until the node's certificate expires", self._membership.certificate_days_left()
+        )
+        newest = max([state.revision, *(seen.pulse.revision for seen in view.nodes.values())])
+        yield _gauge("lag_revisions", "Revisions that this node is behind", newest - state.revision)
+        states = GaugeMetricFamily("bellwether_node_state", "1 for the state that this node is in", labels=["state"])
+        states.add_metric([condition(health).state], 1)
+        yield states
+        documents = GaugeMetricFamily("bellwether_documents", "Documents in the state", labels=["kind"])
+        for kind, collection in state.documents.items():
+            documents.add_metric([kind], len(collection))
+        yield documents
+        yield _gauge("idempotency_keys", "Idempotency keys remembered", len(state.keys))
+        yield from self._agents()
+        yield _counter("records_skipped", "Log records that changed nothing", "why", health.skipped)
+        yield _counter(
+            "records_unreadable", "Log records that are none of ours", "why", {"unreadable": health.unreadable}
+        )
+        yield _counter(
+            "messages_skipped", "Broker messages that were not understood", "kind", dict(self._hub.undecodable)
+        )
+
+    def _agents(self) -> Iterator[Metric]:
+        state, view = self._engine.state, self._hub.view
+        agents = state.of("agent")
+        by_state = GaugeMetricFamily("bellwether_agents", "Agents by state", labels=["state"])
+        for name in ("never", "online", "offline"):
+            by_state.add_metric([name], sum(agent.status["state"] == name for agent in agents))
+        yield by_state
+        follow = 0
+        for agent in agents:
+            seen = view.agents.get(agent.id)
+            follow += max(agent.status.get("epoch", 0), seen.epoch if seen is not None else 0) >= state.epoch
+        yield _gauge("agents_advised", "Agents that acknowledged the current epoch", follow)
+
+
+def metrics_of(node: str, engine: "Engine", hub: "Hub", membership: "Membership") -> CollectorRegistry:
+    """A registry of its own: there is no global state."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(node, engine, hub, membership))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    return generate_latest(registry)
+
+
+def _gauge(name: str, help_: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"bellwether_{name}", help_, value=value)
+
+
+def _counter(name: str, help_: str, label: str, values: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"bellwether_{name}", help_, labels=[label])
+    for value, count in sorted(values.items()):
+        family.add_metric([value], count)
+    return family
