@@ -66,7 +66,7 @@ class _Touched:
 
 @dataclass(frozen=True, slots=True)
 class _Wake:
-    """A connection was set up: look at it now."""
+    """A connection came or went: look at it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,11 @@ class Daemon:
             for one in settings.instances
         }
         self._connection = Connection(
-            settings.id, make_link, lambda d: self._inbox.put(_Arrived(d)), lambda: self._inbox.put(_Wake())
+            settings.id,
+            make_link,
+            lambda delivery: self._inbox.put(_Arrived(delivery)),
+            lambda: self._inbox.put(_Wake()),
+            stagger_s=settings.stagger_s,
         )
         self._watch = FileWatch(
             files.directory, {files.broker.name, files.ca.name}, lambda: self._inbox.put(_Touched())

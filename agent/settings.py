@@ -111,13 +111,22 @@ def load_settings(config: Path) -> AgentSettings:
     Raises `Invalid` with the first thing that is wrong.
     """
     try:
-        raw = tomllib.loads(config.read_text(encoding="utf-8"))
+        text = config.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise Invalid(
             f"{config} does not exist; enrol this agent first: agent enroll URL --config {config} …"
         ) from None
     except (OSError, ValueError) as error:
         raise Invalid(f"{config} cannot be read: {error}") from None
+    return parse_settings(text, config)
+
+
+def parse_settings(text: str, config: Path) -> AgentSettings:
+    """As `load_settings`, of a text."""
+    try:
+        raw = tomllib.loads(text)
+    except ValueError as error:
+        raise Invalid(f"{config} is not valid TOML: {error}") from None
     try:
         settings = AgentSettings.model_validate(raw)
     except ValidationError as error:

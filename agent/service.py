@@ -1,0 +1,55 @@
+"""Starts the daemon in this process: settings, password, signals, memory."""
+
+import gc
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent import brokerfile
+from agent.daemon import Daemon
+from agent.settings import AgentFiles, load_settings
+from shared import logs
+from shared.bus import Credentials, Link, Topology
+from shared.errors import Invalid
+from shared.rabbitmq import RabbitLink
+
+HEARTBEAT_S = 10
+"""A broker that is silent for this long is left. Shorter would mistake a busy one for a dead one."""
+CONNECT_TIMEOUT_S = 5.0
+
+
+def serve(config: Path) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises `Invalid` where it cannot start as configured."""
+    files = AgentFiles(config)
+    settings = load_settings(config)
+    broker = brokerfile.read(files)
+    try:
+        password = files.broker_password.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise Invalid(f"the broker's password cannot be read ({error}); enrol this agent again") from None
+    logs.configure(settings.log_level, agent=settings.id)
+
+    def make_link(
+        endpoints: Sequence[str],
+        credentials: Credentials,
+        topology: Topology,
+        on_up: Callable[[str], None],
+        on_down: Callable[[str], None],
+    ) -> Link:
+        return RabbitLink(
+            name=settings.id,
+            endpoints=endpoints,
+            credentials=credentials,
+            topology=topology,
+            on_up=on_up,
+            on_down=on_down,
+            heartbeat_s=HEARTBEAT_S,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+        )
+
+    daemon = Daemon(settings, files, broker, password, make_link)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: daemon.stop())
+    gc.collect()
+    gc.freeze()  # what the imports left behind lives as long as the process: no need to look at it again
+    daemon.run()
