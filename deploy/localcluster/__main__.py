@@ -92,7 +92,7 @@ def _up(cluster: Cluster) -> int:
     try:
         cluster.up()
     except ProcessFailed as error:
-        print(f"\n{COMMAND}: {error}\n{cluster.failure_report()}", file=sys.stderr)
+        print(f"\n{COMMAND}: {error}\n{cluster.failure_report(told=str(error))}", file=sys.stderr)
         print(
             f"\nWhat was started still runs. {COMMAND} goes on from here, {COMMAND} down ends it, "
             f"{COMMAND} clean also deletes its data.",

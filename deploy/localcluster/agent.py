@@ -64,4 +64,4 @@ class Agent:
             what = f"agent {self.name} online and its database server up"
             wait_until(lambda: self._is_well(self.name), timeout_s=timeout_s, what=what, process=self.process)
         except ProcessFailed as error:
-            raise ProcessFailed(f"{error}\n{tail(self.log)}") from None
+            raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None

@@ -135,7 +135,7 @@ class Broker:
         try:
             wait_until(self.ready, timeout_s=timeout_s, what=f"RabbitMQ in {self.directory}", process=self._started())
         except ProcessFailed as error:
-            raise ProcessFailed(f"{error}\n{tail(self.log)}") from None
+            raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None
 
     def ready(self) -> bool:
         """Whether it answers AMQP over TLS. The management API listens before."""

@@ -281,10 +281,13 @@ class Cluster:
         if process is not None:
             process.kill()
 
-    def failure_report(self) -> str:
-        """The last lines of the log of each member that has ended by itself."""
+    def failure_report(self, *, told: str = "") -> str:
+        """The last lines of the log of each member that has ended by itself, save those that `told` has already."""
         ended = [(name, self.members[name].log) for name in self.dead() if self.members[name].process is not None]
-        return "\n".join(f"── {name} ended by itself; the last lines of {log}:\n{tail(log)}" for name, log in ended)
+        logs = [(name, log, tail(log)) for name, log in ended]
+        return "\n".join(
+            f"── {name} ended by itself; the end of {log}:\n{text}" for name, log, text in logs if text not in told
+        )
 
 
 def _pid(member: Member) -> int:

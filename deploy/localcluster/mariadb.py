@@ -134,7 +134,7 @@ class MariaDB:
         try:
             wait_until(self.ready, timeout_s=timeout_s, what=f"MariaDB in {self.directory}", process=self._started())
         except ProcessFailed as error:
-            raise ProcessFailed(f"{error}\n{tail(self.log)}") from None
+            raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None
 
     def ready(self) -> bool:
         """Whether it greets a client."""

@@ -72,7 +72,7 @@ class Provider:
         try:
             wait_until(api.is_up, timeout_s=timeout_s, what=f"provider {self.name}", process=self.process)
         except ProcessFailed as error:
-            raise ProcessFailed(f"{error}\n{tail(self.log)}") from None
+            raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None
 
 
 def program_path(name: str) -> Path:
