@@ -232,15 +232,16 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
 
 def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[Accepted]:
     """Those of `accepted` that the store does not have. Raises `StoreCorrupt` where it does not hold what it should."""
-    row = connection.execute(select(meta.c.generation, meta.c.revision, meta.c.digest)).one_or_none()
+    query = select(meta.c.generation, meta.c.revision, meta.c.digest).with_for_update()
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise StoreCorrupt("the store is empty: somebody removed its rows while it was in use")
     for index, one in enumerate(accepted):
         if (one.state.generation, one.state.revision, one.state.digest) == tuple(row):
             return accepted[index + 1 :]
     last = accepted[-1]
-    query = select(history.c.record).where(history.c.revision == last.state.revision)
-    if last.state.generation == row.generation and connection.scalar(query) == _text(last.record):
+    kept = select(history.c.record).where(history.c.revision == last.state.revision)
+    if last.state.generation == row.generation and connection.scalar(kept) == _text(last.record):
         return ()  # it has more: what a process of ours had sent before it died can arrive after the next one's start
     raise StoreCorrupt(
         f"the store is at revision {row.revision} of log {row.generation}, which does not lead to revision "

@@ -33,7 +33,9 @@ def new_mariadb_url(mariadb: MariaDB) -> Callable[[], str]:
         connection = pymysql.connect(unix_socket=str(mariadb.socket), user=mariadb.user)
         with connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name}")
-        return f"mysql+pymysql://{mariadb.user}@localhost/{name}?unix_socket={mariadb.socket}"
+            cursor.execute("CREATE USER IF NOT EXISTS store@'127.0.0.1' IDENTIFIED BY 's3cret'")
+            cursor.execute(f"GRANT ALL ON {name}.* TO store@'127.0.0.1'")
+        return f"mysql+pymysql://store:s3cret@127.0.0.1:{mariadb.port}/{name}"
 
     return make
 

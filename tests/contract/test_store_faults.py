@@ -1,0 +1,228 @@
+"""What every store promises when something dies, fills up or is in the way."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pymysql
+import pytest
+from localcluster.mariadb import MariaDB
+
+from provider.store import Store, StoreUnavailable
+from shared.errors import DiskFull
+from tests.support.history import accept_values, genesis, position
+
+OpenStore = Callable[[], Store]
+
+ROOT = Path(__file__).parents[2]
+AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+BLOCK = b"\0" * 4096
+
+
+def test_a_process_killed_while_it_commits_leaves_effects_and_position_that_agree(
+    open_store: OpenStore, store_url: str
+) -> None:
+    """Invariant: what was reported durable is there, all of it or nothing of a commit, and the next process goes on."""
+    store = open_store()
+    store.seed(genesis(), None)
+    reported = 1
+    for commits in (1, 40, 7, 90, 23):
+        reported = commit_until_killed(store_url, commits)
+        state, read = store.load()
+        assert state.revision >= reported
+        assert read == position(state.revision)
+        rows = store.history(0, 10_000)
+        assert [row.revision for row in rows] == list(range(2, state.revision + 1))
+    assert reported > 160
+
+
+def commit_until_killed(url: str, commits: int) -> int:
+    """Let a process commit, `kill -9` it after that many. Returns the last revision that it reported."""
+    command = [sys.executable, "-m", "tests.support.committing", url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(commits)]
+        process.kill()
+        lines += process.stdout.readlines()  # reported before the signal, not yet read
+    return int([line for line in lines if line.endswith("\n")][-1])
+
+
+# ── SQLite ──
+
+
+@contextmanager
+def small_disk(directory: Path, size: str) -> Iterator[Path]:
+    """A file system of its own that is soon full."""
+    directory.mkdir()
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "tmpfs", directory], check=True)
+    try:
+        yield directory
+    finally:
+        left = subprocess.run([*AS_ROOT, "umount", directory], check=False, capture_output=True, text=True)
+        if left.returncode:
+            subprocess.run([*AS_ROOT, "umount", "--lazy", directory], check=True)
+    assert not left.stderr, "something still has a file open"
+
+
+def fill(path: Path) -> None:
+    """Write to `path` until nothing more fits on its disk."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(BLOCK) == len(BLOCK):
+                pass
+        except OSError as error:
+            assert error.errno == 28, error
+
+
+def test_a_full_disk_is_said_and_the_same_commit_succeeds_once_there_is_space(tmp_path: Path) -> None:
+    """Invariant: a commit that failed has changed nothing; nothing that was durable is lost."""
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        store = Store(f"sqlite:///{disk / 'state.db'}")
+        store.migrate()
+        store.seed(genesis(), None)
+        accepted = accept_values(genesis(), ["x" * 20_000] * 60)
+        store.commit(accepted[:5], position(6))
+        for round_ in range(5, 60, 11):
+            fill(disk / "ballast")
+            for _ in range(2):
+                with pytest.raises(DiskFull, match="no space left"):
+                    store.commit(accepted[round_ : round_ + 11], position(round_ + 12))
+            loaded, read = store.load()
+            assert loaded.digest == accepted[round_ - 1].state.digest
+            assert read == position(loaded.revision)
+            (disk / "ballast").unlink()
+            store.commit(accepted[round_ : round_ + 11], position(round_ + 12))
+        assert store.load()[0].digest == accepted[-1].state.digest
+        store.close()
+
+
+def test_a_store_that_is_opened_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        url = f"sqlite:///{disk / 'state.db'}"
+        store = Store(url)
+        store.migrate()
+        store.seed(genesis(), None)
+        store.close()
+        fill(disk / "ballast")
+        for name in ("state.db", "new.db"):
+            store = Store(f"sqlite:///{disk / name}")
+            with pytest.raises(DiskFull):
+                store.migrate()
+                store.load()
+            store.close()
+        (disk / "ballast").unlink()
+        store = Store(url)
+        assert store.load()[0].digest == genesis().digest
+        store.close()
+
+
+def test_a_locked_file_is_said_and_the_same_commit_succeeds_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = Store(f"sqlite:///{path}", busy_s=0.05)
+    store.migrate()
+    store.seed(genesis(), None)
+    accepted = accept_values(genesis(), "ab")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        store.commit(accepted, position(3))
+    assert store.load()[0].digest == genesis().digest  # who only reads is not in the way of anybody
+    other.execute("ROLLBACK")
+    other.close()
+    store.commit(accepted, position(3))
+    assert store.load()[0].digest == accepted[-1].state.digest
+    store.close()
+
+
+def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+    """They hold hashes of tokens and sealed passwords."""
+    store = Store(f"sqlite:///{tmp_path / 'state.db'}")
+    store.migrate()
+    store.seed(genesis(), None)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["state.db", "state.db-shm", "state.db-wal"]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+    store.close()
+
+
+def test_a_missing_directory_is_said(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'absent' / 'state.db'}")
+    with pytest.raises(StoreUnavailable, match="absent"):
+        store.migrate()
+
+
+# ── MariaDB ──
+
+
+@pytest.fixture
+def on_mariadb(mariadb: MariaDB, new_mariadb_url: Callable[[], str]) -> Iterator[Store]:
+    """A store with a genesis in it. The server runs again when the test has ended."""
+    store = Store(new_mariadb_url())
+    store.migrate()
+    store.seed(genesis(), None)
+    yield store
+    store.close()
+    mariadb.start()
+
+
+def test_mariadb_killed_and_back(mariadb: MariaDB, on_mariadb: Store) -> None:
+    """Invariant: what was committed before is there, and every call that failed succeeds when it is repeated."""
+    accepted = accept_values(genesis(), "abc")
+    on_mariadb.commit(accepted[:1], position(2))
+    mariadb.kill()
+    calls: list[Callable[[], object]] = [
+        lambda: on_mariadb.commit(accepted[1:], position(4)),
+        lambda: on_mariadb.commit([], position(5)),
+        lambda: on_mariadb.history(0, 10),
+        lambda: on_mariadb.prune_history(0),
+        on_mariadb.load,
+    ]
+    for call in calls * 2:
+        with pytest.raises(StoreUnavailable):
+            call()
+    mariadb.start()
+    assert on_mariadb.load()[0].digest == accepted[0].state.digest
+    for call in calls:
+        call()
+    loaded, read = on_mariadb.load()
+    assert loaded.digest == accepted[-1].state.digest
+    assert read == position(5)
+
+
+def test_mariadb_restarted_while_nothing_was_asked_of_it_is_not_even_noticed(
+    mariadb: MariaDB, on_mariadb: Store
+) -> None:
+    accepted = accept_values(genesis(), "abc")
+    on_mariadb.commit(accepted[:1], position(2))
+    assert len(on_mariadb.history(0, 10)) == 1
+    mariadb.restart()
+    on_mariadb.commit(accepted[1:2], position(3))
+    mariadb.restart()
+    assert len(on_mariadb.history(0, 10)) == 2
+    on_mariadb.commit(accepted[2:], position(4))
+    assert on_mariadb.load()[0].digest == accepted[-1].state.digest
+
+
+def test_a_connection_cut_in_the_middle_of_a_commit(mariadb: MariaDB, on_mariadb: Store) -> None:
+    """The server rolls back what it had; the repetition, which the store does by itself, does all of it."""
+    accepted = accept_values(genesis(), "abc")
+    on_mariadb.commit(accepted[:1], position(2))
+    with pymysql.connect(unix_socket=str(mariadb.socket), user=mariadb.user) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db IS NOT NULL")
+        for (id_,) in cursor.fetchall():
+            cursor.execute(f"KILL {int(id_)}")
+    on_mariadb.commit(accepted[1:], position(4))
+    assert on_mariadb.load()[0].digest == accepted[-1].state.digest
+
+
+def test_a_wrong_password_is_said_but_not_shown(new_mariadb_url: Callable[[], str]) -> None:
+    store = Store(new_mariadb_url().replace("s3cret", "wr0ng"))
+    with pytest.raises(StoreUnavailable, match="Access denied") as caught:
+        store.load()
+    assert "wr0ng" not in "".join(traceback.format_exception(caught.value))
