@@ -29,9 +29,12 @@ find_python() {
     return 1
 }
 
-# Prints the Debian packages that are missing.
+# Prints the Debian packages that are missing. Arguments: further ones, each named like its command.
 missing_packages() {
-    local python
+    local python extra
+    for extra in "$@"; do
+        has "$extra" || echo "$extra"
+    done
     has rabbitmq-server || echo rabbitmq-server
     { has mariadbd && has mariadb-install-db; } || echo mariadb-server
     has curl || echo curl
@@ -42,10 +45,10 @@ missing_packages() {
     fi
 }
 
-# Installs what is missing; the only step that needs root.
+# Installs what is missing; the only step that needs root. Arguments as for missing_packages.
 ensure_packages() {
     local missing
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(missing_packages "$@")
     [ ${#missing[@]} -gt 0 ] || return 0
     has apt-get || die "these are missing: ${missing[*]}. Install them with this system's package manager, then try again"
     echo "Installing ${missing[*]} (their services are neither started nor enabled) ..."
