@@ -61,6 +61,12 @@ ensure_packages() {
         || die "apt could not install ${missing[*]}; its message is above"
 }
 
+pip_install() {
+    local venv=$1
+    shift
+    "$venv/bin/python" -m pip install --disable-pip-version-check -c "$ROOT/constraints.txt" "$@" >>"$venv/install.log" 2>&1
+}
+
 # Makes $ROOT/.venv with the pinned versions. Usage: ensure_venv EXTRAS, for example: ensure_venv provider,agent
 # Skips in a moment when nothing has changed: a stamp per set of extras holds a hash of all that matters.
 ensure_venv() {
@@ -78,10 +84,10 @@ Debian 12 and 13 have it; PYTHON=/path/to/python3 chooses another"
     if ! grep -qsxF -- "$stamp" "$venv/.installed-$extras"*; then
         echo "Installing Python packages into .venv ..."
         # setuptools first and no isolation: the build, too, uses the pinned version.
-        { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$ROOT/constraints.txt" setuptools \
-            && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-                -c "$ROOT/constraints.txt" -e "$ROOT[$extras]"; } \
-            || die "pip could not install the Python packages; its message is above"
+        if ! { pip_install "$venv" setuptools && pip_install "$venv" --no-build-isolation -e "$ROOT[$extras]"; }; then
+            tail -n 20 "$venv/install.log" >&2
+            die "pip could not install the Python packages; its last words are above, all of them in $venv/install.log"
+        fi
         echo "$stamp" >"$venv/.installed-$extras"
     fi
     exec 8<&-
