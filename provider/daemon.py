@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import uvicorn
+import uvloop
 
 from provider.api.app import create_app
 from provider.api.context import Context
@@ -60,8 +61,8 @@ def run(settings: ProviderSettings, files: Files) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        uvicorn.Config(app="", loop="uvloop").setup_event_loop()
-        asyncio.run(node.serve())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(node.serve())
 
 
 class _Part(Protocol):
