@@ -203,7 +203,8 @@ class MariaDB:
                 **where,
             )
         except (OSError, pymysql.err.Error, UnicodeError) as error:
-            raise ServerDown(_text(error)) from error
+            at = settings.socket or f"{settings.host}:{settings.port or 3306}"
+            raise ServerDown(f"no connection to {at}: {_text(error)}") from error
 
 
 def _rows(cursor: DictCursor, sql: str) -> list[dict[str, Any]]:
