@@ -34,10 +34,10 @@ class RabbitLink:
     """Implements `shared.bus.Link`. See there for what is promised; here is what RabbitMQ adds.
 
     `endpoints` (`amqps://host:port`, or `amqp://` without TLS) are tried in their order, going on from the one that was
-    lost; each round without success waits `backoff` longer. `on_up(endpoint)` and `on_down(reason)` are called on the
-    link's thread when the topology stands and all subscriptions run, and when that ends; deliveries can come a little
-    before `on_up`. `stamp_user` sets each message's `user_id`, which the broker verifies. `connect_timeout_s` bounds an
-    attempt from its begin to `on_up`; `heartbeat_s` how long a silent broker is believed in (pika adds 5 s). Up to
+    lost; each round without success waits `backoff` longer. On the link's thread, `on_up(endpoint)` is called when the
+    topology stands and all subscriptions run, `on_down(reason)` when that ends, and when there is a new reason why it
+    does not come about. `stamp_user` sets each message's `user_id`, which the broker verifies. `connect_timeout_s`
+    bounds an attempt up to `on_up`; `heartbeat_s` how long a silent broker is believed in (pika adds 5 s). Up to
     `limit` messages may be unsettled, more end UNKNOWN at once. An exchange that does not exist costs the connection.
     """
 
@@ -92,11 +92,6 @@ class RabbitLink:
         session = self._session
         return None if session is None else session.blocked
 
-    @property
-    def problem(self) -> str | None:
-        """Why there is no connection; None while there is one."""
-        return self._problem
-
     def start(self) -> None:
         self._loop.add_callback_threadsafe(self._connect)
         self._thread.start()
@@ -142,6 +137,10 @@ class RabbitLink:
                 break
         self._ended.set()  # first: what is put after this is its publisher's to settle
         self._outbox.abandon()
+        if self._session is not None:  # the broker was too slow with its goodbye
+            self._session.abort("closed")
+            self._loop.call_later(0.0, self._loop.stop)
+            self._loop.start()  # pika closes the socket from the loop
         self._loop.close()
 
     def _flush(self) -> None:
@@ -225,14 +224,14 @@ class RabbitLink:
         if self._closing.is_set():
             self._loop.stop()
             return
-        if was_up or reason != self._problem:
-            endpoint = self._endpoints[self._next_endpoint]
-            log(link=self.name, endpoint=endpoint, reason=reason).warning("no connection to the broker")
-        self._problem = reason
+        news, self._problem = was_up or reason != self._problem, reason
+        endpoint = self._endpoints[self._next_endpoint]
         self._next_endpoint = (self._next_endpoint + 1) % len(self._endpoints)
         self._loop.call_later(self._pause_s(was_up=was_up), self._connect)
-        if was_up and self._on_down is not None:
-            self._on_down(reason)
+        if news:
+            log(link=self.name, endpoint=endpoint, reason=reason).warning("no connection to the broker")
+            if self._on_down is not None:
+                self._on_down(reason)
 
     def _pause_s(self, *, was_up: bool) -> float:
         """Always a little, so that a fleet does not return in step; longer after each round without success."""
@@ -244,7 +243,7 @@ class RabbitLink:
 
 
 class _Session:
-    """One connection, from the attempt to its end. Lives on the link's thread."""
+    """One connection, from the attempt to its end."""
 
     def __init__(self, link: RabbitLink, loop: IOLoop, outbox: Outbox, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -309,15 +308,16 @@ class _Session:
 
     def _set_up(self) -> Generator[Step, Any, None]:
         channel = yield self._open_channel
-        yield lambda done: channel.confirm_delivery(self._on_confirm, callback=done)
+        yield partial(_call, partial(channel.confirm_delivery, self._on_confirm))
         channel.add_on_return_callback(self._on_return)
         for exchange in self._topology.exchanges:
-            yield partial(_declare_exchange, channel, exchange.name, exchange.kind)
+            declare = partial(channel.exchange_declare, exchange.name, exchange_type=exchange.kind, durable=True)
+            yield partial(_call, declare)
         for queue in self._topology.queues:
             options = {"durable": queue.durable, "exclusive": queue.exclusive, "arguments": dict(queue.arguments)}
-            yield partial(_declare_queue, channel, queue.name, options)
+            yield partial(_call, partial(channel.queue_declare, queue.name, **options))
             for exchange_name, key in queue.bindings:
-                yield partial(_bind, channel, queue.name, exchange_name, key)
+                yield partial(_call, partial(channel.queue_bind, queue.name, exchange_name, routing_key=key))
         self._channel = channel
         for subscription in self._topology.subscriptions:
             consumer = Consumer((yield self._open_channel), subscription, self._link.wake, self._on_cancelled)
@@ -327,15 +327,12 @@ class _Session:
 
     def _open_channel(self, done: Callable[[Any], None]) -> None:
         def opened(channel: Any) -> None:
-            channel.add_on_close_callback(self._on_channel_closed)
+            channel.add_on_close_callback(self._on_closed)
             done(channel)
 
         self._connection.channel(on_open_callback=opened)
 
-    def _on_closed(self, _connection: object, error: BaseException) -> None:
-        self._link.lost(self, _reason(error))
-
-    def _on_channel_closed(self, _channel: object, error: BaseException) -> None:
+    def _on_closed(self, _connection_or_channel: object, error: BaseException) -> None:
         self._link.lost(self, _reason(error))
 
     def _on_cancelled(self, queue: str) -> None:
@@ -390,20 +387,14 @@ def _parameters(
     )
 
 
-def _declare_exchange(channel: Any, name: str, kind: str, done: Callable[[Any], None]) -> None:
-    channel.exchange_declare(name, exchange_type=kind, durable=True, callback=done)
-
-
-def _declare_queue(channel: Any, name: str, options: dict[str, Any], done: Callable[[Any], None]) -> None:
-    channel.queue_declare(name, **options, callback=done)
-
-
-def _bind(channel: Any, queue: str, exchange: str, key: str, done: Callable[[Any], None]) -> None:
-    channel.queue_bind(queue, exchange, routing_key=key, callback=done)
+def _call(request: Callable[..., object], done: Callable[[Any], None]) -> None:
+    """One of pika's requests as a step."""
+    request(callback=done)
 
 
 def _reason(error: BaseException) -> str:
-    """pika nests what happened in the arguments of what it means; the innermost text is what an operator needs."""
-    text = str(error) or repr(error)
-    cause = error.args[0] if error.args else None
-    return text if not isinstance(cause, BaseException) else f"{type(error).__name__}: {_reason(cause)}"
+    """pika wraps what happened in what it means, several times over; the innermost text is what an operator needs."""
+    if isinstance(error, AMQPError) and len(error.args) == 2 and isinstance(error.args[0], int):
+        return f"{error.args[1]} (AMQP {error.args[0]})"
+    inner = [one for one in getattr(error, "exceptions", error.args) if isinstance(one, BaseException)]
+    return _reason(inner[-1]) if inner else str(error) or repr(error)

@@ -1,6 +1,10 @@
 """What the engine needs of a log."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+from shared.bus import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,3 +13,47 @@ class Position:
 
     offset: int
     digest: str
+    """SHA-256, hex."""
+
+
+class LogSink(Protocol):
+    """Who reads the log. Called on the log's threads, must return at once (put it on a queue)."""
+
+    def on_read(self, offset: int, data: bytes, ack: Callable[[], None]) -> None:
+        """The next record, in log order, each offset once. `ack` (any thread, any time, also too late) covers all
+        before it as well; only so many unacknowledged ones are delivered."""
+
+    def on_append(self, token: object, outcome: Outcome) -> None:
+        """What became of an append. UNKNOWN: it may be in the log, or may yet come to be. Once per append."""
+
+    def on_up(self) -> None:
+        """The log can be written and is being read; append a barrier to know when its end was reached."""
+
+    def on_down(self, reason: str) -> None:
+        """It cannot be written, or is not being read, for `reason`. Told again whenever the reason is another."""
+
+    def on_diverged(self, reason: str) -> None:
+        """Position and log do not belong together; nothing more will be delivered. `reason` begins with "truncated"
+        (the log begins after us) or "regressed" (it ends before us, or holds something else where we stand)."""
+
+
+class Log(Protocol):
+    """The one ordered sequence of records. All methods: any thread."""
+
+    def start(self, position: Position | None, sink: LogSink) -> None:
+        """Read on after `position`, or from the beginning. Returns at once; connects for as long as it lives."""
+
+    def append(self, data: bytes, token: object, deadline_s: float) -> None:
+        """Add a record; the outcome arrives at the latest `deadline_s` seconds from now. Never blocks. Records are in
+        the log in the order of their appends, while the connection lasts."""
+
+    def close(self) -> None:
+        """Stop; outstanding appends end UNKNOWN, nothing is delivered afterwards. Idempotent."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether it is being read."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether there is a connection for appends."""
