@@ -5,16 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from immutables import Map
 from sqlalchemy import Connection, Row, inspect, select, text
 
-from provider.core.documents import Document, fingerprint
+from provider.core.documents import Document
 from provider.core.state import Answer, KeyRecord, State
 from provider.log.port import Position
 from provider.store.errors import StoreCorrupt, StoreTooNew
 from provider.store.tables import SCHEMA, documents, keys, meta
 
-_WRAP = 1 << 256
 _STREAM = {"stream_results": True, "yield_per": 2000}
 
 
@@ -74,46 +72,25 @@ def load(connection: Connection) -> tuple[State, Position | None]:
 
 
 def _state(connection: Connection, row: Row[Any]) -> State:
-    by_text: dict[str, Document] = {}
-    checksum = 0
-    for stored in connection.execute(select(documents.c.text), execution_options=_STREAM).scalars():
-        by_text[stored] = Document.from_text(stored)
-        checksum += fingerprint(stored)
-    used: dict[str, tuple[int, KeyRecord]] = {}
-    for stored in connection.execute(select(keys.c.text).order_by(keys.c.number), execution_options=_STREAM).scalars():
-        record = _key(stored, by_text)
-        used[record.key] = (fingerprint(stored), record)  # a later use of the same key replaces the earlier one
-    checksum += sum(mark for mark, _ in used.values())
-    records = [record for _, record in used.values()]
-    return State(
+    with connection.execute(select(documents.c.text), execution_options=_STREAM).scalars() as texts:
+        by_text = {stored: Document.from_text(stored) for stored in texts}
+    with connection.execute(select(keys.c.text).order_by(keys.c.number), execution_options=_STREAM).scalars() as texts:
+        # The row of a key that was used again is there until its turn comes to go. The later one counts.
+        used = {record.key: record for record in (_key(stored, by_text) for stored in texts)}
+    return State.restored(
         generation=row.generation,
         epoch=row.epoch,
         primary=row.primary_node,
         revision=row.revision,
         now=row.now_ms,
-        documents=_collections(by_text.values()),
-        keys=Map({record.key: record for record in records}),
-        key_order=_order(records, row.next_key),
         next_key=row.next_key,
-        checksum=checksum % _WRAP,
+        documents=by_text.values(),
+        keys=used.values(),
     )
 
 
-def _collections(found: Iterable[Document]) -> Map[str, Map[str, Document]]:
-    collections: dict[str, dict[str, Document]] = {}
-    for document in found:
-        collections.setdefault(document.kind, {})[document.id] = document
-    return Map({kind: Map(collection) for kind, collection in collections.items()})
-
-
-def _order(records: Iterable[KeyRecord], next_key: int) -> Map[int, str]:
-    """Numbers in use are consecutive; one whose key was used again later stands for nothing (see `State.key_order`)."""
-    numbers = {record.number: record.key for record in records}
-    return Map({number: numbers.get(number, "") for number in range(min(numbers, default=next_key), next_key)})
-
-
 def _key(stored: str, by_text: dict[str, Document]) -> KeyRecord:
-    """The key whose `KeyRecord.text` this is. A document that is still the current one is shared, not built again."""
+    """As `KeyRecord.from_text`, but a document that is still the current one is shared, not built again."""
     number, at, key, request, status, revision, shown = json.loads(stored)
     document = None if shown is None else by_text.get(shown) or Document.from_text(shown)
     return KeyRecord(number, at, key, request, Answer(status, revision, document))

@@ -210,14 +210,12 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
         sql.put_document.run_all(connection, put)
     if gone:
         sql.delete_document.run_all(connection, gone)
-    # Keys are forgotten in the order of their numbers. The row of one that was used again stays until its turn comes;
-    # loading knows it by the later one.
-    oldest = state.next_key - len(state.key_order)
-    used = [record for one in accepted for record in one.delta.keys_added if record.number >= oldest]
+    used = [record for one in accepted for record in one.delta.keys_added]
     if used:
         sql.add_key.run_all(connection, [{"number": record.number, "text": record.text} for record in used])
     if any(one.delta.keys_dropped for one in accepted):
-        sql.drop_keys.run(connection, {"oldest": oldest})
+        # They are forgotten in the order of their numbers. The row of one that was used again goes when its turn comes.
+        sql.drop_keys.run(connection, {"oldest": state.next_key - len(state.key_order)})
     rows = [
         {
             "revision": one.state.revision,

@@ -195,6 +195,27 @@ def test_a_full_entry_and_many_entries_in_one_transaction(open_store: OpenStore)
     same(store.load()[0], state)
 
 
+def test_idempotency_keys_that_are_used_again_or_forgotten_are_restored_as_they_were(open_store: OpenStore) -> None:
+    """A later use of a key counts, and leaves a hole in their order, which decides when the next ones are forgotten."""
+    store = open_store()
+    state = seeded(store)
+    uses = [
+        ("a", 0),
+        ("b", HOUR_MS),
+        ("c", 0),
+        ("b", HOUR_MS),
+        ("a", 21 * HOUR_MS),
+        ("d", 2 * HOUR_MS),
+        ("c", 22 * HOUR_MS),
+    ]
+    for key, later_ms in [*uses, ("e", 25 * HOUR_MS)]:
+        accepted = accept_entry(state, commit_of(put("user.x", key), key=key), later_ms=later_ms)
+        state = accepted.state
+        store.commit([accepted], position(state.revision))
+        same(store.load()[0], state)
+    assert len(state.keys) == 1
+
+
 # ── repeating ──
 
 

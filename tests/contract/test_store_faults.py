@@ -15,6 +15,7 @@ import pytest
 from localcluster.mariadb import MariaDB
 
 from provider.store import Store, StoreUnavailable
+from provider.store.connections import open_engine
 from shared.errors import DiskFull
 from tests.support.history import accept_values, genesis, position
 
@@ -138,6 +139,15 @@ def test_a_locked_file_is_said_and_the_same_commit_succeeds_afterwards(tmp_path:
     store.commit(accepted, position(3))
     assert store.load()[0].digest == accepted[-1].state.digest
     store.close()
+
+
+def test_each_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    """A power cut cannot be had in a test; the settings on which SQLite promises it can."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'state.db'}")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL: the WAL is synced at each commit
+    engine.dispose()
 
 
 def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
