@@ -75,6 +75,16 @@ class Machine(RuleBasedStateMachine):
         number = len(self.world.ops)
         self._begin(PutPair(PutSetting(one, number), PutSetting(two, number)), keyed, None, at)
 
+    @rule(document=DOCUMENTS, conditions=st.lists(CONDITIONS, min_size=2, max_size=4), pick=PICK, twice=st.booleans())
+    def crowd(self, document: str, conditions: list[str], pick: int, twice: bool) -> None:
+        """Many at one document, and some of them twice."""
+        primary = 4
+        for condition in conditions:
+            self.put(primary, document, condition, True, True, pick)
+            if twice:
+                self.repeat(primary, len(self.world.ops) - 1, 1)
+        self.flow(primary)
+
     @rule(at=HOSTS, pick=PICK)
     def misuse_a_key(self, at: int, pick: int) -> None:
         keyed = [op for op in self.world.ops if op.key is not None]
@@ -112,7 +122,7 @@ class Machine(RuleBasedStateMachine):
             return Precondition(revision=pick % 12), None
         told = [op.told.document for op in self.world.ops if op.told is not None and op.target[1] == document]
         read = [Fact.of(host.store.load().get("setting", document)) for host in self.world.hosts]
-        facts = [fact for fact in [*told, *read] if fact is not None]
+        facts = [fact for fact in (told[-1:] if told and pick % 2 else [*told, *read]) if fact is not None]
         if not facts:
             return Precondition(revision=1), None
         fact = facts[pick % len(facts)]
@@ -194,10 +204,14 @@ class Machine(RuleBasedStateMachine):
 
     # ── bad days ──
 
-    @rule(at=HOSTS)
-    def cut(self, at: int) -> None:
-        if self.host(at).connection is not None:
-            self.world.cut(self.host(at))
+    @rule(at=HOSTS, losing=st.booleans())
+    def cut(self, at: int, losing: bool) -> None:
+        """The connection goes, perhaps with all that was on its way."""
+        host = self.host(at)
+        if host.connection is not None:
+            self.world.cut(host)
+            for packet in [p for p in self.world.wire if losing and p.host is host]:
+                self.world.fail(packet, lost=True)
 
     @rule(at=HOSTS)
     def come_back(self, at: int) -> None:

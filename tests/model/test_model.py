@@ -12,7 +12,7 @@ from tests.model.machine import ForgetfulMachine, Machine
 
 LONG = os.environ.get("BELLWETHER_MODEL") == "long"
 PROFILE = settings(
-    max_examples=int(os.environ.get("BELLWETHER_MODEL_EXAMPLES", "5000")) if LONG else 120,
+    max_examples=int(os.environ.get("BELLWETHER_MODEL_EXAMPLES", "5000")) if LONG else 250,
     stateful_step_count=150 if LONG else 60,
     derandomize=not LONG,
     deadline=None,
