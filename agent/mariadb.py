@@ -5,6 +5,7 @@ and one with long timeouts to carry out steps, open only meanwhile. Not thread-s
 """
 
 import contextlib
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from agent.steps import Step
 
 Role = Literal["primary", "replica", "unknown"]
 
+DEFAULT_PORT = 3306
 # Error numbers, see "MariaDB Error Codes" in MariaDB's manual.
 ACCESS_DENIED = frozenset({1044, 1142, 1143, 1227, 1370})
 # The client's own errors, and the server's: shutdown, network trouble, connection killed.
@@ -178,33 +180,46 @@ class MariaDB:
 
     def _connect(self, timeout_s: float) -> "Connection[Cursor]":
         settings = self._settings
-        where: dict[str, Any] = (
-            {"unix_socket": str(settings.socket)}
-            if settings.socket is not None
-            else {"host": settings.host, "port": settings.port or 3306}
-        )
         try:
             password = settings.password_file.read_text("utf-8").rstrip("\r\n") if settings.password_file else ""
         except (OSError, UnicodeError) as error:
             raise ServerDown(f"cannot read {settings.password_file}: {error}") from error
         # The server gives up a second before we do: then it is its message that the operator gets.
         limit_s = max(1, int(timeout_s) - 1)
+        connection = pymysql.connect(
+            user=settings.user,
+            password=password.encode(),  # PyMySQL would take text for Latin-1
+            charset="utf8mb4",
+            autocommit=True,
+            read_timeout=timeout_s,
+            write_timeout=timeout_s,
+            init_command=_SESSION.format(lock_wait_s=limit_s, statement_s=limit_s),
+            program_name="bellwether-agent",
+            defer_connect=True,
+        )
         try:
-            return pymysql.connect(
-                user=settings.user,
-                password=password.encode(),  # PyMySQL would take text for Latin-1
-                charset="utf8mb4",
-                autocommit=True,
-                connect_timeout=settings.connect_timeout_s,
-                read_timeout=timeout_s,
-                write_timeout=timeout_s,
-                init_command=_SESSION.format(lock_wait_s=limit_s, statement_s=limit_s),
-                program_name="bellwether-agent",
-                **where,
-            )
+            connection.connect(_open_socket(settings))
         except (OSError, pymysql.err.Error, UnicodeError) as error:
-            at = settings.socket or f"{settings.host}:{settings.port or 3306}"
+            at = settings.socket or f"{settings.host}:{settings.port or DEFAULT_PORT}"
             raise ServerDown(f"no connection to {at}: {_text(error)}") from error
+        return connection
+
+
+def _open_socket(settings: InstanceSettings) -> socket.socket:
+    """A connected socket. PyMySQL's own way leaves it open where a local server is down. Raises `OSError`."""
+    if settings.host is not None:
+        connected = socket.create_connection((settings.host, settings.port or DEFAULT_PORT), settings.connect_timeout_s)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connected
+    local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        local.settimeout(settings.connect_timeout_s)
+        local.connect(str(settings.socket))
+    except BaseException:
+        local.close()
+        raise
+    return local
 
 
 def _rows(cursor: DictCursor, sql: str) -> list[dict[str, Any]]:
