@@ -81,7 +81,7 @@ class Broker:
         self.ports = ports
         self.certificate, self.key, self.ca = certificate.absolute(), key.absolute(), ca.absolute()
         self.users = users
-        self.node = f"{name}@localhost"
+        self.node = f"{name}@127.0.0.1"  # a long name that needs no resolver: not every machine knows `localhost`
         self.process = process
 
     @property
@@ -194,6 +194,7 @@ class Broker:
             **{name: str(path) for name, path in files.items()},
             RABBITMQ_LOGS="-",
             RABBITMQ_NODENAME=self.node,
+            RABBITMQ_USE_LONGNAME="true",
             RABBITMQ_DIST_PORT=str(self.ports.distribution),
             RABBITMQ_SCHEDULER_BIND_TYPE="u",
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=_ERLANG,

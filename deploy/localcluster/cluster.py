@@ -281,6 +281,11 @@ class Cluster:
         if process is not None:
             process.kill()
 
+    def kill_all(self) -> None:
+        """`kill -9` every member: the quickest end, for tests that need the data no more."""
+        for name in self.members:
+            self.kill(name)
+
     def failure_report(self, *, told: str = "") -> str:
         """The last lines of the log of each member that has ended by itself, save those that `told` has already."""
         ended = [(name, self.members[name].log) for name in self.dead() if self.members[name].process is not None]

@@ -23,6 +23,7 @@ READY_S = 30.0
 _INSTALL_OPTIONS = (
     "--auth-root-authentication-method=socket",
     "--skip-test-db",
+    "--force",  # although this machine may not resolve its own name: addresses are used
     "--skip-name-resolve",
     "--innodb-buffer-pool-size=16M",
     "--innodb-log-file-size=8M",

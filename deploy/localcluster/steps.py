@@ -36,7 +36,11 @@ class Steps:
             self.join()
 
     def run(self, what: str, step: Callable[[], None]) -> None:
-        """Do it now, in this thread."""
+        """Do it now, in this thread. Raises its failure, or at once that of a step that was begun before."""
+        _wait([future for future in self._running if future.done()])
+        self._do(what, step)
+
+    def _do(self, what: str, step: Callable[[], None]) -> None:
         began = time.monotonic()
         try:
             step()
@@ -47,11 +51,11 @@ class Steps:
 
     def begin(self, what: str, step: Callable[[], None]) -> None:
         """Do it at the same time as what follows."""
-        self._running.append(self._pool.submit(self.run, what, step))
+        self._running.append(self._pool.submit(self._do, what, step))
 
     def together(self, steps: Mapping[str, Callable[[], None]]) -> None:
-        """Do these at the same time, and wait for all of them."""
-        futures = [self._pool.submit(self.run, what, step) for what, step in steps.items()]
+        """Do these at the same time, and wait for all of them. Raises the first failure."""
+        futures = [self._pool.submit(self._do, what, step) for what, step in steps.items()]
         _wait(futures)
 
     def join(self) -> None:

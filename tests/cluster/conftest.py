@@ -22,7 +22,7 @@ def _running(root: Path, *, providers: int, databases: int) -> Iterator[Cluster]
             raise
         yield cluster
     finally:
-        cluster.down()
+        cluster.kill_all()
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,13 @@ def test_a_failure_of_what_was_begun_is_not_lost() -> None:
         steps.run("keys", lambda: None)
 
 
+def test_a_failure_of_what_was_begun_is_told_before_the_next_step_is_done() -> None:
+    with pytest.raises(ProcessFailed), Steps(lambda line: None) as steps:
+        steps.begin("broker", _fails)
+        while True:  # until the failure is there: then the next step is not done but raises it
+            steps.run("wait", lambda: None)
+
+
 def test_the_next_command_finds_what_this_one_started(tmp_path: Path) -> None:
     child = process.start(["sleep", "600"], log=tmp_path / "log")
     Records(tmp_path / "processes.json").put("p1", child)
