@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-import pymysql
 import pytest
 from localcluster.mariadb import MariaDB
 from localcluster.ports import free_ports
 
 from provider.store import Store
+from tests.support.brokers import MemoryRig, RabbitRig, Rig
+from tests.support.databases import new_database
 
 OpenStore = Callable[[], Store]
 
@@ -29,13 +30,7 @@ def new_mariadb_url(mariadb: MariaDB) -> Callable[[], str]:
     numbers = count()
 
     def make() -> str:
-        name = f"store_{next(numbers)}"
-        connection = pymysql.connect(unix_socket=str(mariadb.socket), user=mariadb.user)
-        with connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
-            cursor.execute("CREATE USER IF NOT EXISTS store@'127.0.0.1' IDENTIFIED BY 's3cret'")
-            cursor.execute(f"GRANT ALL ON {name}.* TO store@'127.0.0.1'")
-        return f"mysql+pymysql://store:s3cret@127.0.0.1:{mariadb.port}/{name}"
+        return new_database(mariadb, f"store_{next(numbers)}")
 
     return make
 
@@ -62,3 +57,20 @@ def open_store(store_url: str) -> Iterator[OpenStore]:
     yield open_
     for store in stores:
         store.close()
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitRig]:
+    """A running RabbitMQ. Whoever breaks it mends it."""
+    rig = RabbitRig(tmp_path_factory.mktemp("rabbit"))
+    yield rig
+    rig.end()
+
+
+@pytest.fixture(params=["memory", "rabbit"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """A running broker: one in memory, new for each test; and RabbitMQ."""
+    if request.param == "memory":
+        return MemoryRig()
+    rabbit: RabbitRig = request.getfixturevalue("rabbit")
+    return rabbit

@@ -13,10 +13,12 @@ from pathlib import Path
 import pymysql
 import pytest
 from localcluster.mariadb import MariaDB
+from localcluster.ports import free_ports
 
 from provider.store import Store, StoreUnavailable
 from provider.store.connections import open_engine
 from shared.errors import DiskFull
+from tests.support.databases import new_database
 from tests.support.history import accept_values, genesis, position
 
 OpenStore = Callable[[], Store]
@@ -229,6 +231,28 @@ def test_a_connection_cut_in_the_middle_of_a_commit(mariadb: MariaDB, on_mariadb
             cursor.execute(f"KILL {int(id_)}")
     on_mariadb.commit(accepted[1:], position(4))
     assert on_mariadb.load()[0].digest == accepted[-1].state.digest
+
+
+def test_a_full_disk_under_mariadb_is_said_and_the_same_commit_succeeds_once_there_is_space(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "240m") as disk:
+        server = MariaDB(disk / "server", free_ports(1)[0])
+        server.start()
+        store = Store(new_database(server, "store"))
+        try:
+            store.migrate()
+            store.seed(genesis(), None)
+            accepted = accept_values(genesis(), ["x" * 200_000] * 40)
+            store.commit(accepted[:2], position(3))
+            fill(disk / "ballast")
+            with pytest.raises(DiskFull, match="no space left"):
+                store.commit(accepted[2:], position(41))
+            (disk / "ballast").unlink()
+            assert store.load()[0].digest == accepted[1].state.digest
+            store.commit(accepted[2:], position(41))
+            assert store.load()[0].digest == accepted[-1].state.digest
+        finally:
+            store.close()
+            server.stop()
 
 
 def test_a_wrong_password_is_said_but_not_shown(new_mariadb_url: Callable[[], str]) -> None:
