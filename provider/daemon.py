@@ -163,6 +163,7 @@ class Node:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody may say for another where a request comes from
             ssl_certfile=str(self.files.certificate),
             ssl_keyfile=str(self.files.key),
             ssl_version=ssl.PROTOCOL_TLS_SERVER,

@@ -1,19 +1,31 @@
 """Taking a write to the primary: the same request, under the same token and the same idempotency key.
 
 A node that forwards adds nothing that the primary would have to believe: the primary checks the client's token itself.
+
+Why not a general HTTP client: they send an idempotent request again by themselves when a connection breaks, and do not
+say whether the first one went out. Here that is the whole question: a write that was not sent may go to the next
+primary, one that was sent and not answered may have been done. (Also, at 64 clients the pool of the one that we use
+elsewhere took ten times as long as the write itself.)
 """
 
 import asyncio
 import ssl
+import time
 from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
 
-import httpx2
+import httptools
 
 FORWARDED = "Bellwether-Forwarded"
 """Names the node that forwarded. Whoever receives it and is not primary says so instead of passing it on."""
 _REQUEST_HEADERS = ("authorization", "content-type", "idempotency-key", "if-match", "if-none-match")
 _RESPONSE_HEADERS = ("content-type", "etag", "location", "retry-after")
-REVISION = "Bellwether-Revision"
+_REVISION = "bellwether-revision"
+CONNECT_S = 1.0
+IDLE_S = 30.0
+"""Idle connections are given up before the other side ends them (75 s): a request must not meet a closing one."""
+ANSWER_MAX_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +46,131 @@ class NotAnswered(Exception):
     """The request was sent, and there is no answer: it may have been done."""
 
 
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: asyncio.Future[Forwarded] | None = None
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._size = 0
+        self.idle_since_s = 0.0
+
+    @property
+    def usable(self) -> bool:
+        fresh = time.monotonic() - self.idle_since_s < IDLE_S
+        return fresh and self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, request: bytes) -> Forwarded:
+        """Raises `NotAnswered`. Cancelled, the connection is closed: its answer would be taken for the next one's."""
+        if self._transport is None:
+            raise NotSent("not connected")
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            return await self._answer
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        finally:
+            self._answer = None
+            self.idle_since_s = time.monotonic()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ── asyncio.Protocol ──
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"not HTTP: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(str(error) if error is not None else "the connection was closed")
+
+    def _fail(self, why: str) -> None:
+        self.close()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(NotAnswered(why))
+
+    # ── httptools ──
+
+    def on_message_begin(self) -> None:
+        self._headers, self._body, self._size = {}, [], 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > ANSWER_MAX_BYTES:
+            self._fail(f"the answer is larger than {ANSWER_MAX_BYTES} bytes")
+            return
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        answer = Forwarded(
+            status=self._parser.get_status_code(),
+            headers={name: self._headers[name] for name in _RESPONSE_HEADERS if name in self._headers},
+            body=b"".join(self._body),
+            revision=int(self._headers.get(_REVISION, 0)),
+        )
+        if not self._parser.should_keep_alive():
+            self.close()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
+
+
 class Forwarder:
-    """One pool of connections to the other nodes."""
+    """Connections to the other nodes. On the event loop only."""
 
     def __init__(self, *, node: str, tls: ssl.SSLContext, timeout_s: float) -> None:
-        self._node = node
-        # Idle connections go before the server's side ends them (75 s): a request must not meet a closing one.
-        limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256, keepalive_expiry=30)
-        timeout = httpx2.Timeout(timeout_s, connect=1.0)
-        self._client = httpx2.AsyncClient(verify=tls, limits=limits, timeout=timeout, trust_env=False)
+        """`timeout_s` is how long an answer may take."""
+        self._node, self._tls, self._timeout_s = node, tls, timeout_s
+        self._idle: dict[str, list[_Connection]] = {}
 
     async def send(self, url: str, *, method: str, target: str, headers: dict[str, str], body: bytes) -> Forwarded:
         """Raises `NotSent` or `NotAnswered`. `target` is path and query as the client sent them."""
-        kept = {name: headers[name] for name in _REQUEST_HEADERS if name in headers}
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {urlsplit(url).netloc}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {headers[name]}" for name in _REQUEST_HEADERS if name in headers]
+        lines += [f"{FORWARDED}: {self._node}", "", ""]
+        request = "\r\n".join(lines).encode("latin-1") + body
+        connection = await self._connection(url)
         try:
-            response = await self._client.request(
-                method, url + target, content=body, headers={**kept, FORWARDED: self._node}
-            )
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            raise NotSent(str(error)) from None
-        except (httpx2.TransportError, asyncio.IncompleteReadError) as error:
-            raise NotAnswered(str(error)) from None
-        return Forwarded(
-            status=response.status_code,
-            headers={name: response.headers[name] for name in _RESPONSE_HEADERS if name in response.headers},
-            body=response.content,
-            revision=int(response.headers.get(REVISION, 0)),
-        )
+            answer = await asyncio.wait_for(connection.ask(request), self._timeout_s)
+        except TimeoutError:
+            raise NotAnswered(f"no answer within {self._timeout_s:g} s") from None
+        self._idle.setdefault(url, []).append(connection)
+        return answer
 
     async def close(self) -> None:
-        await self._client.aclose()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+
+    async def _connection(self, url: str) -> _Connection:
+        """The one used last, so that those not needed any more grow old; or a new one. Raises `NotSent`."""
+        idle = self._idle.get(url, [])
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        parts = urlsplit(url)
+        connecting = asyncio.get_running_loop().create_connection(
+            _Connection, parts.hostname or "", parts.port or 443, ssl=self._tls, server_hostname=parts.hostname
+        )
+        try:
+            _, connection = await asyncio.wait_for(connecting, CONNECT_S)
+        except (OSError, TimeoutError) as error:
+            raise NotSent(str(error) or "no connection in time") from None
+        return connection

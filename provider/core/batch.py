@@ -112,6 +112,8 @@ class Batch:
         """What becomes of it, and how many bytes that is in the log."""
         try:
             plan = request.command.plan(self._state, self._now_ms)
+            if len({(change.kind, change.id) for change in plan.changes}) < len(plan.changes):
+                raise AssertionError(f"{type(request.command).__name__} changes a document twice")  # noqa: TRY301
             commit = Commit(
                 principal=request.principal,
                 action=request.action,

@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from provider.api import direct
 from provider.api.context import Context
 from provider.api.reads import answer, flag, paging, reading, shown
 from provider.api.routes.resources import documented, parse
@@ -22,7 +23,7 @@ from shared.messages import TO_ALL
 from shared.tokens import new_token
 from shared.version import VERSION
 
-router = APIRouter()
+router = direct.router()
 MISSING_SHOWN = 100
 
 

@@ -4,16 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from provider.api import direct
 from provider.api.context import Context
 from provider.api.reads import reading
 from provider.api.views import event_view, to_json
 from shared.errors import Expired, Invalid, TooManyRequests
 
-router = APIRouter(tags=["events"])
+router = direct.router("events")
 BATCH = 200
 KEEPALIVE_S = 15.0
 """A comment this often, so that proxies do not end a quiet stream."""

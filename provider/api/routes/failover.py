@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
+from provider.api import direct
 from provider.api.context import Context
 from provider.api.reads import answer
 from provider.api.routes.cluster import agents_summary, node_status
@@ -22,7 +23,7 @@ from provider.condition import condition
 from provider.core.state import State
 from shared.errors import BellwetherError, Refused
 
-router = APIRouter(tags=["failover"])
+router = direct.router("failover")
 BARRIER_WAIT_S = 10.0
 """A cluster of brokers that lost its leader elects another within some 2 to 5 s; twice that."""
 

@@ -1,21 +1,22 @@
 """For load balancers and monitoring. No token: nothing here tells more than that the node is there."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
 
+from provider.api import direct
 from provider.api.context import context
 from provider.api.reads import answer
 from provider.condition import condition, leads
 from shared.errors import Invalid
 
-probes = APIRouter(tags=["health"])
+probes = direct.router("health")
 """Under `/api/v1`."""
-root = APIRouter(tags=["health"])
+root = direct.router("health", prefix="")
 """At the root, where proxies and Prometheus look."""
 
 
 @probes.get("/health/live")
-async def live() -> Response:
+async def live(_request: Request) -> Response:
     """200: the process answers."""
     return answer({"status": "live"})
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from provider.api import direct
 from provider.api.auth import Principal, bearer
 from provider.api.context import Context, context
 from provider.api.reads import answer, reading
@@ -22,7 +23,7 @@ from provider.snapshot import write_snapshot
 from shared.errors import Refused, Unauthenticated
 from shared.tokens import Token, matches, new_token
 
-router = APIRouter(tags=["joining"])
+router = direct.router("joining")
 
 
 class JoinBody(BaseModel):

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from provider.api import direct
 from provider.api.context import context
 from provider.api.reads import answer, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page
@@ -13,7 +14,7 @@ from provider.core import commands as c
 from provider.core.documents import AccountSpec, DatabaseSpec
 from shared.errors import Invalid
 
-router = APIRouter()
+router = direct.router()
 Password = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 T = TypeVar("T", bound=BaseModel)
 
