@@ -11,6 +11,8 @@ from provider.core.state import State
 from shared.errors import Invalid, Refused
 
 NODES_MAX = 4
+RESERVED = frozenset({"all"})
+"""Routing keys of `agents.down` that are no agent's: what is sent to such an agent would reach the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class EnrollAgent:
 
     def plan(self, state: State, now: int) -> Plan:
         check_name("agent", self.id, Name)
+        if self.id in RESERVED:
+            raise Invalid(f"agent name {self.id!r}: it means every agent; choose another id")
         used = one_time_token(state, self.token_id, "agent", now)
         if state.get("agent", self.id) is not None:
             raise Refused(

@@ -1,0 +1,393 @@
+"""Commands: what each becomes, with which status, and every reason to refuse it."""
+
+from typing import Any
+
+import pytest
+
+from provider.core import documents as docs
+from provider.core.commands import (
+    KNOWN_SETTINGS,
+    SETTING_MAX_BYTES,
+    SETTING_MAX_DEPTH,
+    Command,
+    DeleteSetting,
+    DeleteToken,
+    DeleteWish,
+    EnrollAgent,
+    JoinNode,
+    Plan,
+    Precondition,
+    PutSetting,
+    PutToken,
+    PutWish,
+    RecordStatus,
+    RegisterInstance,
+    RemoveAgent,
+    RemoveNode,
+    StatusUpdate,
+    put,
+)
+from provider.core.documents import AccountSpec, DatabaseSpec, Document, InstanceStatus, TokenSpec, WishStatus
+from provider.core.entries import Change, Commit, Entry
+from provider.core.state import Accepted, State, step
+from shared.errors import (
+    BellwetherError,
+    Conflict,
+    Invalid,
+    NotFound,
+    Refused,
+    StaleRevision,
+    TooLarge,
+    Unauthenticated,
+)
+
+NOW = 1_700_000_000_000
+SPEC_NODE = docs.NodeSpec(url="https://p1", endpoints=("amqps://p1",), version="1.0", token_sha256="x")
+SPEC_AGENT = docs.AgentSpec(token_sha256="x", broker_password_hash="y")
+
+
+def instance(agent: str = "db1") -> docs.InstanceSpec:
+    return docs.InstanceSpec(agent=agent, engine="mariadb", socket="/run/x.sock")
+
+
+def token(role: Any = "agent", expires_at: int | None = None) -> TokenSpec:
+    return TokenSpec(role=role, sha256="x", expires_at=expires_at)
+
+
+def fleet() -> State:
+    """A node, an agent with one instance, two one-time tokens, a setting."""
+    changes = (
+        put("node", "p1", SPEC_NODE),
+        put("agent", "db1", SPEC_AGENT),
+        put("instance", "db1", instance()),
+        put("token", "join", token("node")),
+        put("token", "enrol", token("agent", NOW)),
+        Change(kind="setting", id="user.a", spec={"value": 1}),
+    )
+    return State.genesis(generation="g", primary="p1", now=NOW, changes=changes)
+
+
+def do(state: State, command: Command, now: int = NOW) -> State:
+    """`state` after `command`."""
+    plan = command.plan(state, now)
+    commit = Commit(principal="ann", action="", status=plan.status, target=plan.target, changes=plan.changes)
+    seq = state.revision + 1
+    record = Entry(id="e", generation="g", epoch=1, seq=seq, node="p1", at=now, commits=(commit,))
+    outcome = step(state, record)
+    assert isinstance(outcome, Accepted)
+    return outcome.state
+
+
+def get(state: State, kind: Any, id_: str) -> Document:
+    found = state.get(kind, id_)
+    assert found is not None
+    return found
+
+
+def status_of(state: State, command: Command) -> int:
+    return command.plan(state, NOW).status
+
+
+def refusal(state: State, command: Command, kind: type[BellwetherError], match: str | None = None) -> None:
+    with pytest.raises(kind, match=match) as error:
+        command.plan(state, NOW)
+    error.value.detail.encode()  # can be told
+
+
+# ── preconditions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BAD = [Precondition(revision=7), Precondition(absent=True), Precondition(revision=1, absent=True)]
+
+
+@pytest.mark.parametrize("when", BAD, ids=str)
+@pytest.mark.parametrize("make", [lambda w: PutSetting("user.a", 2, w), lambda w: DeleteSetting("user.a", w)])
+def test_a_condition_that_does_not_hold(make: Any, when: Precondition) -> None:
+    refusal(fleet(), make(when), StaleRevision)
+
+
+def test_conditions_of_a_document_that_is_not_there() -> None:
+    refusal(fleet(), PutSetting("user.b", 2, Precondition(revision=1)), StaleRevision, "does not exist")
+    assert status_of(fleet(), PutSetting("user.b", 2, Precondition(absent=True))) == 201
+
+
+def test_conditions_of_wishes() -> None:
+    wish = PutWish("database", "db1", "shop", DatabaseSpec())
+    state = do(fleet(), wish)
+    old = Precondition(revision=1)
+    refusal(state, PutWish("database", "db1", "shop", DatabaseSpec(charset="utf8mb4"), old), StaleRevision)
+    refusal(state, DeleteWish("database", "db1", "shop", when=old), StaleRevision)
+    refusal(state, DeleteWish("database", "db1", "shop", drop=True, when=old), StaleRevision)
+    assert status_of(state, DeleteWish("database", "db1", "shop", when=Precondition(revision=2))) == 204
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_putting_a_setting() -> None:
+    assert status_of(fleet(), PutSetting("user.b", [1])) == 201
+    assert status_of(fleet(), PutSetting("user.a", 2)) == 200
+    assert PutSetting("user.a", 1).plan(fleet(), NOW) == Plan(200, ("setting", "user.a"))
+    assert get(do(fleet(), PutSetting("user.b", None)), "setting", "user.b").spec == {"value": None}
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", [1], -1])
+def test_what_python_calls_equal_is_not_the_same_value(value: Any) -> None:
+    state = do(fleet(), PutSetting("user.a", value))
+    shown = get(state, "setting", "user.a").spec["value"]
+    assert (type(shown), shown) == (type(value), value)
+    assert len(PutSetting("user.a", 1).plan(state, NOW).changes) == 1
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("value", [nested(SETTING_MAX_DEPTH), "x" * (SETTING_MAX_BYTES - 2), 10**4000, "\x00", "🐬"])
+def test_the_largest_values_that_are_kept(value: Any) -> None:
+    assert get(do(fleet(), PutSetting("user.a", value)), "setting", "user.a").spec == {"value": value}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [nested(SETTING_MAX_DEPTH + 1), nested(100_000), float("nan"), [float("-inf")], "\ud800", {"\ud800": 1}, 10**5000],
+    ids=["deep", "deeper", "nan", "infinity", "surrogate", "surrogate in a key", "huge"],
+)
+def test_values_that_cannot_be_kept(value: Any) -> None:
+    refusal(fleet(), PutSetting("user.a", value), Invalid, "value: ")
+
+
+@pytest.mark.parametrize("value", ["x" * (SETTING_MAX_BYTES - 1), "ü" * (SETTING_MAX_BYTES // 2), "\x00" * 11_000])
+def test_values_that_are_too_large(value: str) -> None:
+    refusal(fleet(), PutSetting("user.a", value), TooLarge)
+
+
+def test_names_of_settings() -> None:
+    refusal(fleet(), PutSetting("user/a", 1), Invalid, "setting name")
+    refusal(fleet(), PutSetting("users", 1), Invalid, "begin with 'user.'")
+    refusal(fleet(), PutSetting("cluster.removed.p9", 1), Invalid, "begin with 'user.'")
+
+
+@pytest.mark.parametrize("key", KNOWN_SETTINGS)
+def test_settings_of_the_clusters_own(key: str) -> None:
+    most = KNOWN_SETTINGS[key].most
+    assert all(status_of(fleet(), PutSetting(key, value)) == 201 for value in (0.5, 1, most))
+    value: Any
+    for value in (0, -1, most + 1, True, "5", None, [], float("nan"), float("inf"), 10**400):
+        refusal(fleet(), PutSetting(key, value), Invalid, key)
+
+
+def test_deleting_a_setting() -> None:
+    assert do(fleet(), DeleteSetting("user.a")).get("setting", "user.a") is None
+    assert status_of(fleet(), DeleteSetting("user.a")) == 204
+    refusal(fleet(), DeleteSetting("user.b"), NotFound)
+    refusal(fleet(), DeleteSetting("\ud800"), NotFound)
+    removed = do(do(fleet(), JoinNode("p2", "join", SPEC_NODE)), RemoveNode("p2"))
+    refusal(removed, DeleteSetting("cluster.removed.p2"), Refused, "kept by the cluster")
+    known = do(fleet(), PutSetting("history.days", 3))
+    assert status_of(known, DeleteSetting("history.days")) == 204
+
+
+# ── databases and accounts ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_putting_a_database() -> None:
+    wish = PutWish("database", "db1", "shop", DatabaseSpec(charset="utf8mb4"))
+    state = do(fleet(), wish)
+    made = get(state, "database", "db1/shop")
+    assert (made.spec, made.status, made.wish) == ({"charset": "utf8mb4"}, {"phase": "pending"}, 2)
+    assert wish.plan(state, NOW) == Plan(200, ("database", "db1/shop"))
+    assert status_of(fleet(), wish) == 201
+    assert status_of(state, PutWish("database", "db1", "shop", DatabaseSpec())) == 200
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "x" * 65, "🐬", "\x00", "\ud800"])
+def test_a_wish_with_a_bad_name(name: str) -> None:
+    refusal(fleet(), PutWish("database", "db1", name, DatabaseSpec()), Invalid, "database name")
+
+
+def test_a_wish_of_an_unknown_instance() -> None:
+    refusal(fleet(), PutWish("database", "db9", "shop", DatabaseSpec()), NotFound, "instance")
+    refusal(fleet(), DeleteWish("database", "db9", "shop"), NotFound, "instance")
+    refusal(fleet(), DeleteWish("account", "db1", "shop"), NotFound, "account")
+
+
+def test_an_account_keeps_its_password_where_nothing_is_said_of_it() -> None:
+    state = do(fleet(), PutWish("account", "db1", "ann", AccountSpec(password="sealed")))
+    changed = do(state, PutWish("account", "db1", "ann", AccountSpec(host="localhost")))
+    assert get(changed, "account", "db1/ann").spec["password"] == "sealed"
+    other = do(state, PutWish("account", "db1", "ann", AccountSpec(password="other")))
+    assert get(other, "account", "db1/ann").spec["password"] == "other"
+
+
+def test_forgetting_and_dropping() -> None:
+    state = do(fleet(), PutWish("database", "db1", "shop", DatabaseSpec()))
+    assert status_of(state, DeleteWish("database", "db1", "shop")) == 204
+    dropping = do(state, DeleteWish("database", "db1", "shop", drop=True))
+    found = get(dropping, "database", "db1/shop")
+    assert (found.status["phase"], found.wish) == ("dropping", 3)
+    again = DeleteWish("database", "db1", "shop", drop=True)
+    assert again.plan(dropping, NOW) == Plan(202, ("database", "db1/shop"))
+    refusal(dropping, PutWish("database", "db1", "shop", DatabaseSpec()), Conflict, "being dropped")
+    assert status_of(dropping, DeleteWish("database", "db1", "shop")) == 204
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tokens() -> None:
+    assert status_of(fleet(), PutToken("new", token("admin"))) == 201
+    refusal(fleet(), PutToken("join", token()), Conflict)
+    assert status_of(fleet(), DeleteToken("join")) == 204
+    refusal(fleet(), DeleteToken("new"), NotFound)
+
+
+def test_a_new_token_takes_expired_ones_with_it_but_not_too_many_at_once() -> None:
+    state = fleet()
+    for number in range(3):
+        state = do(state, PutToken(f"t{number}", token(expires_at=NOW + 1)))
+    later = do(state, PutToken("new", token()), NOW + 2)
+    assert [found.id for found in later.of("token")] == ["join", "new"]
+    changes = tuple(put("token", f"t{n}", token(expires_at=0)) for n in range(1000))
+    crowd = State.genesis(generation="g", primary="p1", now=NOW, changes=changes)
+    assert len(PutToken("new", token()).plan(crowd, NOW).changes) == 101
+
+
+@pytest.mark.parametrize(("token_id", "now"), [("no such", NOW), ("join", NOW), ("enrol", NOW + 1)])
+def test_a_one_time_token_that_is_not_good(token_id: str, now: int) -> None:
+    """Unknown, of another role, expired: all look alike."""
+    with pytest.raises(Unauthenticated, match="not good"):
+        EnrollAgent("db2", token_id, SPEC_AGENT).plan(fleet(), now)
+
+
+# ── members ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_node_joins_once() -> None:
+    join = JoinNode("p2", "join", SPEC_NODE)
+    state = do(fleet(), join)
+    assert get(state, "node", "p2").spec["url"] == "https://p1"
+    refusal(state, join, Unauthenticated)
+
+
+def test_reasons_not_to_let_a_node_in() -> None:
+    refusal(fleet(), JoinNode("P 2", "join", SPEC_NODE), Invalid, "node name")
+    refusal(fleet(), JoinNode("p1", "join", SPEC_NODE), Refused, "member already")
+    refusal(fleet(), JoinNode("p2", "join", SPEC_NODE.model_copy(update={"version": "2.0"})), Refused, "version 2.0")
+    full = fleet()
+    for number in range(2, 5):
+        full = do(full, PutToken(f"t{number}", token("node")))
+        full = do(full, JoinNode(f"p{number}", f"t{number}", SPEC_NODE))
+    refusal(full, JoinNode("p5", "join", SPEC_NODE), Refused, "the most there may be")
+
+
+def test_a_removed_node_never_comes_back() -> None:
+    state = do(do(fleet(), JoinNode("p2", "join", SPEC_NODE)), RemoveNode("p2"))
+    state = do(state, PutToken("again", token("node")))
+    refusal(state, JoinNode("p2", "again", SPEC_NODE), Refused, "never comes back")
+    refusal(state, RemoveNode("p2"), NotFound)
+    refusal(state, RemoveNode("p1"), Refused, "is the primary")
+
+
+def test_an_agent_enrols_with_its_instances() -> None:
+    state = do(fleet(), EnrollAgent("db2", "enrol", SPEC_AGENT, (("db2", instance("db2")), ("db3", instance("db2")))))
+    assert get(state, "instance", "db3").spec["agent"] == "db2"
+    assert state.get("token", "enrol") is None
+
+
+def test_reasons_not_to_enrol_an_agent() -> None:
+    def enrol(id_: str, *instances: tuple[str, docs.InstanceSpec]) -> EnrollAgent:
+        return EnrollAgent(id_, "enrol", SPEC_AGENT, instances)
+
+    refusal(fleet(), enrol("a.b"), Invalid, "agent name")
+    refusal(fleet(), enrol("all"), Invalid, "every agent")
+    refusal(fleet(), enrol("db1"), Refused, "enrolled already")
+    refusal(fleet(), enrol("db2", ("x y", instance("db2"))), Invalid, "instance name")
+    refusal(fleet(), enrol("db2", ("db1", instance("db2"))), Refused, "looked after by agent 'db1'")
+    refusal(fleet(), enrol("db2", ("db2", instance("db2")), ("db2", instance("db2"))), Invalid, "only once")
+    refusal(fleet(), enrol("db2", ("db2", instance("db1"))), Invalid, "for agent 'db1'")
+
+
+def test_an_instance_whose_agent_was_removed_is_taken_over() -> None:
+    state = do(fleet(), RemoveAgent("db1"))
+    refusal(state, RemoveAgent("db1"), NotFound)
+    taken = do(state, EnrollAgent("db2", "enrol", SPEC_AGENT, (("db1", instance("db2")),)))
+    assert get(taken, "instance", "db1").spec["agent"] == "db2"
+
+
+def test_an_agent_registers_instances() -> None:
+    assert status_of(fleet(), RegisterInstance("more", instance())) == 201
+    assert RegisterInstance("db1", instance()).plan(fleet(), NOW) == Plan(200, ("instance", "db1"))
+    moved = instance().model_copy(update={"socket": "/run/y.sock"})
+    up = do(fleet(), RecordStatus((StatusUpdate("instance", "db1", InstanceStatus(state="up")),)))
+    assert get(do(up, RegisterInstance("db1", moved)), "instance", "db1").status["state"] == "up"
+    refusal(fleet(), RegisterInstance("a/b", instance()), Invalid, "instance name")
+    refusal(fleet(), RegisterInstance("more", instance("db9")), NotFound, "agent")
+    other = do(fleet(), EnrollAgent("db2", "enrol", SPEC_AGENT))
+    refusal(other, RegisterInstance("db1", instance("db2")), Refused, "looked after by agent 'db1'")
+    orphan = do(other, RemoveAgent("db1"))
+    assert status_of(orphan, RegisterInstance("db1", instance("db2"))) == 200
+
+
+# ── reports ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wished(*, dropping: bool = False) -> State:
+    state = do(fleet(), PutWish("database", "db1", "shop", DatabaseSpec(charset="utf8mb4")))
+    return do(state, DeleteWish("database", "db1", "shop", drop=True)) if dropping else state
+
+
+def report(status: WishStatus | None, wish: int | None = 2) -> StatusUpdate:
+    return StatusUpdate("database", "db1/shop", status, wish)
+
+
+READY = WishStatus(phase="ready")
+
+
+def test_a_report_changes_the_status_and_not_the_wish() -> None:
+    document = get(do(wished(), RecordStatus((report(READY),))), "database", "db1/shop")
+    assert (document.status, document.spec) == ({"phase": "ready"}, {"charset": "utf8mb4"})
+    assert (document.revision, document.wish) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [report(READY, 1), report(READY, 9), report(WishStatus()), StatusUpdate("database", "db1/none", READY, 2)],
+    ids=["of an older wish", "of a wish to come", "nothing new", "of what is gone"],
+)
+def test_a_report_that_says_nothing_of_now_changes_nothing(update: StatusUpdate) -> None:
+    assert RecordStatus((update,)).plan(wished(), NOW) == Plan(200)
+
+
+def test_a_document_goes_when_it_was_dropped_as_asked() -> None:
+    state = do(wished(dropping=True), RecordStatus((report(None, 3),)))
+    assert state.get("database", "db1/shop") is None
+
+
+def test_nothing_is_forgotten_because_an_agent_says_that_it_dropped_what_nobody_asked_it_to() -> None:
+    assert RecordStatus((report(None, 2),)).plan(wished(), NOW) == Plan(200)
+    assert RecordStatus((StatusUpdate("agent", "db1", None),)).plan(fleet(), NOW) == Plan(200)
+
+
+def test_of_several_reports_about_one_document_the_last_stands() -> None:
+    """An entry changes each document once."""
+    failed = WishStatus(phase="failed", message="no")
+    (change,) = RecordStatus((report(READY), report(failed))).plan(wished(), NOW).changes
+    assert change.status == {"phase": "failed", "message": "no"}
+    assert RecordStatus((report(READY), report(WishStatus()))).plan(wished(), NOW).changes == ()
+
+
+def test_a_report_leaves_a_spec_of_a_newer_version_as_it_is() -> None:
+    new = Change(kind="instance", id="db1", spec={"agent": "db1", "engine": "mariadb", "shard": 7})
+    state = State.genesis(generation="g", primary="p1", now=NOW, changes=(new,))
+    (change,) = RecordStatus((StatusUpdate("instance", "db1", InstanceStatus(state="up")),)).plan(state, NOW).changes
+    assert change.spec == new.spec
+
+
+def test_a_status_of_the_wrong_kind_is_a_mistake_of_ours() -> None:
+    with pytest.raises(TypeError):
+        RecordStatus((StatusUpdate("database", "db1/shop", InstanceStatus(), 2),)).plan(wished(), NOW)
+    with pytest.raises(TypeError):
+        put("agent", "db1", SPEC_NODE)
