@@ -88,7 +88,7 @@ class RabbitLink:
 
     @property
     def blocked(self) -> str | None:
-        """Why the broker takes no messages at present (an alarm: memory or disk), in its own words; else None."""
+        """Why the broker takes no messages at present (an alarm), in its own words; else None."""
         session = self._session
         return None if session is None else session.blocked
 
@@ -171,13 +171,13 @@ class RabbitLink:
         self._watch_deadlines()
 
     def _begin_close(self, timeout_s: float) -> None:
-        session, self._problem = self._session, "closed"
-        self._outbox.accept()
+        session = self._session
+        self._flush()  # what was published and acknowledged just before still goes out
         self._outbox.abandon()
         if session is None:
             self._loop.stop()
             return
-        self._loop.call_later(timeout_s, self._loop.stop)  # a broker that hangs does not say goodbye
+        self._loop.call_later(timeout_s, self._loop.stop)  # a broker that hangs says no goodbye
         session.close()
 
     # ── the link's thread: connections ───────────────────────────────────────────────────────────────────────────────
@@ -396,5 +396,6 @@ def _reason(error: BaseException) -> str:
     """pika wraps what happened in what it means, several times over; the innermost text is what an operator needs."""
     if isinstance(error, AMQPError) and len(error.args) == 2 and isinstance(error.args[0], int):
         return f"{error.args[1]} (AMQP {error.args[0]})"
-    inner = [one for one in getattr(error, "exceptions", error.args) if isinstance(one, BaseException)]
+    causes = getattr(error, "exceptions", None) or [getattr(error, "exception", None), *error.args]
+    inner = [one for one in causes if isinstance(one, BaseException)]
     return _reason(inner[-1]) if inner else str(error) or repr(error)
