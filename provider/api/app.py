@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from provider.api.context import Context
-from provider.api.direct import PREFIX, DirectRoute
+from provider.api.direct import PREFIX, DirectApp, DirectRoute
 from provider.api.routes import cluster, events, failover, health, joining, resources
 from provider.api.views import problem, to_json
 from shared.errors import BellwetherError, Invalid, NotFound, Unauthenticated
@@ -63,7 +63,7 @@ class Stamp:
 
 def create_app(context: Context) -> FastAPI:
     """The API of one node."""
-    app = FastAPI(
+    app = DirectApp(
         title="Bellwether",
         version=VERSION,
         description="A highly available control plane for fleets of database servers.",

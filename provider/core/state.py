@@ -26,6 +26,9 @@ from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogReco
 
 KEYS_MAX = 100_000
 KEYS_MAX_AGE_MS = 24 * 3600 * 1000
+KEYS_MAX_CHARS = 128 * 1024 * 1024
+"""Of all keys' texts. A key keeps the document that it was answered with: with the largest settings, keys by number alone
+would take 6 GB, on every node at the same time."""
 _WRAP = 1 << 256
 _K = TypeVar("_K")
 _CHILDREN = frozenset[Kind]({"database", "account"})
@@ -97,10 +100,14 @@ class State:
     families: Families = field(default=Map(), repr=False, compare=False)
     """Databases and accounts by (kind, instance), so that to list an instance's does not cost a look at all. Follows
     from `documents`, and is made from them where it is not given."""
+    key_chars: int = field(default=-1, repr=False, compare=False)
+    """Length of all keys' texts; counted where it is not given."""
 
     def __post_init__(self) -> None:
         if not self.families:
             object.__setattr__(self, "families", _families(self.documents))
+        if self.key_chars < 0:
+            object.__setattr__(self, "key_chars", sum(len(record.text) for record in self.keys.values()))
 
     @classmethod
     def genesis(cls, *, generation: str, primary: str, now: int, changes: tuple[Change, ...] = ()) -> "State":
@@ -262,6 +269,7 @@ class _Draft:
         "documents",
         "dropped",
         "families",
+        "key_chars",
         "key_order",
         "keys",
         "next_key",
@@ -275,6 +283,7 @@ class _Draft:
         self.base, self.revision, self.now, self.summed = base, revision, now, summed
         self.documents, self.families, self.checksum = base.documents, base.families, base.checksum
         self.keys, self.key_order, self.next_key = base.keys, base.key_order, base.next_key
+        self.key_chars = base.key_chars
         self.put: dict[tuple[Kind, str], Document | None] = {}
         self.added: dict[str, KeyRecord] = {}
         self.dropped: list[str] = []
@@ -314,29 +323,37 @@ class _Draft:
         old = self.keys.get(key)
         if old is not None:
             # A planner never reuses a live key; a foreign log may. The later use wins, on every node alike.
-            self.checksum -= fingerprint(old.text)
+            self._uncount(old)
             self.key_order = self.key_order.set(old.number, "")
         record = KeyRecord(self.next_key, self.now, key, request, answer)
-        self.checksum += fingerprint(record.text)
+        text = record.text
+        self.checksum += fingerprint(text)
+        self.key_chars += len(text)
         self.keys = self.keys.set(key, record)
         self.key_order = self.key_order.set(record.number, key)
         self.next_key += 1
         self.added[key] = record
 
     def forget(self) -> None:
-        """Drop the oldest keys while there are too many, or they are too old."""
+        """Drop the oldest keys while there are too many, or too much in them, or they are too old."""
         while self.key_order:
             oldest = self.next_key - len(self.key_order)
             key = self.key_order[oldest]
             if key:
                 record = self.keys[key]
-                if len(self.key_order) <= KEYS_MAX and record.at + KEYS_MAX_AGE_MS >= self.now:
+                few = len(self.key_order) <= KEYS_MAX and self.key_chars <= KEYS_MAX_CHARS
+                if few and record.at + KEYS_MAX_AGE_MS >= self.now:
                     return
-                self.checksum -= fingerprint(record.text)
+                self._uncount(record)
                 self.keys = self.keys.delete(key)
                 if self.added.pop(key, None) is None or key in self.base.keys:
                     self.dropped.append(key)
             self.key_order = self.key_order.delete(oldest)
+
+    def _uncount(self, record: KeyRecord) -> None:
+        text = record.text
+        self.checksum -= fingerprint(text)
+        self.key_chars -= len(text)
 
     def delta(self) -> Delta:
         return Delta(
@@ -359,6 +376,7 @@ class _Draft:
             next_key=self.next_key,
             checksum=self.checksum % _WRAP,
             families=self.families,
+            key_chars=self.key_chars,
         )
 
 
