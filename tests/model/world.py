@@ -232,6 +232,7 @@ class World:
                     assert stored == accepted.state, "what is stored is not what was applied"
                     assert stored.digest == accepted.state.digest, "the checksum kept up to date is not the sum"
                     assert stored.families == accepted.state.families, "the index is not that of the documents"
+                    assert stored.key_chars == accepted.state.key_chars, "what is counted is not what is there"
                 case Done(ticket, result):
                     self._done(host, ticket, result)
 

@@ -55,6 +55,7 @@ def accepted(state: State, record: LogRecord) -> Accepted:
     again = restored(outcome.state)
     assert again == outcome.state
     assert again.digest == outcome.state.digest
+    assert (again.families, again.key_chars) == (outcome.state.families, outcome.state.key_chars)
     return outcome
 
 
@@ -266,6 +267,17 @@ def test_the_real_limit() -> None:
     assert isinstance(last, Accepted)
     assert last.delta.keys_dropped == ("k0",)
     assert len(last.state.keys) == len(last.state.key_order) == KEYS_MAX
+
+
+def test_keys_that_hold_large_documents_do_not_fill_the_memory() -> None:
+    """Each keeps what it was answered with: here some 1000 characters."""
+    with mock.patch.object(sm, "KEYS_MAX_CHARS", 5000):
+        state = genesis()
+        for seq in range(2, 20):
+            large = commit(put("user.b", "x" * 1000), key=f"k{seq}", target=("setting", "user.b"))
+            state = accepted(state, entry(large, seq=seq)).state
+    assert len(state.keys) == 4
+    assert state.key_chars == sum(len(record.text) for record in state.keys.values()) <= 5000
 
 
 def test_more_keys_in_one_entry_than_are_kept() -> None:
