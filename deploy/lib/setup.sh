@@ -83,9 +83,10 @@ Debian 12 and 13 have it; PYTHON=/path/to/python3 chooses another"
     # The stamp of a larger set will do as well.
     if ! grep -qsxF -- "$stamp" "$venv/.installed-$extras"*; then
         echo "Installing Python packages into .venv ..."
+        : >"$venv/install.log"
         # setuptools first and no isolation: the build, too, uses the pinned version.
         if ! { pip_install "$venv" setuptools && pip_install "$venv" --no-build-isolation -e "$ROOT[$extras]"; }; then
-            tail -n 20 "$venv/install.log" >&2
+            tail -n 30 "$venv/install.log" >&2
             die "pip could not install the Python packages; its last words are above, all of them in $venv/install.log"
         fi
         echo "$stamp" >"$venv/.installed-$extras"

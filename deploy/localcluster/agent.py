@@ -1,6 +1,8 @@
 """An agent in a directory of its own, for one MariaDB server on this machine: enrol, run."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from localcluster.layout import ServerFiles
@@ -14,7 +16,8 @@ READY_S = 60.0
 class Agent:
     """`process` is the daemon, None before it was started; a later command that knows it hands it in. One thread.
 
-    An agent opens no port: whether it is well the providers know (`GET /agents/{id}`), and `is_well(name)` asks them.
+    An agent opens no port. Whether it is well the providers know (`GET /agents/{id}`), and `is_well(name, since)` asks
+    them: from before `since` they may still take one for well that was ended.
     """
 
     def __init__(
@@ -22,7 +25,7 @@ class Agent:
         name: str,
         files: ServerFiles,
         server: MariaDB,
-        is_well: Callable[[str], bool],
+        is_well: Callable[[str, datetime], bool],
         *,
         process: Process | None = None,
     ) -> None:
@@ -31,6 +34,7 @@ class Agent:
         self.server = server
         self.process = process
         self._is_well = is_well
+        self._launched_at = datetime.fromtimestamp(0, UTC)
 
     @property
     def log(self) -> Path:
@@ -55,6 +59,7 @@ class Agent:
         """Start the daemon unless it runs, without waiting."""
         if self.process is None or not self.process.alive:
             argv: list[str | Path] = [program_path("agent"), "run", "--config", self.files.config]
+            self._launched_at = datetime.now(UTC)
             self.process = start(argv, log=self.log)
         return self.process
 
@@ -62,6 +67,7 @@ class Agent:
         """Wait until the providers hear it, and it its server. Raises `ProcessFailed` with the end of its log."""
         try:
             what = f"agent {self.name} online and its database server up"
-            wait_until(lambda: self._is_well(self.name), timeout_s=timeout_s, what=what, process=self.process)
+            is_well = partial(self._is_well, self.name, self._launched_at)
+            wait_until(is_well, timeout_s=timeout_s, what=what, process=self.process)
         except ProcessFailed as error:
             raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None

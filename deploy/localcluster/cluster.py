@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,12 +137,15 @@ class Cluster:
                     return answer.json
         return None
 
-    def agent_is_well(self, name: str) -> bool:
-        """Whether the providers hear agent `name`, and it its database server."""
+    def agent_is_well(self, name: str, since: datetime) -> bool:
+        """Whether the providers heard agent `name` after `since` and know it to be online and advised, its server up."""
         agent, instance = self.ask(f"/agents/{name}"), self.ask(f"/instances/{name}")
         if agent is None or instance is None:
             return False
-        return bool(agent["status"]["state"] == "online" and instance["status"]["state"] == "up")
+        status = agent["status"]
+        if status["last_seen"] is None or datetime.fromisoformat(status["last_seen"]) < since:
+            return False
+        return bool(status["state"] == "online" and status["advised"] and instance["status"]["state"] == "up")
 
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
