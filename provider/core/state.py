@@ -27,7 +27,7 @@ from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogReco
 KEYS_MAX = 100_000
 KEYS_MAX_AGE_MS = 24 * 3600 * 1000
 KEYS_MAX_CHARS = 128 * 1024 * 1024
-"""Of all keys' texts. A key keeps the document that it was answered with: with the largest settings, keys by number alone
+"""Of all keys' texts. A key keeps the document that it was answered with: with the largest settings, 100,000 of them
 would take 6 GB, on every node at the same time."""
 _WRAP = 1 << 256
 _K = TypeVar("_K")
