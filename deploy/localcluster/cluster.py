@@ -138,7 +138,7 @@ class Cluster:
         return None
 
     def agent_is_well(self, name: str, since: datetime) -> bool:
-        """Whether the providers heard agent `name` after `since` and know it to be online and advised, its server up."""
+        """Whether the providers heard agent `name` after `since`, know it to be online and advised, its server up."""
         agent, instance = self.ask(f"/agents/{name}"), self.ask(f"/instances/{name}")
         if agent is None or instance is None:
             return False
