@@ -5,6 +5,7 @@
 | active      | reads the log, serves reads; the primary also writes                                  |
 | syncing     | has begun to read the log and has not reached its end yet                             |
 | out_of_sync | its store and the log do not belong together; it serves nothing until that is mended  |
+| removed     | is no member any more; its identity never comes back                                   |
 | critical    | a part that it needs is down: the log or the store; the reason says which             |
 | lost        | has not been heard of for some seconds                                                |
 | unknown     | has not been heard of since this node started                                         |
@@ -13,7 +14,7 @@
 import time
 from dataclasses import dataclass
 
-from provider.engine import Engine, Health
+from provider.engine import Engine
 
 FRESH_S = 3.0
 """A primary that has not read its own barrier back for this long does not call itself one: three beats."""
@@ -25,8 +26,11 @@ class Condition:
     reason: str | None = None
 
 
-def condition(health: Health) -> Condition:
+def condition(engine: Engine, node: str) -> Condition:
     """The condition of this node itself."""
+    health = engine.health
+    if engine.state.get("node", node) is None:
+        return Condition("removed", f"{node} was removed from the cluster; make a fresh node under another name")
     if health.diverged is not None:
         return Condition("out_of_sync", health.diverged)
     if health.store_problem is not None:
@@ -43,7 +47,7 @@ def leads(engine: Engine, node: str) -> str | None:
     health, state = engine.health, engine.state
     if state.primary != node:
         return f"{state.primary} is the primary"
-    here = condition(health)
+    here = condition(engine, node)
     if here.state != "active":
         return f"{here.state}: {here.reason}"
     age_s = time.monotonic() - health.read_back_s

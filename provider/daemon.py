@@ -221,7 +221,7 @@ class Node:
 
     def _pulse(self) -> NodePulse:
         """Hub's thread."""
-        state, here = self.engine.state, condition(self.engine.health)
+        state, here = self.engine.state, condition(self.engine, self.settings.name)
         return NodePulse(
             role="primary" if state.primary == self.settings.name else "standby",
             state=here.state,

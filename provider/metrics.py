@@ -33,7 +33,7 @@ class _Collector(Collector):
         newest = max([state.revision, *(seen.pulse.revision for seen in view.nodes.values())])
         yield _gauge("lag_revisions", "Revisions that this node is behind", newest - state.revision)
         states = GaugeMetricFamily("bellwether_node_state", "1 for the state that this node is in", labels=["state"])
-        states.add_metric([condition(health).state], 1)
+        states.add_metric([condition(self._engine, self._node).state], 1)
         yield states
         documents = GaugeMetricFamily("bellwether_documents", "Documents in the state", labels=["kind"])
         for kind, collection in state.documents.items():

@@ -34,7 +34,7 @@ def node_status(ctx: Context, state: State, document: Document) -> dict[str, Any
     """How a node is, from its own knowledge or from its last pulse."""
     role = "primary" if state.primary == document.id else "standby"
     if document.id == ctx.node:
-        here = condition(ctx.gateway.engine.health)
+        here = condition(ctx.gateway.engine, ctx.node)
         heard: dict[str, Any] = {
             "state": here.state,
             "reason": here.reason,

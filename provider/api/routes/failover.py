@@ -47,7 +47,7 @@ async def failover(request: Request) -> Response:
         raise Refused(f"this is {ctx.node}, not {body.node}: ask {body.node} itself")
     if body.operation == "preflight":
         return answer(await _preflight(ctx))
-    return StreamingResponse(_promotion(ctx), media_type="application/x-ndjson")
+    return StreamingResponse(_promotion(ctx, force=body.force), media_type="application/x-ndjson")
 
 
 # ── looking ──
@@ -80,7 +80,7 @@ async def _preflight(ctx: Context) -> dict[str, Any]:
         checks.add("role", f"{ctx.node} is the primary already; promote would change nothing")
     else:
         checks.add("role", f"{ctx.node} is a standby; the primary is {primary_is(ctx, state)}")
-    here = condition(ctx.gateway.engine.health)
+    here = condition(ctx.gateway.engine, ctx.node)
     if here.state in ("active", "syncing"):
         checks.add("state", here.state)
     else:
@@ -115,22 +115,27 @@ async def _preflight(ctx: Context) -> dict[str, Any]:
 # ── promoting ──
 
 
-async def _promotion(ctx: Context) -> AsyncIterator[bytes]:
+async def _promotion(ctx: Context, *, force: bool) -> AsyncIterator[bytes]:
     try:
         async for line in _steps(ctx):
             yield to_json(line) + b"\n"
     except BellwetherError as error:
-        yield (
-            to_json({"result": "failed", "code": error.code, "retryable": error.retryable, "detail": error.detail})
-            + b"\n"
-        )
+        detail = error.detail + (f". {_NO_FORCE}" if force else "")
+        failed = {"result": "failed", "code": error.code, "retryable": error.retryable, "detail": detail}
+        yield to_json(failed) + b"\n"
+
+
+_NO_FORCE = (
+    "--force changes nothing here: without a log that can be read and written there is nothing to be primary of, and "
+    "this version cannot begin a new one"
+)
 
 
 async def _steps(ctx: Context) -> AsyncIterator[dict[str, Any]]:
     clock = _Clock()
     state = ctx.gateway.state
-    here = condition(ctx.gateway.engine.health)
-    if here.state in ("out_of_sync", "critical"):
+    here = condition(ctx.gateway.engine, ctx.node)
+    if here.state in ("out_of_sync", "critical", "removed"):
         raise Refused(f"{ctx.node} is {here.state}: {here.reason}. Promote another standby, or mend this first")
     if ctx.is_primary:
         yield _ended("already_primary", state, ctx)

@@ -24,10 +24,11 @@ async def live(_request: Request) -> Response:
 @probes.get("/health/ready")
 async def ready(request: Request) -> Response:
     """200: serves reads. It does so from its own state, also while the log or the primary is gone."""
-    gateway = context(request).gateway
-    here = condition(gateway.engine.health)
-    if here.state == "out_of_sync":
-        return _no(f"out_of_sync: {here.reason}")
+    ctx = context(request)
+    gateway = ctx.gateway
+    here = condition(gateway.engine, ctx.node)
+    if here.state in ("out_of_sync", "removed"):
+        return _no(f"{here.state}: {here.reason}")
     if not gateway.engine.has_caught_up:
         return _no(f"the log has not been read since this node started: {here.reason}")
     return answer({"status": "ready", "state": here.state, "reason": here.reason})
@@ -45,7 +46,7 @@ async def primary(request: Request) -> Response:
 async def standby(request: Request) -> Response:
     """200 on a standby that follows the log, at most `max_lag` revisions behind."""
     ctx = context(request)
-    state, here = ctx.gateway.state, condition(ctx.gateway.engine.health)
+    state, here = ctx.gateway.state, condition(ctx.gateway.engine, ctx.node)
     text = request.query_params.get("max_lag")
     if text is not None and (not text.isdecimal() or len(text) > 18):
         raise Invalid("max_lag: expected a number of revisions")

@@ -188,3 +188,22 @@ async def put_setting(request: Request, key: str) -> Response:
 @router.delete("/settings/{key}", tags=["settings"])
 async def delete_setting(request: Request, key: str) -> Response:
     return await respond(request, _role(key), lambda write: c.DeleteSetting(key, write.when))
+
+
+# ── tasks ──
+
+
+@router.get("/tasks", tags=["tasks"])
+async def list_tasks(request: Request) -> Response:
+    """Long work, its progress and its end. Filter: `phase` (pending, running, done, failed)."""
+    _, state, _ = await reading(request)
+    phase = request.query_params.get("phase")
+    items = (document_view(document) for document in state.of("task") if phase in (None, document.status["phase"]))
+    return answer(page(items, state.revision, *paging(request)))
+
+
+@router.get("/tasks/{task}", tags=["tasks"])
+async def get_task(request: Request, task: str) -> Response:
+    _, state, _ = await reading(request)
+    document = c.need(state, "task", task)
+    return shown(document, document_view(document), request)
