@@ -242,7 +242,7 @@ def preview(state: State, commit: Commit, now: int) -> State:
     Documents only: revision, keys and digest are not those of the next entry."""
     draft = _Draft(state, state.revision + 1, max(state.now, now), summed=False)
     draft.change(commit.changes)
-    return replace(draft.state(), revision=state.revision, now=state.now)
+    return draft.state(revision=state.revision, now=state.now)
 
 
 def _accept(state: State, entry: Entry) -> Accepted:
@@ -363,13 +363,14 @@ class _Draft:
             keys_dropped=tuple(self.dropped),
         )
 
-    def state(self) -> State:
+    def state(self, *, revision: int | None = None, now: int | None = None) -> State:
+        """What has become of it; as of another revision and time where they are given."""
         return State(
             generation=self.base.generation,
             epoch=self.base.epoch,
             primary=self.base.primary,
-            revision=self.revision,
-            now=self.now,
+            revision=self.revision if revision is None else revision,
+            now=self.now if now is None else now,
             documents=self.documents,
             keys=self.keys,
             key_order=self.key_order,

@@ -54,17 +54,18 @@ class PutSetting:
 
     def plan(self, state: State, now: int) -> Plan:
         check_name("setting", self.key, docs.SettingKey)
-        self._check_value()
+        text = self._checked()
         old = state.get("setting", self.key)
         self.when.check(f"setting {self.key!r}", old)
         # As text: to Python, 1, 1.0 and True are equal.
-        if old is not None and docs.canonical(old.spec) == docs.canonical({"value": self.value}):
+        if old is not None and docs.canonical(old.spec["value"]) == text:
             return Plan(200, ("setting", self.key))
         # Not through `put`: it leaves out nulls, and null is a value here.
         change = Change(kind="setting", id=self.key, spec={"value": self.value})
         return Plan(200 if old else 201, ("setting", self.key), (change,))
 
-    def _check_value(self) -> None:
+    def _checked(self) -> str:
+        """The value's text."""
         if not self.key.startswith(USER_SETTINGS):
             if self.key not in KNOWN_SETTINGS:
                 known = ", ".join(sorted(KNOWN_SETTINGS))
@@ -74,9 +75,11 @@ class PutSetting:
             raise Invalid(f"value: nested more than {SETTING_MAX_DEPTH} levels deep")
         if not sound(self.value):
             raise Invalid("value: NaN, infinity, lone surrogates and integers of thousands of digits cannot be kept")
-        size = len(docs.canonical(self.value).encode())
+        text = docs.canonical(self.value)
+        size = len(text.encode())
         if size > SETTING_MAX_BYTES:
             raise TooLarge(f"value: {size} bytes as JSON; at most {SETTING_MAX_BYTES} are kept")
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provider.console import (
+from provider.cli.console import (
     DEFAULT_CONFIG,
     AsJson,
     Config,
@@ -16,8 +16,8 @@ from provider.console import (
     plain,
     print_json,
     read_secret,
-    table,
 )
+from provider.cli.show import show_status
 from provider.settings import Files, load_settings
 from shared.errors import Invalid
 from shared.files import write_atomically
@@ -114,41 +114,6 @@ def status(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
             print_json({"node": settings.name, **cluster})
             return
         show_status(settings.name, cluster)
-
-
-def show_status(node: str, cluster: dict[str, Any]) -> None:
-    """One node and its cluster, for people."""
-    here = next((n for n in cluster["nodes"] if n["name"] == node), None)
-    plain(f"{node}: {here['role']}, {here['state']}{_reason(here)}" if here is not None else f"{node}: not a member")
-    show_cluster(cluster)
-
-
-def show_cluster(cluster: dict[str, Any]) -> None:
-    """The cluster, for people."""
-    epoch = cluster["epoch"]
-    plain(f"cluster {cluster['id']}: epoch {epoch}, primary {cluster['primary']}, revision {cluster['revision']}")
-    plain("nodes:")
-    rows = [["NAME", "ROLE", "STATE", "REVISION", "LAG", "VERSION", "URL"]]
-    for n in cluster["nodes"]:
-        rows.append([n["name"], n["role"], n["state"], _or(n["revision"]), _or(n["lag"]), n["version"], n["url"]])
-    table(rows)
-    for n in cluster["nodes"]:
-        if n["reason"]:
-            plain(f"  {n['name']}: {n['reason']}")
-    agents = cluster["agents"]
-    plain(f"agents: {agents['total']} known, {agents['online']} online, {agents['advised']} follow epoch {epoch}")
-    if agents["missing"]:
-        plain(f"  not advised yet: {', '.join(agents['missing'])}")
-    for warning in cluster["warnings"]:
-        plain(f"warning: {warning}")
-
-
-def _reason(node: dict[str, Any]) -> str:
-    return f" ({node['reason']})" if node["reason"] else ""
-
-
-def _or(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 @tokens.command("create")

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from provider.cli import show_status
+from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, entry, fail, plain, print_json
+from provider.cli.show import show_status
 from provider.client import Client, Unreachable
-from provider.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, entry, fail, plain, print_json
 
 app = application("Make this node primary; or see whether it could be.")
 

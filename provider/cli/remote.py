@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import typer
 
-from provider.cli import show_cluster
+from provider.cli.console import AsJson, application, entry, fail, plain, print_json, read_secret, table
+from provider.cli.show import show_cluster
 from provider.client import Client, Problem, from_environment
-from provider.console import AsJson, application, entry, fail, plain, print_json, read_secret, table
 
 app = application(
     "The remote client. BELLWETHER_API holds the nodes' URLs (comma-separated), BELLWETHER_CA the authority's file, "

@@ -1,0 +1,40 @@
+"""How a cluster is shown to people."""
+
+from typing import Any
+
+from provider.cli.console import plain, table
+
+
+def show_status(node: str, cluster: dict[str, Any]) -> None:
+    """One node and its cluster, for people."""
+    here = next((n for n in cluster["nodes"] if n["name"] == node), None)
+    plain(f"{node}: {here['role']}, {here['state']}{_reason(here)}" if here is not None else f"{node}: not a member")
+    show_cluster(cluster)
+
+
+def show_cluster(cluster: dict[str, Any]) -> None:
+    """The cluster, for people."""
+    epoch = cluster["epoch"]
+    plain(f"cluster {cluster['id']}: epoch {epoch}, primary {cluster['primary']}, revision {cluster['revision']}")
+    plain("nodes:")
+    rows = [["NAME", "ROLE", "STATE", "REVISION", "LAG", "VERSION", "URL"]]
+    for n in cluster["nodes"]:
+        rows.append([n["name"], n["role"], n["state"], _or(n["revision"]), _or(n["lag"]), n["version"], n["url"]])
+    table(rows)
+    for n in cluster["nodes"]:
+        if n["reason"]:
+            plain(f"  {n['name']}: {n['reason']}")
+    agents = cluster["agents"]
+    plain(f"agents: {agents['total']} known, {agents['online']} online, {agents['advised']} follow epoch {epoch}")
+    if agents["missing"]:
+        plain(f"  not advised yet: {', '.join(agents['missing'])}")
+    for warning in cluster["warnings"]:
+        plain(f"warning: {warning}")
+
+
+def _reason(node: dict[str, Any]) -> str:
+    return f" ({node['reason']})" if node["reason"] else ""
+
+
+def _or(value: Any) -> str:
+    return "-" if value is None else str(value)
