@@ -1,1 +1,1 @@
-"""The commands: `provider`, `failover`, `bellwether`. Each talks to a daemon over its API, but for those that make one."""
+"""The commands: `provider`, `failover`, `bellwether`. All but those that make a daemon talk to one over its API."""
