@@ -307,3 +307,19 @@ def test_a_broker_that_hangs_ends_messages_at_their_deadline_and_closing_does_no
     finally:
         process.signal(signal.SIGCONT)
     assert link.link.endpoint is None
+
+
+def test_a_broker_that_hangs_is_given_up_after_its_heartbeat_and_found_again_when_it_wakes(rabbit: RabbitRig) -> None:
+    queue = Queue(name("q"), exclusive=True)
+    topology = Topology(queues=[queue])
+    link = Watched(lambda up, down: rabbit.make_link(topology, up, down, heartbeat_s=1)).start().up()
+    process = rabbit.broker.process
+    assert process is not None
+    process.signal(signal.SIGSTOP)
+    try:
+        assert "silent" in link.downs.at_least(1)[0]
+    finally:
+        process.signal(signal.SIGCONT)
+    link.up(2)
+    assert link.send("", queue.name) is Outcome.CONFIRMED
+    link.link.close()

@@ -178,6 +178,7 @@ class RabbitRig:
         on_down: Callable[[str], None],
         *,
         endpoints: tuple[str, ...] = (),
+        heartbeat_s: int = 10,
     ) -> Link:
         return RabbitLink(
             name="test",
@@ -186,6 +187,8 @@ class RabbitRig:
             topology=topology,
             on_up=on_up,
             on_down=on_down,
+            heartbeat_s=heartbeat_s,
+            connect_timeout_s=5.0,
             backoff=Backoff(first_s=0.02, longest_s=0.5),
         )
 
