@@ -4,6 +4,7 @@ Whatever can be built here can be encoded, and what was encoded can be decoded a
 fails half-way would stop the primary, or every node at once. Hence the limits on numbers, lengths and JSON values.
 """
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -40,16 +41,19 @@ def sound(value: object, room: int = JSON_MAX_DEPTH) -> bool:
     if isinstance(value, int):
         return value.bit_length() <= INT_MAX_BITS
     if isinstance(value, dict):
-        for key, item in value.items():  # plain loops: every value in every record comes through here
-            if not (room and type(key) is str and _writable(key) and sound(item, room - 1)):
-                return False
-        return True
+        return all(type(key) is str and _writable(key) for key in value) and _all_sound(value.values(), room - 1)
     if isinstance(value, list):
-        for item in value:  # noqa: SIM110
-            if not (room and sound(item, room - 1)):
-                return False
-        return True
+        return _all_sound(value, room - 1)
     return value is None
+
+
+def _all_sound(values: Iterable[object], room: int) -> bool:
+    if room < 0:
+        return False
+    for value in values:  # noqa: SIM110  a plain loop: every value in every record comes through here
+        if not sound(value, room):
+            return False
+    return True
 
 
 def _writable(text: str) -> bool:

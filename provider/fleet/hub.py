@@ -17,6 +17,7 @@ from provider.fleet.roster import (
     SendAdvice,
     SendDesired,
     SendInquire,
+    SendPulse,
     View,
     desired_for,
 )
@@ -238,6 +239,8 @@ class Hub:
             match instruction:
                 case SendAdvice(to):
                     self._say(m.AGENTS_DOWN, to, self._advice(state))
+                case SendPulse():
+                    self._say(m.PROVIDERS, "node_pulse", self._pulse())
                 case SendInquire(to):
                     self._say(m.AGENTS_DOWN, to, m.Inquire())
                 case SendDesired(to):

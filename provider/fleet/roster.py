@@ -82,7 +82,12 @@ class Register:
     command: RegisterInstance
 
 
-Instruction = SendAdvice | SendDesired | SendInquire | Record | Register
+@dataclass(frozen=True, slots=True)
+class SendPulse:
+    """Tell the other nodes how this one is, without waiting for the next second."""
+
+
+Instruction = SendPulse | SendAdvice | SendDesired | SendInquire | Record | Register
 
 
 @dataclass(slots=True)
@@ -143,9 +148,12 @@ class Roster:
     def heard(self, sender: str, body: m.Body, epoch: int, at_ms: int, mono_s: float) -> list[Instruction]:
         """A message whose sender the broker vouched for."""
         if isinstance(body, m.NodePulse):
+            known_node = self.view.nodes.get(sender)
             seen = NodeSeen(at_ms, mono_s, body, epoch)
             self.view = View(self.view.agents, self.view.nodes.set(sender, seen))
-            return []
+            # One that has just started has not heard of us either.
+            started = known_node is None or known_node.pulse.started != body.started
+            return [SendPulse()] if started and sender != self.node else []
         if self.state.get("agent", sender) is None:
             return []  # removed, or enrolled a moment ago and not yet applied here: it will say it again
         known = self.view.agents.get(sender)
