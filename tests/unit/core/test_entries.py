@@ -106,6 +106,7 @@ UNWRITABLE = {
     "lone surrogate in a key": {"\udfff": 1},
     "huge integer": 1 << INT_MAX_BITS,
     "too deep": nested(JSON_MAX_DEPTH),
+    "deeper than any stack": nested(100_000),
     "no JSON": object(),
     "key that is no text": {1: 1},
 }
