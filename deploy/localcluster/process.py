@@ -89,12 +89,13 @@ class Process:
                     signal.pidfd_send_signal(descriptor, number)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended, at most `timeout_s` seconds; whether it has."""
+        """Wait until it has ended, all its threads too, at most `timeout_s` seconds; whether it has."""
         with self._pidfd() as descriptor:
             if descriptor is not None:
                 poll = select.poll()
-                poll.register(descriptor, select.POLLIN)
-                poll.poll(timeout_s * 1000)
+                poll.register(descriptor, select.POLLIN)  # said when the last thread has gone
+                if not poll.poll(timeout_s * 1000):
+                    return False
         return not self.alive
 
     @contextlib.contextmanager
@@ -106,7 +107,9 @@ class Process:
             yield None
             return
         try:
-            yield descriptor if self.alive else None  # looked at after the open: a later owner of the pid fails here
+            # Looked at after the open: a later owner of the pid fails here. A zombie passes, its threads may still run.
+            stat = _stat(self.pid)
+            yield descriptor if stat is not None and _identity(stat) == self.identity else None
         finally:
             os.close(descriptor)
 

@@ -96,3 +96,15 @@ def test_waiting_has_a_deadline() -> None:
 def test_a_program_that_is_missing_is_named(log: Path) -> None:
     with pytest.raises(ProcessFailed, match="no-such-program is not installed"):
         process.start(["no-such-program"], log=log)
+
+
+def test_kill_returns_when_nothing_is_left_not_even_of_one_with_threads(log: Path) -> None:
+    threads = (
+        "import signal, threading; [threading.Thread(target=signal.sigwait, args=[[10]]).start() for _ in range(50)]"
+    )
+    for _ in range(5):
+        child = process.start([sys.executable, "-c", f"{threads}; print('up', flush=True)"], log=log)
+        process.wait_until(lambda: "up" in process.tail(log), timeout_s=10, what="its threads", process=child)
+        child.kill()
+        assert not Path(f"/proc/{child.pid}").exists()
+        log.unlink()
