@@ -12,7 +12,6 @@ Invariants, for any log whatever (tests/model proves them against an adversary):
 4. The revision counts accepted records, claims included: it grows by one with each, and with nothing else.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -23,61 +22,33 @@ from immutables import Map
 
 from provider.core.documents import Document, Json, Kind, canonical, fingerprint
 from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogRecord
+from provider.core.keys import KEYS_MAX, KEYS_MAX_AGE_MS, KEYS_MAX_CHARS, Answer, KeyRecord, scoped_key
 
-KEYS_MAX = 100_000
-KEYS_MAX_AGE_MS = 24 * 3600 * 1000
-KEYS_MAX_CHARS = 128 * 1024 * 1024
-"""Of all keys' texts. A key keeps the document that it was answered with: with the largest settings, 100,000 of them
-would take 6 GB, on every node at the same time."""
+__all__ = [
+    "KEYS_MAX",
+    "KEYS_MAX_AGE_MS",
+    "KEYS_MAX_CHARS",
+    "Accepted",
+    "Answer",
+    "Delta",
+    "Documents",
+    "KeyRecord",
+    "Skipped",
+    "State",
+    "Why",
+    "owner",
+    "preview",
+    "scoped_key",
+    "step",
+]
+
 _WRAP = 1 << 256
 _K = TypeVar("_K")
-_CHILDREN = frozenset[Kind]({"database", "account"})
-"""Kinds whose documents belong to an instance."""
+_CHILDREN = frozenset[Kind]({"database", "account", "instance"})
+"""Kinds whose documents belong to another one: see `owner`."""
 
 Documents = Map[str, Map[str, Document]]
 Families = Map[tuple[str, str], Map[str, Document]]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a write was answered with: kept, so that the same idempotency key gets it again."""
-
-    status: int
-    revision: int
-    document: Document | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """One idempotency key that was used. `number` orders them, `at` (Unix ms) says when."""
-
-    number: int
-    at: int
-    key: str
-    request: str
-    answer: Answer
-
-    @property
-    def text(self) -> str:
-        """Canonical JSON: what the store keeps and the digest covers."""
-        document = self.answer.document
-        shown = document.text if document is not None else None
-        return canonical(
-            [self.number, self.at, self.key, self.request, self.answer.status, self.answer.revision, shown]
-        )
-
-    @classmethod
-    def from_text(cls, text: str) -> "KeyRecord":
-        """The key whose `text` this is."""
-        number, at, key, request, status, revision, shown = json.loads(text)
-        document = Document.from_text(shown) if shown is not None else None
-        return cls(number, at, key, request, Answer(status, revision, document))
-
-
-def scoped_key(principal: str, key: str) -> str:
-    """Keys belong to whoever used them: two users may choose the same one. The length tells where the name ends: both
-    parts may contain anything."""
-    return f"{len(principal)} {principal} {key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +69,8 @@ class State:
     checksum: int
     """Sum of the fingerprints of all documents and keys, modulo 2^256: can be kept up to date in constant time."""
     families: Families = field(default=Map(), repr=False, compare=False)
-    """Databases and accounts by (kind, instance), so that to list an instance's does not cost a look at all. Follows
-    from `documents`, and is made from them where it is not given."""
+    """By (kind, owner), so that to list an instance's databases does not cost a look at all there are. Follows from
+    `documents`, and is made from them where it is not given."""
     key_chars: int = field(default=-1, repr=False, compare=False)
     """Length of all keys' texts; counted where it is not given."""
 
@@ -167,16 +138,21 @@ class State:
         return sorted(collection.values(), key=lambda document: document.id) if collection is not None else []
 
     def within(self, kind: Kind, parent: str) -> list[Document]:
-        """All documents of a kind that belong to `parent`, sorted by id."""
+        """All databases or accounts of the instance `parent`, or all instances of the agent; sorted by id."""
         family = self.families.get((kind, parent))
         return sorted(family.values(), key=lambda document: document.id) if family is not None else []
+
+
+def owner(document: Document) -> str:
+    """The instance that a database or account belongs to; the agent that an instance belongs to."""
+    return str(document.spec.get("agent", "")) if document.kind == "instance" else document.parent
 
 
 def _families(documents: Documents) -> Families:
     found: dict[tuple[str, str], dict[str, Document]] = {}
     for kind in _CHILDREN & set(documents):
         for document in documents[kind].values():
-            found.setdefault((kind, document.parent), {})[document.id] = document
+            found.setdefault((kind, owner(document)), {})[document.id] = document
     return Map({where: Map(family) for where, family in found.items()})
 
 
@@ -302,9 +278,14 @@ class _Draft:
                 self.checksum -= fingerprint(old.text) if old is not None else 0
             self.documents = _with(self.documents, change.kind, change.id, new)
             if change.kind in _CHILDREN:
-                family = (change.kind, change.id.partition("/")[0])
-                self.families = _with(self.families, family, change.id, new)
+                self._file(old, new)
             self.put[change.kind, change.id] = new
+
+    def _file(self, old: Document | None, new: Document | None) -> None:
+        if old is not None:
+            self.families = _with(self.families, (old.kind, owner(old)), old.id, None)
+        if new is not None:
+            self.families = _with(self.families, (new.kind, owner(new)), new.id, new)
 
     def _next_version(self, old: Document | None, change: Change, spec: Json) -> Document:
         return Document(

@@ -27,7 +27,10 @@ from provider.core.commands.members import (
 )
 from provider.core.commands.reports import RecordStatus, StatusUpdate
 from provider.core.commands.settings import (
+    CLUSTER_ID,
     KNOWN_SETTINGS,
+    LOG_SIZES,
+    LOG_SIZES_DEFAULT,
     SETTING_MAX_BYTES,
     SETTING_MAX_DEPTH,
     USER_SETTINGS,
@@ -41,7 +44,10 @@ from provider.core.commands.wishes import PENDING, DeleteWish, PutWish, WishKind
 
 __all__ = [
     "ALWAYS",
+    "CLUSTER_ID",
     "KNOWN_SETTINGS",
+    "LOG_SIZES",
+    "LOG_SIZES_DEFAULT",
     "NODES_MAX",
     "PENDING",
     "SETTING_MAX_BYTES",

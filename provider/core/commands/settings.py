@@ -15,6 +15,11 @@ SETTING_MAX_DEPTH = 64
 """Less than `entries.JSON_MAX_DEPTH`, so that nothing on the way to the store and back meets a limit."""
 USER_SETTINGS = "user."
 
+CLUSTER_ID = "cluster.id"
+LOG_SIZES = "cluster.log"
+"""How much log is kept. Fixed when the log is begun: the broker refuses a node that declares it with other sizes."""
+LOG_SIZES_DEFAULT: Mapping[str, int] = {"max_bytes": 2_000_000_000, "segment_bytes": 50_000_000}
+
 
 @dataclass(frozen=True, slots=True)
 class NumberSetting:

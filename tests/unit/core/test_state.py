@@ -188,6 +188,19 @@ def test_an_instances_documents_are_found_without_the_others() -> None:
     assert restored(emptied).families == emptied.families
 
 
+def test_an_instance_is_found_with_its_agent_also_after_it_has_moved() -> None:
+    def instance(agent: str) -> Change:
+        return Change(kind="instance", id="i1", spec={"agent": agent})
+
+    state = accepted(genesis(), entry(commit(instance("db1")))).state
+    assert [d.id for d in state.within("instance", "db1")] == ["i1"]
+    moved = accepted(state, entry(commit(instance("db2")), seq=3)).state
+    assert (moved.within("instance", "db1"), len(moved.within("instance", "db2"))) == ([], 1)
+    assert accepted(moved, entry(commit(gone("i1", kind="instance")), seq=4)).state.families == moved.families.delete(
+        ("instance", "db2")
+    )
+
+
 def test_a_preview_shows_the_documents_that_the_entry_will_leave() -> None:
     state, share = genesis(), commit(put("user.b"), gone("user.a"))
     shown = preview(state, share, NOW - 5)
