@@ -37,6 +37,8 @@ def condition(engine: Engine, node: str) -> Condition:
         return Condition("critical", f"store: {health.store_problem.detail}")
     if not health.connected:
         return Condition("critical", f"log: {health.log_problem or 'not connected'}")
+    if health.log_problem is not None:
+        return Condition("critical", f"log: {health.log_problem}")
     if not health.caught_up:
         return Condition("syncing", "reading the log")
     return Condition("active")

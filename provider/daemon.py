@@ -21,7 +21,7 @@ from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
 from provider.broker_users import BrokerUsers, Management
 from provider.condition import condition
-from provider.core.commands import Command
+from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.state import Accepted, State
 from provider.engine import Engine, Result
 from provider.fleet.hub import Hub
@@ -84,14 +84,15 @@ class Node:
         self._gateway: Gateway | None = None
         self._heard: Signal | None = None
         state, _ = store.load()
+        sizes = need(state, "setting", LOG_SIZES).spec["value"]
         self.engine = Engine(
             node=settings.name,
             store=store,
             log_=StreamLog(
                 generation=state.generation,
                 make_link=self._link,
-                max_length_bytes=settings.broker.log_max_bytes,
-                segment_bytes=settings.broker.log_segment_bytes,
+                max_length_bytes=sizes["max_bytes"],
+                segment_bytes=sizes["segment_bytes"],
             ),
             on_applied=self._applied,
             on_results=self._results,

@@ -24,7 +24,7 @@ from provider.log.port import Log, Position
 from provider.store import Store
 from shared.backoff import Backoff
 from shared.bus import Outcome
-from shared.errors import BellwetherError, LogUnavailable, Unavailable
+from shared.errors import BellwetherError, DiskFull, LogUnavailable, Unavailable
 from shared.logs import log
 
 Result = Answer | BellwetherError | NotPrimary | Progress
@@ -160,13 +160,17 @@ class Engine:
         return Health(
             connected=replica.connected,
             caught_up=replica.caught_up,
-            log_problem=self._log_problem,
+            log_problem=self._log_problem or self._blocked(),
             diverged=self._diverged,
             store_problem=self._store_problem,
             read_back_s=replica.read_back_s,
             unreadable=self._unreadable,
             skipped={why.name.lower(): number for why, number in list(replica.skipped.items())},
         )
+
+    def _blocked(self) -> str | None:
+        reason = self._log.blocked
+        return f"the broker takes no writes ({reason})" if reason is not None else None
 
     def start(self) -> None:
         self._thread.start()
@@ -250,11 +254,8 @@ class Engine:
     def _handle(self, event: _Event) -> list[Instruction]:
         match event:
             case Request():
-                if self._store_problem is not None:
-                    return [Done(event.ticket, self._store_problem)]
-                if self._diverged is not None:
-                    return [Done(event.ticket, LogUnavailable(self._diverged))]
-                return self._replica.submit(event, _now())
+                refused = self._refuses_writes()
+                return self._replica.submit(event, _now()) if refused is None else [Done(event.ticket, refused)]
             case _Read():
                 if self._unsaved and self._store_problem is not None:
                     self._stalled.append(event)
@@ -270,6 +271,17 @@ class Engine:
                 return self._link_changed(event)
             case _Stop():
                 return []
+
+    def _refuses_writes(self) -> Unavailable | None:
+        """Why nothing can be written at the moment. What is on its way already is not concerned."""
+        if self._store_problem is not None:
+            return self._store_problem
+        if self._diverged is not None:
+            return LogUnavailable(self._diverged)
+        blocked = self._blocked()
+        return (
+            DiskFull(f"{blocked}; nothing was done. Make room: it resumes by itself") if blocked is not None else None
+        )
 
     def _link_changed(self, event: _Up | _Down | _Diverged) -> list[Instruction]:
         match event:

@@ -90,7 +90,8 @@ def init(place: Place, broker: dict[str, Any], broker_password: str) -> str:
         changes=(
             c.put("node", place.name, node),
             c.put("token", admin.id, d.TokenSpec(role="admin", sha256=admin.hashed, expires_at=None)),
-            Change(kind="setting", id="cluster.id", spec={"value": str(uuid4())}),
+            Change(kind="setting", id=c.CLUSTER_ID, spec={"value": str(uuid4())}),
+            Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
         ),
     )
     _seed(settings, state, None)

@@ -30,10 +30,6 @@ class BrokerSettings(_Section):
     )
     username: str
     vhost: str = "bellwether"
-    log_max_bytes: int = Field(
-        default=2_000_000_000, ge=100_000_000, description="the oldest part of the log goes then"
-    )
-    log_segment_bytes: int = Field(default=50_000_000, ge=1_000_000, description="the log is trimmed by whole segments")
     heartbeat_s: int = Field(default=10, ge=2, description="a silent connection is given up after twice this long")
 
 

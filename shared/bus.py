@@ -113,3 +113,7 @@ class Link(Protocol):
     @property
     def endpoint(self) -> str | None:
         """The endpoint in use, or None while there is no connection."""
+
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no messages (out of memory or disk); None while it does."""

@@ -55,5 +55,9 @@ class Log(Protocol):
         """Whether it is being read."""
 
     @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no records although connected (out of memory or disk); None while it does."""
+
+    @property
     def writable(self) -> bool:
         """Whether there is a connection for appends."""

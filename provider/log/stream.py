@@ -81,6 +81,10 @@ class StreamLog:
     def writable(self) -> bool:
         return self._writer_is_up
 
+    @property
+    def blocked(self) -> str | None:
+        return self._writer.blocked
+
     def start(self, position: Position | None, sink: LogSink) -> None:
         self._sink = sink
         if position is not None:

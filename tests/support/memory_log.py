@@ -123,6 +123,10 @@ class MemoryLog:
     def writable(self) -> bool:
         return self._up
 
+    @property
+    def blocked(self) -> str | None:
+        return None
+
     def start(self, position: Position | None, sink: LogSink) -> None:
         self._stand, self._sink = position, sink
         self._stream.add(self)

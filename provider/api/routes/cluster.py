@@ -87,7 +87,7 @@ def agents_summary(ctx: Context, state: State) -> dict[str, Any]:
 async def get_cluster(request: Request) -> Response:
     """The cluster at a glance. `digest` stands for the whole state: equal on two nodes at the same revision."""
     ctx, state, _ = await reading(request)
-    identity = state.get("setting", "cluster.id")
+    identity = state.get("setting", c.CLUSTER_ID)
     warnings = []
     if len(state.of("node")) == 2:
         warnings.append("two nodes: the loss of either leaves no standby; add a third")
