@@ -52,6 +52,10 @@ _SIZES = (
 class ServerDown(Exception):
     """The server cannot be reached, does not answer in time, or does not let us in. The text says which."""
 
+    def __init__(self, text: str, *, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
+
 
 class Refused(Exception):
     """The server refused a statement. The text is the server's own."""
@@ -95,6 +99,14 @@ class MariaDB:
             self._connection = None
 
     def vitals(self) -> Vitals:
+        was_open = self._connection is not None
+        try:
+            with self._cursor() as cursor:
+                return self._vitals(cursor)
+        except ServerDown as error:
+            if not was_open or error.timed_out:
+                raise
+        # An idle connection that was closed (restart, KILL, wait_timeout) does not mean that nobody is there.
         with self._cursor() as cursor:
             return self._vitals(cursor)
 
@@ -249,7 +261,10 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _ours(error: Exception) -> ServerDown | Refused:
-    return ServerDown(_text(error)) if _is_lost(error) else Refused(_text(error))
+    if not _is_lost(error):
+        return Refused(_text(error))
+    # PyMySQL raises its own error while it handles the socket's.
+    return ServerDown(_text(error), timed_out=isinstance(error.__context__, TimeoutError))
 
 
 def _text(error: Exception) -> str:

@@ -293,6 +293,13 @@ def test_a_killed_server_is_down_at_once_and_back_after_its_restart(server: Mari
     assert server.vitals().role == "primary"
 
 
+def test_a_connection_that_was_closed_is_opened_again_without_a_word(server: MariaDB, query: Query) -> None:
+    server.vitals()
+    for (number,) in query("SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID()"):
+        query(f"KILL {number}")
+    assert server.vitals().role == "primary"
+
+
 def test_a_server_that_hangs_is_down_after_the_timeout_and_recovers(server: MariaDB, mariadb: Server) -> None:
     server.vitals()
     assert mariadb.process is not None

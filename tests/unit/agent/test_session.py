@@ -1,0 +1,263 @@
+"""What the agent decides about messages: which it obeys, what it stores first, what it answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.brokerfile import BrokerSettings
+from agent.session import Connect, Fulfil, Instruction, Note, Send, Session, Store, shortened
+from agent.settings import AgentFiles
+from shared.messages import (
+    Advice,
+    Advised,
+    Body,
+    Desired,
+    DesiredInstance,
+    Hello,
+    Inquire,
+    ObservedDatabase,
+    ObservedInstance,
+    Pulse,
+    Report,
+    Result,
+    encode,
+)
+
+CA = trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.bytes().decode()
+FILES = AgentFiles(Path("/etc/bellwether/agent.toml"))
+HERE = "amqps://here:5671"
+THERE = "amqps://there:5671"
+UP = ObservedInstance(id="i1", engine="mariadb", state="up")
+
+
+def broker(**more: Any) -> BrokerSettings:
+    content = {
+        "epoch": 3,
+        "primary": "p1",
+        "endpoints": (HERE,),
+        "providers": (),
+        "vhost": "bellwether",
+        "ca": CA,
+        "ca_file": FILES.ca,
+    }
+    return BrokerSettings(**(content | more))
+
+
+def new_session(*instances: str) -> Session:
+    return Session(version="1", session="s", instances=instances or ("i1",), broker=broker(), files=FILES)
+
+
+def connected() -> Session:
+    session = new_session()
+    session.seen(UP, 0)
+    session.connected(HERE)
+    return session
+
+
+def advice(**more: Any) -> Advice:
+    content = {"epoch": 4, "primary": "p2", "endpoints": (HERE,), "providers": (), "vhost": "bellwether", "ca": CA}
+    return Advice.model_validate(content | more)
+
+
+def tell(session: Session, body: Body, *, epoch: int = 3, key: str = "db1") -> list[Instruction]:
+    return session.message(encode(body, sender="p2", epoch=epoch), key=key, user="provider")
+
+
+def sent(instructions: list[Instruction]) -> list[Body]:
+    return [one.body for one in instructions if isinstance(one, Send)]
+
+
+def kinds(instructions: list[Instruction]) -> list[type]:
+    return [type(one) for one in instructions if not isinstance(one, Note)]
+
+
+# ── hello and reports ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hello_waits_until_every_instance_was_looked_at() -> None:
+    session = new_session("i1", "i2")
+    assert sent(session.connected(HERE)) == []
+    assert session.pulse() == []
+    assert sent(session.seen(UP, 0)) == []
+    (hello,) = sent(session.seen(UP.model_copy(update={"id": "i2"}), 0))
+    assert isinstance(hello, Hello)
+    assert [one.id for one in hello.instances] == ["i1", "i2"]
+
+
+def test_without_a_connection_nothing_is_said() -> None:
+    session = connected()
+    session.disconnected()
+    assert sent(session.seen(UP, 1)) == []
+    assert session.pulse() == []
+    assert session.disconnected() == []
+
+
+def test_a_report_claims_no_more_than_the_slowest_instance_has_reached() -> None:
+    session = new_session("i1", "i2")
+    session.connected(HERE)
+    session.seen(UP, 5)
+    session.seen(UP.model_copy(update={"id": "i2"}), 4)
+    (report,) = sent(session.seen(UP, 6))
+    assert isinstance(report, Report)
+    assert report.revision == 4
+
+
+def test_all_who_are_asked_at_once_do_not_answer_at_once() -> None:
+    (to_all,) = tell(connected(), Inquire(), epoch=0, key="all")
+    (to_one,) = tell(connected(), Inquire(), epoch=0)
+    assert isinstance(to_all, Send)
+    assert isinstance(to_one, Send)
+    assert (to_all.staggered, to_one.staggered) == (True, False)
+
+
+# ── epochs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_advice_is_stored_before_it_is_acknowledged() -> None:
+    session = connected()
+    told = tell(session, advice(), epoch=4)
+    assert kinds(told) == [Store, Send]
+    assert sent(told) == [Advised(epoch=4, primary="p2")]
+
+
+def test_advice_that_could_not_be_stored_is_stored_when_it_comes_again() -> None:
+    session = connected()
+    tell(session, advice(), epoch=4)
+    assert kinds(tell(session, advice(), epoch=4)) == [Store, Send]
+    session.stored(session.broker)
+    assert kinds(tell(session, advice(), epoch=4)) == [Send]
+
+
+@pytest.mark.parametrize("body", [advice(epoch=2), Desired(revision=9, instances=())])
+def test_an_older_epoch_is_not_obeyed(body: Body) -> None:
+    session = connected()
+    assert kinds(tell(session, body, epoch=2)) == []
+    assert session.skipped == {"stale_epoch": 1}
+    assert session.revision == 0
+
+
+def test_wishes_of_a_newer_epoch_store_its_number_first() -> None:
+    session = connected()
+    told = tell(session, Desired(revision=9, instances=()), epoch=5)
+    assert kinds(told) == [Store, Fulfil]
+    assert (session.broker.epoch, session.broker.primary) == (5, "p2")
+    assert kinds(tell(session, Desired(revision=10, instances=()), epoch=4)) == []
+
+
+def test_older_wishes_are_ignored_within_an_epoch_and_taken_in_a_newer_one() -> None:
+    session = connected()
+    tell(session, Desired(revision=9, instances=()))
+    assert kinds(tell(session, Desired(revision=8, instances=()))) == []
+    assert kinds(tell(session, Desired(revision=9, instances=()))) == [Fulfil]
+    # A log begun anew from a survivor's state has fewer revisions.
+    assert Fulfil(2, {}) in tell(session, Desired(revision=2, instances=()), epoch=4)
+
+
+def test_wishes_for_instances_that_are_not_ours_reach_nobody() -> None:
+    session = connected()
+    wishes = (DesiredInstance(id="i1"), DesiredInstance(id="stranger"))
+    told = tell(session, Desired(revision=1, instances=wishes))
+    assert Fulfil(1, {"i1": wishes[0]}) in told
+    assert session.skipped == {"unknown_instance": 1}
+
+
+# ── moving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def moves(instructions: list[Instruction]) -> list[Connect]:
+    return [one for one in instructions if isinstance(one, Connect)]
+
+
+def test_a_new_primary_at_the_same_endpoints_moves_nothing() -> None:
+    assert moves(tell(connected(), advice(), epoch=4)) == []
+
+
+def test_new_endpoints_move_the_connection_in_turn() -> None:
+    (move,) = moves(tell(connected(), advice(endpoints=(THERE, HERE)), epoch=4))
+    assert move.staggered
+    assert move.settings.endpoints == (THERE, HERE)
+
+
+def test_a_connection_to_an_endpoint_that_goes_moves_at_once() -> None:
+    (move,) = moves(tell(connected(), advice(endpoints=(THERE,)), epoch=4))
+    assert not move.staggered
+
+
+@pytest.mark.parametrize("change", [{"endpoints": ("http://x",)}, {"ca": "no certificate"}, {"vhost": ""}])
+def test_advice_that_could_not_work_is_not_taken(change: dict[str, Any]) -> None:
+    session = connected()
+    assert kinds(tell(session, advice(**change), epoch=4)) == []
+    assert session.broker == broker()
+    assert session.skipped == {"malformed": 1}
+
+
+def test_an_edit_is_used_and_acknowledged_but_not_written_again() -> None:
+    session = connected()
+    told = session.edited(broker(epoch=2, endpoints=(THERE,)))
+    assert kinds(told) == [Connect, Send]
+    assert session.edited(broker(epoch=2, endpoints=(THERE,))) == []
+    assert kinds(tell(session, Desired(revision=1, instances=()), epoch=2)) == [Fulfil]
+
+
+# ── anything at all ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_oddity_is_logged_once_per_sender_and_counted_always() -> None:
+    session = connected()
+    notes = [session.message(b"rubbish", key="db1", user=user) for user in ("a", "a", "b", "a")]
+    assert [len(one) for one in notes] == [1, 0, 1, 0]
+    assert session.skipped == {"not_json": 4}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+TYPES = st.sampled_from(["advice", "desired", "inquire", "hello", "pulse", "node_pulse", "?"])
+ENVELOPES = st.fixed_dictionaries(
+    {"v": st.just(1) | JSON, "type": TYPES | JSON, "epoch": st.integers(0, 9) | JSON, "body": JSON},
+    optional={"id": JSON, "sender": JSON, "at": JSON},
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.binary(max_size=200) | ENVELOPES.map(lambda one: json.dumps({"id": "", "sender": "", "at": ""} | one).encode())
+)
+def test_no_message_raises_or_lowers_the_epoch(data: bytes) -> None:
+    session = connected()
+    session.message(data, key="db1", user=None)
+    assert session.broker.epoch >= 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5), st.booleans()), max_size=20))
+def test_what_is_obeyed_never_goes_back(messages: list[tuple[int, int, bool]]) -> None:
+    session, obeyed = connected(), []
+    for epoch, revision, is_advice in messages:
+        body = advice(epoch=epoch) if is_advice else Desired(revision=revision, instances=())
+        if any(isinstance(one, Fulfil) for one in tell(session, body, epoch=epoch)):
+            obeyed.append((epoch, revision))
+            assert epoch == session.broker.epoch
+    assert obeyed == sorted(obeyed)
+
+
+def test_what_is_too_large_to_send_is_shortened_to_what_was_wished() -> None:
+    databases = tuple(ObservedDatabase(name=n, charset="a", collation="b", size_bytes=1) for n in ("mine", "other"))
+    result = Result(name="mine", version=1, phase="ready")
+    (short,) = shortened([UP.model_copy(update={"databases": databases, "database_results": (result,)})])
+    assert [one.name for one in short.databases] == ["mine"]
+    assert short.message
+
+
+def test_pulses_carry_what_is_held() -> None:
+    session = connected()
+    tell(session, Desired(revision=7, instances=()))
+    (pulse,) = sent(session.pulse())
+    assert isinstance(pulse, Pulse)
+    assert (pulse.epoch, pulse.revision, pulse.endpoint) == (3, 7, HERE)
