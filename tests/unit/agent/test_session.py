@@ -36,7 +36,7 @@ UP = ObservedInstance(id="i1", engine="mariadb", state="up")
 
 
 def broker(**more: Any) -> BrokerSettings:
-    content = {
+    content: dict[str, Any] = {
         "epoch": 3,
         "primary": "p1",
         "endpoints": (HERE,),
