@@ -23,7 +23,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_a_process_is_detached_from_us_and_logs_into_its_file(log: Path) -> None:
-    child = process.start(["sh", "-c", "cat; echo out; echo err >&2; sleep 600"], log=log)
+    child = process.start(["sh", "-c", "cat; echo out; echo err >&2; exec sleep 600"], log=log)
     process.wait_until(lambda: "err" in process.tail(log), timeout_s=10, what="the log", process=child)
     assert process.tail(log) == "out\nerr"
     assert os.getsid(child.pid) == child.pid
