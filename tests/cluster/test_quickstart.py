@@ -168,7 +168,7 @@ def _paste(command: str, quickstart: Quickstart) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", ["p3", "db1", "mariadb-db1"])
+@pytest.mark.parametrize("name", ["p3", "db1", "mariadb-db1", "broker"])
 def test_what_was_killed_comes_back_only_by_hand(quickstart: Quickstart, name: str) -> None:
     before = quickstart.pids
     os.kill(before[name], signal.SIGKILL)
