@@ -257,7 +257,8 @@ class Engine:
                 refused = self._refuses_writes()
                 return self._replica.submit(event, _now()) if refused is None else [Done(event.ticket, refused)]
             case _Read():
-                if self._unsaved and self._store_problem is not None:
+                # In order: once one waits, those after it wait too, also when the store works again.
+                if self._stalled or (self._unsaved and self._store_problem is not None):
                     self._stalled.append(event)
                     return []
                 return self._read(event)
@@ -328,6 +329,8 @@ class Engine:
                 case Apply(accepted):
                     self._unsaved.append(accepted)
                 case Done(ticket, result):
+                    if isinstance(result, BellwetherError) and result.__cause__ is not None:
+                        log().opt(exception=result.__cause__).error("a request could not be planned: this is a bug")
                     self._unanswered.append((ticket, result))
         self._save()
         self._has_caught_up = self._has_caught_up or self._replica.caught_up
@@ -367,12 +370,12 @@ class Engine:
             self._last_ack, self._unacked = None, 0
 
     def _answer_without_store(self) -> None:
-        """Errors may be told while the store fails; successes may not."""
-        told: list[tuple[int, Result]] = [
-            (ticket, result) for ticket, result in self._unanswered if isinstance(result, BellwetherError)
-        ]
+        """While the store fails, successes may not be told. Errors may, and where else to go."""
+        told = [pair for pair in self._unanswered if isinstance(pair[1], BellwetherError | NotPrimary)]
         if told:
-            self._unanswered = [pair for pair in self._unanswered if not isinstance(pair[1], BellwetherError)]
+            self._unanswered = [
+                pair for pair in self._unanswered if not isinstance(pair[1], BellwetherError | NotPrimary)
+            ]
             self._on_results(told)
 
 
