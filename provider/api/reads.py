@@ -50,6 +50,15 @@ def flag(request: Request, name: str) -> bool | None:
     return text.lower() in ("true", "1")
 
 
+def choice(request: Request, name: str, values: tuple[str, ...]) -> str | None:
+    """A query parameter that is one of `values`; None where it is not given. Raises `Invalid`: a filter that can never
+    match would be answered with "there are none"."""
+    text = request.query_params.get(name)
+    if text is not None and text not in values:
+        raise Invalid(f"{name}: expected {', '.join(values)}")
+    return text
+
+
 def shown(document: Document, view: dict[str, object], request: Request) -> Response:
     """One document, with its ETag; 304 where the client has it already."""
     etag = f'"{document.revision}"'

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
 from provider.api.context import Context
-from provider.api.reads import answer, flag, paging, reading, shown
+from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.routes.resources import documented, parse
 from provider.api.views import advised, agent_view, document_view, page, time_text
 from provider.api.writes import commit, receive, render, respond, to_primary
@@ -25,6 +25,7 @@ from shared.version import VERSION
 
 router = direct.router()
 MISSING_SHOWN = 100
+AGENT_STATES = ("online", "offline", "never")
 
 
 # ── cluster and nodes ──
@@ -132,7 +133,7 @@ async def delete_node(request: Request, name: str) -> Response:
 
 
 def _agents(request: Request, ctx: Context, state: State) -> Iterator[dict[str, Any]]:
-    wanted, follows = request.query_params.get("state"), flag(request, "advised")
+    wanted, follows = choice(request, "state", AGENT_STATES), flag(request, "advised")
     for document in state.of("agent"):
         if wanted is not None and document.status["state"] != wanted:
             continue

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from provider.api import direct
 from provider.api.context import Context
-from provider.api.reads import reading
+from provider.api.reads import flag, reading
 from provider.api.views import event_view, to_json
 from shared.errors import Expired, Invalid, TooManyRequests
 
@@ -37,7 +37,7 @@ async def events(request: Request) -> Response:
         )
     if ctx.streams >= ctx.settings.api.streams_max:
         raise TooManyRequests(f"{ctx.streams} event streams are open on this node, the most it serves: try another")
-    follow = request.query_params.get("follow", "true").lower() != "false"
+    follow = flag(request, "follow") is not False
     return StreamingResponse(
         _stream(ctx, after, lines=lines, follow=follow),
         media_type="application/x-ndjson" if lines else "text/event-stream",

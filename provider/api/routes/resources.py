@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from provider.api import direct
 from provider.api.context import context
-from provider.api.reads import answer, flag, paging, reading, shown
+from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page
 from provider.api.writes import Write, respond
 from provider.core import commands as c
@@ -49,9 +49,20 @@ def parse(body: bytes, model: type[T]) -> T:
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:
     """The request body for the OpenAPI document: the routes read bodies themselves, to forward them unchanged."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    schema = model.model_json_schema(ref_template="{model}")
+    content = {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: Any, parts: dict[str, Any]) -> Any:
+    """`schema` with each reference replaced by what it names: an operation cannot bring components of its own."""
+    if isinstance(schema, list):
+        return [_inlined(item, parts) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(parts[schema["$ref"]], parts)
+    return {key: _inlined(value, parts) for key, value in schema.items()}
 
 
 # ── instances ──
@@ -61,7 +72,8 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
 async def list_instances(request: Request) -> Response:
     """What each agent looks after. Filters: `agent`, `state` (up, down, unknown)."""
     ctx, state, _ = await reading(request)
-    wanted, agent = request.query_params.get("state"), request.query_params.get("agent")
+    wanted = choice(request, "state", ("up", "down", "unknown"))
+    agent = request.query_params.get("agent")
     items = (
         instance_view(document, ctx.hub.view)
         for document in state.of("instance")
@@ -197,7 +209,7 @@ async def delete_setting(request: Request, key: str) -> Response:
 async def list_tasks(request: Request) -> Response:
     """Long work, its progress and its end. Filter: `phase` (pending, running, done, failed)."""
     _, state, _ = await reading(request)
-    phase = request.query_params.get("phase")
+    phase = choice(request, "phase", ("pending", "running", "done", "failed"))
     items = (document_view(document) for document in state.of("task") if phase in (None, document.status["phase"]))
     return answer(page(items, state.revision, *paging(request)))
 
