@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from provider.api.context import Context
 from provider.api.direct import PREFIX, DirectApp, DirectRoute
@@ -52,7 +53,12 @@ class Stamp:
             await send(message)
 
         try:
+            if "\ufffd" in scope["path"]:  # what the server puts where it could not decode: two names would become one
+                await _render(Invalid("the path is not UTF-8"))(scope, receive, stamped)
+                return
             await self._app(scope, receive, stamped)
+        except ClientDisconnect:
+            return  # it left before it had said everything: nobody is there to be told
         except Exception as error:  # noqa: BLE001 - the last resort: a bug must not end the connection without a word
             log(path=scope["path"]).opt(exception=error).error("a request failed unexpectedly")
             if not started:
@@ -70,6 +76,7 @@ def create_app(context: Context) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # the page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of what the client says that our name is
     )
     app.state.context = context
     # Matched one by one in this order, so what is asked most often comes first; flat, since each level costs as much as
@@ -96,7 +103,7 @@ def _render(error: BellwetherError, status: int | None = None) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retryable:
         headers["Retry-After"] = "1"
-    return Response(to_json(problem(error)), status or error.status, headers)
+    return Response(to_json(problem(error, status)), status or error.status, headers)
 
 
 async def _known(_request: Request, error: Exception) -> Response:

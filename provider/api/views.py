@@ -80,12 +80,12 @@ def page(items: Iterable[dict[str, Any]], revision: int, limit: int, after: str 
     return {"items": found, "revision": revision, "next": None}
 
 
-def problem(error: BellwetherError) -> dict[str, Any]:
-    """RFC 9457, with our `code` and `retryable`."""
+def problem(error: BellwetherError, status: int | None = None) -> dict[str, Any]:
+    """RFC 9457, with our `code` and `retryable`. `status` is that of the answer, where it is not the error's own."""
     return {
         "type": "about:blank",
         "title": error.code.replace("_", " "),
-        "status": error.status,
+        "status": status or error.status,
         "detail": error.detail,
         "code": error.code,
         "retryable": error.retryable,
