@@ -8,6 +8,9 @@ import pytest
 from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed
 
+from tests.support.api import Client, client
+from tests.support.nodes import primary_of, standbys_of
+
 StartCluster = Callable[..., Cluster]
 
 
@@ -42,3 +45,16 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartClu
             return stack.enter_context(_running(root, providers=providers, databases=databases))
 
         yield start
+
+
+@pytest.fixture(params=["primary", "standby"])
+def node(request: pytest.FixtureRequest, cluster: Cluster) -> Client:
+    """A node of the shared cluster, once the primary and once a standby: whoever asks must not notice."""
+    leader = primary_of(cluster)
+    return client(cluster, leader if request.param == "primary" else standbys_of(cluster)[0])
+
+
+@pytest.fixture
+def other(cluster: Cluster, node: Client) -> Client:
+    """A standby that is not `node`."""
+    return next(c for c in (client(cluster, name) for name in standbys_of(cluster)) if c.url != node.url)

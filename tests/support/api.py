@@ -1,6 +1,7 @@
 """What cluster tests ask of a node: one line a question; an answer that was not hoped for explains itself."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from localcluster.api import Answer, Api
@@ -20,6 +21,18 @@ class Client(Api):
         return done(
             self.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         )
+
+    @property
+    def ca(self) -> Path:
+        return self._ca
+
+    @property
+    def token(self) -> str | None:
+        return self._token
+
+    def holding(self, token: str | None) -> "Client":
+        """The same node, asked with another token, or with none."""
+        return Client(self.url, ca=self._ca, token=token)
 
     def wait_for(self, path: str, condition: Callable[[Any], object], *, timeout_s: float = 30.0) -> Any:
         """The JSON of `path` once `condition` holds of it. Raises `ProcessFailed` with the last answer."""
