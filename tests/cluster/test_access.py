@@ -1,0 +1,287 @@
+"""Invariant: nobody does what the role of their token does not allow (`provider/api/auth.py`), on any node, by any
+route; and nothing that is secret leaves a provider by an answer, an event or a log."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from localcluster.cluster import Cluster
+from localcluster.process import wait_until
+
+from shared.tokens import parse_token
+from tests.support.api import Client, client
+from tests.support.nodes import primary_of
+
+RANK = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
+
+# Who may do what. A route that is missing here fails the test: somebody has to decide.
+ROUTES = {
+    ("GET", "/cluster"): "viewer",
+    ("GET", "/nodes"): "viewer",
+    ("GET", "/nodes/{name}"): "viewer",
+    ("DELETE", "/nodes/{name}"): "admin",
+    ("GET", "/agents"): "viewer",
+    ("GET", "/agents/{agent}"): "viewer",
+    ("DELETE", "/agents/{agent}"): "admin",
+    ("GET", "/agents/{agent}/advice"): "agent",
+    ("POST", "/agents/{agent}/advise"): "operator",
+    ("POST", "/agents/advise"): "operator",
+    ("GET", "/instances"): "viewer",
+    ("GET", "/instances/{instance}"): "viewer",
+    ("GET", "/instances/{instance}/databases"): "viewer",
+    ("GET", "/instances/{instance}/databases/{name}"): "viewer",
+    ("PUT", "/instances/{instance}/databases/{name}"): "operator",
+    ("DELETE", "/instances/{instance}/databases/{name}"): "operator",
+    ("GET", "/instances/{instance}/accounts"): "viewer",
+    ("GET", "/instances/{instance}/accounts/{name}"): "viewer",
+    ("PUT", "/instances/{instance}/accounts/{name}"): "operator",
+    ("DELETE", "/instances/{instance}/accounts/{name}"): "operator",
+    ("GET", "/settings"): "viewer",
+    ("GET", "/settings/{key}"): "viewer",
+    ("PUT", "/settings/{key}"): "operator",
+    ("DELETE", "/settings/{key}"): "operator",
+    ("GET", "/tasks"): "viewer",
+    ("GET", "/tasks/{task}"): "viewer",
+    ("GET", "/events"): "viewer",
+    ("GET", "/tokens"): "admin",
+    ("POST", "/tokens"): "admin",
+    ("DELETE", "/tokens/{token}"): "admin",
+    ("POST", "/failover"): "admin",
+    ("GET", "/snapshot"): "admin",
+    ("POST", "/join"): "one-time node",
+    ("POST", "/enroll"): "one-time agent",
+    ("GET", "/ca"): "nobody",
+    ("GET", "/metrics"): "nobody",
+    ("GET", "/health/live"): "nobody",
+    ("GET", "/health/ready"): "nobody",
+    ("GET", "/health/primary"): "nobody",
+    ("GET", "/health/standby"): "nobody",
+    ("GET", "/api/leader-check"): "nobody",
+}
+PARAMETERS = {
+    "name": "access",
+    "agent": "db1",
+    "instance": "db1",
+    "key": "user.access",
+    "task": "none",
+    "token": "none",
+}
+UNKNOWN = {("DELETE", "/agents/{agent}"): "/agents/db9"}
+"""What is asked where the route would do harm to a cluster that others use."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Whose token. `role` is what it counts as: one of `RANK`, "one-time …", or None for no good."""
+
+    token: str | None
+    role: str | None
+
+
+@pytest.fixture(scope="module")
+def principals(cluster: Cluster) -> dict[str, Principal]:
+    admin = client(cluster, primary_of(cluster))
+
+    def new(role: str) -> str:
+        return str(admin.write("POST", "/tokens", {"role": role}).json["token"])
+
+    revoked = new("admin")
+    admin.write("DELETE", f"/tokens/{parse_token(revoked).id}")
+    viewer = new("viewer")
+    raised = viewer.replace("bw.viewer.", "bw.admin.")
+    standby = next(name for name in cluster.providers if name != primary_of(cluster))
+    found = {
+        "nobody": Principal(None, None),
+        "garbage": Principal("garbage", None),
+        "made up": Principal(f"bw.admin.{'0' * 16}.{'0' * 64}", None),
+        "revoked": Principal(revoked, None),
+        "a viewer who says admin": Principal(raised, None),
+        "viewer": Principal(viewer, "viewer"),
+        "operator": Principal(new("operator"), "operator"),
+        "admin": Principal(new("admin"), "admin"),
+        "node": Principal((cluster.providers[standby].files.directory / "node.token").read_text().strip(), "node"),
+        "agent": Principal((cluster.agents["db1"].files.directory / "api.token").read_text().strip(), "agent"),
+        "one-time node": Principal(new("node"), "one-time node"),
+        "one-time agent": Principal(new("agent"), "one-time agent"),
+    }
+    revision = admin.read("/cluster")["revision"]
+    for name in cluster.providers:
+        client(cluster, name).read("/cluster", Bellwether_Min_Revision=str(revision))
+    return found
+
+
+def test_every_route_has_a_role(cluster: Cluster) -> None:
+    document = client(cluster, "p1").read("/openapi.json")
+    found = {
+        (method.upper(), path.removeprefix("/api/v1")) for path, item in document["paths"].items() for method in item
+    }
+    assert found == set(ROUTES)
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        "nobody",
+        "garbage",
+        "made up",
+        "revoked",
+        "a viewer who says admin",
+        "viewer",
+        "operator",
+        "admin",
+        "node",
+        "agent",
+        "one-time node",
+        "one-time agent",
+    ],
+)
+def test_a_token_opens_what_its_role_may_and_nothing_else(
+    node: Client, principals: dict[str, Principal], who: str
+) -> None:
+    asked = node.holding(principals[who].token)
+    wrong = []
+    for (method, path), needed in ROUTES.items():
+        concrete = UNKNOWN.get((method, path)) or re.sub(r"{(\w+)}", lambda m: PARAMETERS[m[1]], path)
+        answer = asked.request(
+            method, concrete + ("?follow=false" if path == "/events" else ""), {} if method in ("PUT", "POST") else None
+        )
+        expected = _expected(principals[who].role, needed)
+        got = answer.status if answer.status in (401, 403) else 200
+        if got != expected or (answer.status >= 500 and not path.startswith("/health/")):
+            wrong.append((method, concrete, answer.status, expected, answer.body[:200]))
+    assert wrong == []
+
+
+def _expected(role: str | None, needed: str) -> int:
+    if needed == "nobody":
+        return 200
+    if needed.startswith("one-time"):
+        return 200 if role == needed else 401
+    if role not in RANK:
+        return 401
+    return 200 if RANK[role] >= RANK[needed] else 403
+
+
+def test_settings_of_the_cluster_need_an_administrator(node: Client, principals: dict[str, Principal]) -> None:
+    operator = node.holding(principals["operator"].token)
+    assert operator.put("/settings/agents.offline_after_s", {"value": 7}).code == "forbidden"
+    assert operator.delete("/settings/history.days").code == "forbidden"
+    assert node.holding(principals["admin"].token).put("/settings/history.days", {"value": 30}).status in (200, 201)
+
+
+def test_an_agent_reads_its_own_advice_only(cluster: Cluster, node: Client, principals: dict[str, Principal]) -> None:
+    agent = node.holding(principals["agent"].token)
+    advice = agent.read("/agents/db1/advice")
+    assert (advice["primary"], advice["vhost"]) == (primary_of(cluster), "bellwether")
+    assert advice["endpoints"] == [cluster.broker.endpoint]
+    assert agent.get("/agents/db2/advice").code == "forbidden"
+    assert node.read("/agents/db1/advice") == advice
+
+
+def test_a_token_ends_with_its_time_and_with_its_revocation(node: Client) -> None:
+    brief = node.write("POST", "/tokens", {"role": "viewer", "ttl_s": 1}).json
+    asked = node.holding(brief["token"])
+    assert asked.get("/cluster").status == 200
+    wait_until(lambda: asked.get("/cluster").status == 401, timeout_s=5, what="the end of a token of one second")
+
+    lasting = node.write("POST", "/tokens", {"role": "viewer"}).json
+    asked = node.holding(lasting["token"])
+    assert asked.get("/cluster").status == 200
+    assert lasting["id"] in [token["id"] for token in node.read("/tokens?limit=1000")["items"]]
+    assert node.delete(f"/tokens/{lasting['id']}").status == 204
+    assert asked.get("/cluster").status == 401
+
+
+def test_a_new_token_is_shown_once(node: Client, other: Client) -> None:
+    first = node.post("/tokens", {"role": "viewer"}, Idempotency_Key="one token")
+    again = other.post("/tokens", {"role": "viewer"}, Idempotency_Key="one token")
+    if first.json["token"] is not None:  # else the other parameter of `node` has had it
+        assert node.holding(first.json["token"]).get("/cluster").status == 200
+    assert (again.status, again.json["id"], again.json["token"]) == (201, first.json["id"], None)
+
+
+# ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PASSWORD = "Hn7-correct'horse`battery\"staple"
+
+
+@pytest.fixture(scope="module")
+def secrets(cluster: Cluster, principals: dict[str, Principal]) -> Iterator[dict[str, str]]:
+    """What must not be told, with a name for each: plain, and as it is stored."""
+    admin = client(cluster, primary_of(cluster))
+    admin.write("PUT", "/instances/db1/accounts/keeper", {"password": PASSWORD})
+    admin.wait_for("/instances/db1/accounts/keeper", lambda a: a["status"]["phase"] == "ready")
+    admin.put("/instances/db1/accounts/keeper", {"password": PASSWORD, "grants": "wrong"})
+    snapshot = admin.get("/snapshot").body.decode()
+    documents = [json.loads(line[1]) for line in map(json.loads, snapshot.splitlines()[1:]) if line[0] == "document"]
+    found = {"a password": PASSWORD}
+    for kind, id_, *_, spec, _status in documents:
+        for field in ("token_sha256", "broker_password_hash", "sha256"):
+            if field in spec:
+                found[f"{field} of {kind} {id_}"] = spec[field]
+        if kind == "account" and "password" in spec:
+            found[f"the sealed password of {id_}"] = spec["password"]
+    for who, principal in principals.items():
+        if principal.role is not None and principal.token is not None:
+            found[f"the token of {who}"] = parse_token(principal.token).secret
+    for file in _secret_files(cluster):
+        text = file.read_text().strip()
+        found[str(file)] = parse_token(text).secret if text.startswith("bw.") else text
+    assert len(found) > 15
+    yield found
+    admin.write("DELETE", "/instances/db1/accounts/keeper?drop=true")
+
+
+def _secret_files(cluster: Cluster) -> list[Path]:
+    names = ["broker.password", "node.token", "api.token", "secrets.key", "node.key", "ca.key", "admin.token"]
+    return [file for name in names for file in cluster.layout.root.rglob(name)]
+
+
+def test_secrets_lie_in_files_that_nobody_else_can_read(cluster: Cluster) -> None:
+    files = [*_secret_files(cluster), *cluster.layout.root.rglob("state.db*")]
+    assert len(files) > 15
+    assert [file for file in files if file.stat().st_mode & 0o077] == []
+
+
+def test_no_answer_tells_a_secret(node: Client, principals: dict[str, Principal], secrets: dict[str, str]) -> None:
+    for who in ("admin", "node", "viewer", "agent"):
+        asked = node.holding(principals[who].token)
+        for method, path in ROUTES:
+            if method != "GET" or path == "/snapshot":  # the snapshot is for a new node: it must hold the hashes
+                continue
+            concrete = re.sub(r"{(\w+)}", lambda m: {**PARAMETERS, "name": "keeper"}[m[1]], path)
+            answer = asked.get(concrete + ("?follow=false" if path == "/events" else "?limit=1000"))
+            assert _told(answer.body.decode(), secrets) == [], (who, path)
+
+
+def test_no_event_tells_a_secret(node: Client, secrets: dict[str, str]) -> None:
+    oldest = node.get("/events?after=0&follow=false")
+    first = int(re.findall(r"\d+", oldest.json["detail"])[-1]) if oldest.status == 410 else 0
+    for accept in ("text/event-stream", "application/x-ndjson"):
+        answer = node.get(f"/events?after={first}&follow=false", Accept=accept)
+        assert answer.status == 200
+        assert b"keeper" in answer.body
+        assert _told(answer.body.decode(), secrets) == []
+
+
+def test_no_log_tells_a_secret(cluster: Cluster, secrets: dict[str, str]) -> None:
+    logs = list(cluster.layout.root.rglob("*.log"))
+    assert len(logs) >= 6
+    for log in logs:
+        assert _told(log.read_text(errors="replace"), secrets) == [], log
+
+
+def test_no_secret_shows_in_the_list_of_processes(cluster: Cluster, secrets: dict[str, str]) -> None:
+    for name, member in cluster.members.items():
+        assert member.process is not None
+        line = Path(f"/proc/{member.process.pid}/cmdline").read_bytes().decode(errors="replace")
+        assert _told(line, secrets) == [], name
+
+
+def _told(text: str, secrets: dict[str, str]) -> list[str]:
+    forms: Any = {name: {secret, json.dumps(secret)[1:-1]} for name, secret in secrets.items()}
+    return [name for name, spellings in forms.items() if any(spelling in text for spelling in spellings)]
