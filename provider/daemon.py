@@ -4,11 +4,14 @@ import asyncio
 import fcntl
 import gc
 import os
+import signal
 import ssl
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +36,7 @@ from provider.secrets import Vault
 from provider.settings import Files, ProviderSettings
 from provider.store import Store
 from shared.bus import Credentials, Link, Topology
-from shared.errors import Invalid, Refused
+from shared.errors import BellwetherError, Invalid, Refused
 from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.rabbitmq import RabbitLink
@@ -48,7 +51,7 @@ USER_WAIT_S = 5.0
 
 
 def run(settings: ProviderSettings, files: Files) -> None:
-    """Runs until SIGTERM or SIGINT. Raises a `BellwetherError` where it cannot start."""
+    """Runs until SIGTERM or SIGINT. Raises a `BellwetherError` where it cannot start, or cannot go on."""
     check_private(files)
     with locked(settings.data_dir):
         store = Store(settings.store_url)
@@ -71,6 +74,15 @@ class _Part(Protocol):
     def stop(self) -> None: ...
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them anew when it has ended, and the process would end with it, before our
+    parts have."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class Node:
     """One provider: threads for the log, the engine, the fleet; the event loop for the API."""
 
@@ -83,6 +95,8 @@ class Node:
         self._own: dict[int, Callable[[], None]] = {}
         self._gateway: Gateway | None = None
         self._heard: Signal | None = None
+        self._failure: BellwetherError | None = None
+        """Why this node must not go on."""
         state, _ = store.load()
         sizes = need(state, "setting", LOG_SIZES).spec["value"]
         self.engine = Engine(
@@ -134,6 +148,7 @@ class Node:
             metrics=lambda: render(registry),
         )
         server = self._server(context)
+        self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.hub, self.janitor]
         if self.users is not None:
             parts.append(self.users)
@@ -147,10 +162,12 @@ class Node:
             notify("STOPPING=1")
             told.cancel()
             await forwarder.close()
-            for part in reversed(parts):
-                await loop.run_in_executor(None, part.stop)
+            # Side by side: with a broker that hangs, each may take some seconds.
+            await asyncio.gather(*(loop.run_in_executor(None, part.stop) for part in parts))
             self.store.close()
             log().info("provider ends")
+        if self._failure is not None:
+            raise self._failure
 
     def _server(self, context: Context) -> uvicorn.Server:
         host, _, port = self.settings.api.listen.rpartition(":")
@@ -172,7 +189,27 @@ class Node:
             timeout_graceful_shutdown=3,
             backlog=2048,
         )
-        return uvicorn.Server(config)
+        return _Server(config)
+
+    def _end_on(self, loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+        """Signals end this node; so does a thread that fails. Without it the rest would look healthy, and would not be:
+        started anew, it begins from what is durable."""
+
+        def failed(args: threading.ExceptHookArgs) -> None:
+            name = args.thread.name if args.thread is not None else "?"
+            log(thread=name).opt(exception=args.exc_value).critical("a thread failed; this node ends")
+            detail = args.exc_value.detail if isinstance(args.exc_value, BellwetherError) else repr(args.exc_value)
+            self._failure = BellwetherError(f"the thread {name} failed, and this node with it: {detail}")
+            loop.call_soon_threadsafe(end)
+
+        threading.excepthook = failed
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+
+    def _end(self, server: uvicorn.Server, context: Context) -> None:
+        """Event loop. Streams end now, what else is open has some seconds (`timeout_graceful_shutdown`)."""
+        context.ending = server.should_exit = True
+        context.gateway.changed.wake()
 
     async def _tell_ready(self, server: uvicorn.Server) -> None:
         while not server.started:  # uvicorn has no event for it

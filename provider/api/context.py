@@ -34,6 +34,8 @@ class Context:
     metrics: Callable[[], bytes]
     streams: int = 0
     """Open event streams."""
+    ending: bool = False
+    """This node is about to end: nothing that lasts is begun any more."""
 
     @property
     def node(self) -> str:

@@ -59,7 +59,7 @@ async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> Asy
     try:
         if not lines:
             yield b": from revision %d\n\n" % after
-        while True:
+        while not ctx.ending:
             rows = await run_in_threadpool(ctx.history, after, BATCH)
             for row in rows:
                 after = row.revision
@@ -69,7 +69,10 @@ async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> Asy
                 continue
             if not follow:
                 return
-            if not await ctx.gateway.changed.until(lambda seen=after: ctx.gateway.state.revision > seen, KEEPALIVE_S):  # type: ignore[misc]
+            if not await ctx.gateway.changed.until(
+                lambda seen=after: ctx.ending or ctx.gateway.state.revision > seen,  # type: ignore[misc]
+                KEEPALIVE_S,
+            ):
                 yield b"\n" if lines else b": still here\n\n"
     except asyncio.CancelledError:
         return
