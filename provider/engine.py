@@ -359,12 +359,13 @@ class Engine:
                 self._retry.reset()
             self._shown = (self._unsaved[-1].state if self._unsaved else self._shown[0], self._unsaved_position)
             self._saved_s, self._unsaved_position = now_s, None
-        if self._unsaved:
-            accepted, self._unsaved = self._unsaved, []
-            self._on_applied(accepted[-1].state, accepted)
+        # Whoever is answered finds the new state shown already. Everybody else can wait that moment longer.
         if self._unanswered:
             answers, self._unanswered = self._unanswered, []
             self._on_results(answers)
+        if self._unsaved:
+            accepted, self._unsaved = self._unsaved, []
+            self._on_applied(accepted[-1].state, accepted)
         if self._last_ack is not None and self._unacked >= ACK_EVERY:
             self._last_ack()
             self._last_ack, self._unacked = None, 0
