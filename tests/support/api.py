@@ -54,6 +54,10 @@ class Client(Api):
             raise
         return last[0].json if isinstance(last[0], Answer) else None
 
+    def wait_for_gone(self, path: str, *, timeout_s: float = 30.0) -> None:
+        """Returns once `path` is 404. Raises `ProcessFailed`."""
+        wait_until(lambda: self.get(path).status == 404, timeout_s=timeout_s, what=f"{self.url} {path} is still there")
+
 
 def client(cluster: Cluster, node: str) -> Client:
     """Node `node` of `cluster`, as administrator."""
