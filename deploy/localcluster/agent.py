@@ -1,5 +1,7 @@
 """An agent in a directory of its own, for one MariaDB server on this machine: enrol, run."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -7,10 +9,23 @@ from pathlib import Path
 
 from localcluster.layout import ServerFiles
 from localcluster.mariadb import MariaDB
-from localcluster.process import Process, ProcessFailed, start, tail, wait_until
+from localcluster.process import Process, ProcessFailed, environment, start, tail, wait_until
 from localcluster.provider import program_path, run_program
 
 READY_S = 60.0
+LEAN = {"PYTHONOPTIMIZE": "2", "PYTHONNODEBUGRANGES": "1"}
+"""An agent needs no docstrings and no columns in tracebacks: some 2.5 MB less on every database host."""
+
+
+def compile_agent() -> None:
+    """Write the bytecode that a lean agent loads. Else the first one compiles it and keeps the memory that it took."""
+    subprocess.run(
+        [sys.executable, "-c", "import agent.daemon, agent.cli"],
+        env=environment(**LEAN),
+        check=True,
+        capture_output=True,
+        timeout=READY_S,
+    )
 
 
 class Agent:
@@ -60,7 +75,7 @@ class Agent:
         if self.process is None or not self.process.alive:
             argv: list[str | Path] = [program_path("agent"), "run", "--config", self.files.config]
             self._launched_at = datetime.now(UTC)
-            self.process = start(argv, log=self.log)
+            self.process = start(argv, log=self.log, env=environment(**LEAN))
         return self.process
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:

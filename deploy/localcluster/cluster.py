@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from localcluster.agent import Agent
+from localcluster.agent import Agent, compile_agent
 from localcluster.api import Api
 from localcluster.broker import Broker, BrokerPorts, BrokerUser
 from localcluster.layout import Layout
@@ -158,6 +158,8 @@ class Cluster:
         with Steps(self._tell) as steps:
             for name in self.servers:
                 steps.begin(f"MariaDB for {name}", partial(self._run, f"mariadb-{name}"))
+            if not all(agent.enrolled for agent in self.agents.values()):
+                steps.begin("agents' bytecode", compile_agent)
             steps.run("certificates and keys", self._init)
             steps.run("broker", partial(self._run, "broker"))
             steps.run(f"provider {self.first.name}", partial(self._run, self.first.name))
