@@ -1,6 +1,7 @@
 """`provider`: makes and runs a node of the control plane."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,6 @@ from provider.cli.console import (
 )
 from provider.cli.show import show_status
 from provider.settings import Files, load_settings
-from shared.errors import Invalid
 from shared.files import write_atomically
 
 app = application("A node of the control plane: make it, run it, look at it.")
@@ -116,23 +116,31 @@ def status(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         show_status(settings.name, cluster)
 
 
+class Role(StrEnum):
+    admin = "admin"
+    operator = "operator"
+    viewer = "viewer"
+    node = "node"
+    agent = "agent"
+
+
 @tokens.command("create")
 def create_token(
-    role: Annotated[str, typer.Option(help="admin, operator, viewer; or one-time: node, agent.")],
+    role: Annotated[Role, typer.Option(help="node and agent tokens work once.")],
     config: Config = DEFAULT_CONFIG,
     ttl: Annotated[str | None, typer.Option(help="30m, 1h, 7d …; one-time tokens: 1h unless given.")] = None,
     token_out: Annotated[Path | None, typer.Option(help="Write it to this file (mode 600) instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token and print it, this once."""
-    body: dict[str, Any] = {"role": role}
+    body: dict[str, Any] = {"role": role.value}
     if ttl is not None:
         body["ttl_s"] = seconds(ttl)
     with daemon(config) as (_, client):
         created = client.request("POST", "/tokens", body)
     if token_out is not None:
         write_atomically(token_out, created["token"] + "\n")
-        plain(f"The {role} token is in {token_out}.")
+        plain(f"The {role.value} token is in {token_out}.")
     elif as_json:
         print_json(created)
     else:
@@ -143,10 +151,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> int:
-    """`30m`, `1h`, `7d` as seconds. Raises `Invalid`."""
+    """`30m`, `1h`, `7d` as seconds. Raises `typer.BadParameter`: exit code 2."""
     match = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
     if match is None:
-        raise Invalid(f"{text!r} is no duration; write 90s, 30m, 1h or 7d")
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 30m, 1h or 7d")
     return int(match[1]) * _UNITS[match[2]]
 
 
