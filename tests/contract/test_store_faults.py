@@ -1,13 +1,11 @@
 """What every store promises when something dies, fills up or is in the way."""
 
-import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pymysql
@@ -19,13 +17,12 @@ from provider.store import Store, StoreUnavailable
 from provider.store.connections import open_engine
 from shared.errors import DiskFull
 from tests.support.databases import new_database
+from tests.support.disks import fill, small_disk
 from tests.support.history import accept_values, genesis, position
 
 OpenStore = Callable[[], Store]
 
 ROOT = Path(__file__).parents[2]
-AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
-BLOCK = b"\0" * 4096
 
 
 def test_a_process_killed_while_it_commits_leaves_effects_and_position_that_agree(
@@ -57,30 +54,6 @@ def commit_until_killed(url: str, commits: int) -> int:
 
 
 # ── SQLite ──
-
-
-@contextmanager
-def small_disk(directory: Path, size: str) -> Iterator[Path]:
-    """A file system of its own that is soon full."""
-    directory.mkdir()
-    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "tmpfs", directory], check=True)
-    try:
-        yield directory
-    finally:
-        left = subprocess.run([*AS_ROOT, "umount", directory], check=False, capture_output=True, text=True)
-        if left.returncode:
-            subprocess.run([*AS_ROOT, "umount", "--lazy", directory], check=True)
-    assert not left.stderr, "something still has a file open"
-
-
-def fill(path: Path) -> None:
-    """Write to `path` until nothing more fits on its disk."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(BLOCK) == len(BLOCK):
-                pass
-        except OSError as error:
-            assert error.errno == 28, error
 
 
 def test_a_full_disk_is_said_and_the_same_commit_succeeds_once_there_is_space(tmp_path: Path) -> None:

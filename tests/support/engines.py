@@ -1,0 +1,184 @@
+"""Engines to try things on: the real engine and store, a log in memory, and results that can be waited for."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from provider.core.commands import Command, PutSetting
+from provider.core.entries import Change
+from provider.core.replica import Progress
+from provider.core.state import Accepted, Answer, State
+from provider.engine import Engine, Result
+from provider.store import Store
+from tests.support.history import GENERATION, START_MS
+from tests.support.memory_log import MemoryLog, MemoryLogStream
+
+PATIENCE_S = 20.0
+
+
+def genesis(*nodes: str) -> State:
+    """Revision 1, with these nodes; the first one is primary."""
+    changes = tuple(
+        Change(
+            kind="node", id=name, spec={"url": f"https://{name}:1", "version": "1", "endpoints": [f"amqps://{name}"]}
+        )
+        for name in nodes
+    )
+    return State.genesis(generation=GENERATION, primary=nodes[0], now=START_MS, changes=changes)
+
+
+class ValveLog(MemoryLog):
+    """What is appended can be held back (`shut`), as a broker does that hangs; and refused (`why_blocked`)."""
+
+    def __init__(self, stream: MemoryLogStream) -> None:
+        super().__init__(stream)
+        self.why_blocked: str | None = None
+        self.appended = 0
+        self._shut = False
+        self._held: list[Callable[[], None]] = []
+        self._valve = threading.Lock()
+
+    @property
+    def blocked(self) -> str | None:
+        return self.why_blocked
+
+    def append(self, data: bytes, token: object, deadline_s: float) -> None:
+        with self._valve:
+            self.appended += 1
+            send = partial(super().append, data, token, deadline_s)
+            if self._shut:
+                self._held.append(send)
+            else:
+                send()
+
+    def shut(self) -> None:
+        with self._valve:
+            self._shut = True
+
+    def open(self) -> None:
+        """What was held back goes out now, late."""
+        with self._valve:
+            self._shut = False
+            held, self._held = self._held, []
+            for send in held:
+                send()
+
+
+class Host:
+    """A node's engine, on a store in `directory`. `seed` is what the store begins with; without it, what is there."""
+
+    def __init__(self, name: str, stream: MemoryLogStream, directory: Path, *, seed: State | None = None) -> None:
+        self.name = name
+        self.url = f"sqlite:///{directory / f'{name}.db'}"
+        self.store = Store(self.url, busy_s=0.02)
+        self.store.migrate()
+        if seed is not None:
+            self.store.seed(seed, None)
+        self.log = ValveLog(stream)
+        self.results: dict[int, list[Result]] = {}
+        self.durable: dict[int, int] = {}
+        """By ticket, the revision that the store had when the result was told."""
+        self.applied: list[Accepted] = []
+        self._news = threading.Condition()
+        self.engine = Engine(
+            node=name, store=self.store, log_=self.log, on_applied=self._on_applied, on_results=self._on_results
+        )
+
+    def start(self) -> "Host":
+        self.engine.start()
+        return self
+
+    def stop(self) -> None:
+        self.engine.stop(PATIENCE_S)
+        self.store.close()
+
+    # ── asking ──
+
+    def put(self, key: str, value: object = 1, *, wait_s: float = PATIENCE_S, again: str | None = None) -> int:
+        """A ticket for `user.<key>` = value. `again` is its idempotency key."""
+        return self.submit(PutSetting(f"user.{key}", value), wait_s=wait_s, again=again)
+
+    def submit(self, command: Command, *, wait_s: float = PATIENCE_S, again: str | None = None) -> int:
+        ticket = self.engine.ticket()
+        said = sha256(repr(command).encode()).hexdigest()
+        self.engine.submit(
+            ticket, command, principal="token:t", action="PUT", wait_s=wait_s, key=again, fingerprint=said
+        )
+        return ticket
+
+    def barrier(self, *, promote: bool = False, wait_s: float = PATIENCE_S) -> int:
+        ticket = self.engine.ticket()
+        self.engine.barrier(ticket, wait_s=wait_s, promote=promote)
+        return ticket
+
+    # ── waiting ──
+
+    def result(self, ticket: int, timeout_s: float = PATIENCE_S) -> Result:
+        """What the ticket was answered with in the end."""
+        self.until(lambda: self._final(ticket) is not None, timeout_s, f"no result for ticket {ticket}")
+        found = self._final(ticket)
+        assert found is not None
+        return found
+
+    def answer(self, ticket: int) -> Answer:
+        """The same, and it is a success."""
+        result = self.result(ticket)
+        assert isinstance(result, Answer), result
+        return result
+
+    def reach(self, revision: int) -> State:
+        self.until(lambda: self.engine.state.revision >= revision, what=f"{self.name} does not reach {revision}")
+        return self.engine.state
+
+    def caught_up(self) -> "Host":
+        result = self.result(self.barrier())
+        assert isinstance(result, Progress), result
+        return self
+
+    def promoted(self) -> State:
+        """This node, as primary."""
+        result = self.result(self.barrier(promote=True))
+        assert isinstance(result, Progress), result
+        assert result.state.primary == self.name
+        return self.reach(result.state.revision)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S, what: str = "in time") -> None:
+        """Waits for results and states; looks now and then also where nothing was told."""
+        deadline = time.monotonic() + timeout_s
+        with self._news:
+            while not condition():
+                assert time.monotonic() < deadline, what
+                self._news.wait(0.02)
+
+    def until_told(self, many: int, tickets: Sequence[int]) -> None:
+        """Waits until that many of `tickets` have a result."""
+        self.until(lambda: sum(map(self.told, tickets)) >= many, what=f"less than {many} results")
+
+    def told(self, ticket: int) -> bool:
+        return self._final(ticket) is not None
+
+    def value(self, key: str) -> object:
+        document = self.engine.state.get("setting", f"user.{key}")
+        return None if document is None else document.spec["value"]
+
+    def _final(self, ticket: int) -> Result | None:
+        results = self.results.get(ticket, [])
+        return next((r for r in results if not isinstance(r, Progress) or r.final), None)
+
+    # ── the engine's callbacks ──
+
+    def _on_applied(self, state: State, accepted: Sequence[Accepted]) -> None:
+        with self._news:
+            assert state is accepted[-1].state
+            self.applied += accepted
+            self._news.notify_all()
+
+    def _on_results(self, pairs: list[tuple[int, Result]]) -> None:
+        with self._news:
+            for ticket, result in pairs:
+                self.results.setdefault(ticket, []).append(result)
+                self.durable[ticket] = self.engine.state.revision
+            self._news.notify_all()
