@@ -90,13 +90,13 @@ class Writers:
 
     # ── the threads ──
 
-    def write(self, cluster: Cluster, name: str, nodes: Sequence[str], timeout_s: float) -> None:
+    def write(self, cluster: Cluster, name: str, nodes: Sequence[str], timeout_s: float, *, keyed: bool) -> None:
         """One writer: the nodes in turn, each kept as long as it answers."""
         connections = {node: Connection(cluster, node, timeout_s=timeout_s) for node in nodes}
         turns = itertools.cycle(nodes)
         node = next(turns)
         for number in itertools.count():
-            setting, key = f"{PREFIX}{name}.{number}", uuid4().hex
+            setting, key = f"{PREFIX}{name}.{number}", uuid4().hex if keyed else None
             with self._changed:
                 self.open.add(setting)
             began_s = time.monotonic()
@@ -109,7 +109,7 @@ class Writers:
         for connection in connections.values():
             connection.close()
 
-    def _attempt(self, connection: Connection, node: str, setting: str, key: str, began_s: float) -> bool:
+    def _attempt(self, connection: Connection, node: str, setting: str, key: str | None, began_s: float) -> bool:
         asked_s = time.monotonic()
         try:
             status, body = connection.put(f"/settings/{setting}", {"value": setting}, key)
@@ -125,8 +125,8 @@ class Writers:
                 return True
             detail = f"{body.get('code')}: {body.get('detail')}"
             self.failures.append(Failure(node, setting, status, detail, now_s - asked_s))
-        if status not in RETRYABLE | {0}:
-            self._stopping.set()  # a refusal: the test looks at it and fails
+        if status not in RETRYABLE | {0} or key is None:
+            self._stopping.set()  # a refusal, or nothing that may be asked again: the test looks at it and fails
         self._stopping.wait(0.05)
         return False
 
@@ -141,15 +141,18 @@ def running(
     one_each: Sequence[str] = (),
     roaming: int = 0,
     nodes: Sequence[str] = (),
+    keyed: bool = True,
     timeout_s: float = 10.0,
 ) -> Iterator[Writers]:
     """Writers that run within this block: one for each node in `one_each`, which stays with it; and `roaming` that
-    turn to the next of `nodes` (all, unless given) when one fails them."""
+    turn to the next of `nodes` (all, unless given) when one fails them. Those that are not `keyed` give up at once."""
     load, run = Writers(), uuid4().hex[:6]
     plans = [(f"{run}.{node}", [node]) for node in one_each]
     order = list(nodes) or list(cluster.providers)
     plans += [(f"{run}.{n}", order[n % len(order) :] + order[: n % len(order)]) for n in range(roaming)]
-    threads = [threading.Thread(target=load.write, args=(cluster, *plan, timeout_s), name=plan[0]) for plan in plans]
+    threads = [
+        threading.Thread(target=load.write, args=(cluster, *plan, timeout_s), kwargs={"keyed": keyed}) for plan in plans
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -1,0 +1,295 @@
+"""Invariant: at most one primary an epoch, and it is the one whose claim the log holds first. A planned change of
+primary shows no client an error and loses no write; every agent follows, and who does not is named until it does."""
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from localcluster.cluster import Cluster
+from localcluster.process import environment, wait_until
+from localcluster.provider import program_path
+
+from tests.cluster.conftest import StartCluster
+from tests.support.api import client
+from tests.support.nodes import Said, command, events, primary_of, promote, run, standbys_of, suspended, wait_equal
+from tests.support.writers import check_promises, running
+
+
+@pytest.fixture(scope="module")
+def own(start_cluster: StartCluster) -> Cluster:
+    return start_cluster(databases=1)
+
+
+@pytest.fixture(autouse=True)
+def _left_in_order(own: Cluster) -> Iterator[None]:
+    yield
+    assert own.dead() == []
+    wait_equal(own)
+
+
+def epoch_of(cluster: Cluster) -> int:
+    return int(wait_equal(cluster)["epoch"])
+
+
+def one_line(said: Said) -> str:
+    """What was said on stderr, which must be one line, with exit code 1."""
+    assert said.code == 1, said
+    assert said.err.count("\n") == 1, said
+    assert "Traceback" not in said.err
+    return said.err.strip()
+
+
+# ── planned ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_planned_promotion_of_each_node_in_turn_fails_no_write(own: Cluster) -> None:
+    before = wait_equal(own)
+    order = [*standbys_of(own), primary_of(own)]
+    with (
+        running(own, one_each=list(own.providers)) as load,
+        running(own, one_each=list(own.providers), keyed=False) as keyless,
+    ):
+        for number, name in enumerate(order, start=1):
+            load.wait_for_more(15)
+            said = promote(own, name)
+            assert f"{name} is primary: epoch {before['epoch'] + number}" in said.out
+            keyless.wait_for_more(15)
+    assert load.failures == []
+    assert keyless.failures == []
+    after = wait_equal(own)
+    assert (after["epoch"], after["primary"]) == (before["epoch"] + 3, order[-1])
+    check_promises(own, load, after=before["revision"])
+    check_promises(own, keyless, after=before["revision"])
+    claims = [e for e in events(client(own, order[0]), before["revision"]) if e["type"] == "claim"]
+    assert [(claim["epoch"], claim["primary"]) for claim in claims] == [
+        (before["epoch"] + number, name) for number, name in enumerate(order, start=1)
+    ]
+
+
+def test_promotion_tells_each_step_and_its_time(own: Cluster) -> None:
+    name = standbys_of(own)[0]
+    said = promote(own, name)
+    steps = re.findall(r"^ +\d+\.\d{3} s  (\w+) +\S.*$", said.out, re.MULTILINE)
+    assert steps == ["check", "barrier", "claim", "advise"]
+    assert "1 of 1 agents follow" in said.out
+    assert said.err == ""
+
+
+def test_promotion_for_programs(own: Cluster) -> None:
+    name = standbys_of(own)[0]
+    epoch = epoch_of(own)
+    said = command(own, name, "failover", "--operation", "promote", "--json")
+    found = json.loads(said.out)
+    assert (said.code, found["result"], found["node"], found["primary"]) == (0, "promoted", name, name)
+    assert found["epoch"] == epoch + 1
+    assert [step["step"] for step in found["steps"]] == ["check", "barrier", "claim", "advise"]
+    assert found["agents"] == {"total": 1, "online": 1, "advised": 1, "missing": []}
+
+
+def test_promoting_the_primary_changes_nothing_and_says_so(own: Cluster) -> None:
+    leader, epoch = primary_of(own), epoch_of(own)
+    said = promote(own, leader)
+    assert f"{leader} is already primary: epoch {epoch}" in said.out
+    again = command(own, leader, "failover", "--operation", "promote", "--json")
+    assert (again.code, json.loads(again.out)["result"]) == (0, "already_primary")
+    assert epoch_of(own) == epoch
+
+
+# ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_two_standbys_promoted_in_the_same_instant_one_wins_and_the_other_says_who(own: Cluster) -> None:
+    """Both have asked for their barrier while the broker hangs; so both barriers are in the log before either claim."""
+    epoch, rivals = epoch_of(own), standbys_of(own)
+    with suspended(own, "broker"):
+        commands = {
+            name: subprocess.Popen(
+                [program_path("failover"), "--operation", "promote", "--config", own.providers[name].files.config],
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name in rivals
+        }
+        for started in commands.values():
+            assert started.stdout is not None
+            assert "check" in started.stdout.readline()
+    said = {name: started.communicate(timeout=30) for name, started in commands.items()}
+    codes = {name: started.returncode for name, started in commands.items()}
+    assert sorted(codes.values()) == [0, 1], said
+    winner = next(name for name, code in codes.items() if code == 0)
+    loser = next(name for name, code in codes.items() if code == 1)
+    out, err = said[loser]
+    assert re.search(rf"\b{winner} became primary first, epoch {epoch + 1}\b", err), (out, err)
+    assert err.count("\n") == 1
+    found = wait_equal(own)
+    assert (found["primary"], found["epoch"]) == (winner, epoch + 1)
+
+
+def test_many_promotions_at_once_end_with_one_primary(own: Cluster) -> None:
+    epoch, results = epoch_of(own), []
+    together = threading.Barrier(6)
+
+    def ask(name: str) -> None:
+        one = client(own, name)
+        together.wait()
+        answer = one.post("/failover", {"operation": "promote", "node": name})
+        results.append(json.loads(answer.body.splitlines()[-1]))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in own.providers for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {result["result"] for result in results} <= {"promoted", "lost", "already_primary"}, results
+    found = wait_equal(own)
+    claims = [e for e in events(client(own, found["primary"]), 1) if e["type"] == "claim" and e["epoch"] > epoch]
+    assert [claim["epoch"] for claim in claims] == list(range(epoch + 1, found["epoch"] + 1)), "one claim an epoch"
+    assert claims == [] or claims[-1]["primary"] == found["primary"]
+
+
+# ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_preflight_says_what_promote_would_do_and_changes_nothing(own: Cluster) -> None:
+    before = wait_equal(own)
+    for name in own.providers:
+        said = command(own, name, "failover", "--operation", "preflight")
+        assert said.code == 0, said
+        assert f"{name}: promote would work; nothing was changed" in said.out
+        assert "no acknowledged write would be lost" in said.out
+        found = json.loads(command(own, name, "failover", "--operation", "preflight", "--json").out)
+        assert (found["ok"], found["node"], found["primary"]) == (True, name, before["primary"])
+        assert {check["check"] for check in found["checks"]} >= {"role", "state", "log", "agents"}
+    after = wait_equal(own)
+    assert (after["epoch"], after["primary"]) == (before["epoch"], before["primary"])
+
+
+def test_status_says_role_epoch_revision_and_lag(own: Cluster) -> None:
+    cluster = wait_equal(own)
+    for name in own.providers:
+        role = "primary" if name == cluster["primary"] else "standby"
+        said = command(own, name, "failover", "--operation", "status")
+        assert said.code == 0, said
+        assert f"{name}: {role}, active" in said.out
+        assert f"epoch {cluster['epoch']}, primary {cluster['primary']}" in said.out
+        found = json.loads(command(own, name, "failover", "--operation", "status", "--json").out)
+        assert (found["name"], found["role"], found["epoch"]) == (name, role, cluster["epoch"])
+        assert found["revision"] >= cluster["revision"]
+        assert found["lag"] is not None
+        assert json.loads(command(own, name, "provider", "status", "--json").out)["node"] == name
+
+
+def test_wrong_usage_and_wrong_places(own: Cluster, tmp_path: Path) -> None:
+    assert run("failover", "--operation", "explode").code == 2
+    assert run("failover").code == 2
+    nowhere = run("failover", "--operation", "promote", "--config", str(tmp_path / "provider.toml"))
+    assert "provider.toml" in one_line(nowhere)
+    elsewhere = client(own, "p1").post("/failover", {"operation": "promote", "node": "p2"})
+    assert (elsewhere.status, elsewhere.code) == (409, "refused"), (
+        "behind a load balancer one cannot know whom one asks"
+    )
+
+
+# ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _missing_everywhere(own: Cluster, said: Said) -> None:
+    """The command, the status, the filter and the glance all name the agent that does not follow."""
+    assert re.search(r"0 of 1 agents follow", said.out), said
+    assert "not advised yet: db1" in said.out
+    for name in own.providers:
+        assert "not advised yet: db1" in command(own, name, "provider", "status").out
+        one = client(own, name)
+        assert [a["id"] for a in one.read("/agents?advised=false")["items"]] == ["db1"]
+        assert one.read("/agents?advised=true")["items"] == []
+        assert one.read("/cluster")["agents"]["missing"] == ["db1"]
+        assert one.read("/agents/db1")["status"]["advised"] is False
+
+
+def _follows_everywhere(own: Cluster, epoch: int) -> None:
+    for name in own.providers:
+        client(own, name).wait_for("/agents/db1", lambda a: a["status"]["advised"] and a["status"]["epoch"] == epoch)
+        assert client(own, name).read("/cluster")["agents"]["missing"] == []
+    settings = json.loads((own.agents["db1"].files.directory / "broker.json").read_text())
+    assert (settings["epoch"], settings["primary"]) == (epoch, primary_of(own))
+
+
+def test_an_agent_that_hangs_meanwhile_is_missing_until_it_wakes(own: Cluster) -> None:
+    epoch, name = epoch_of(own), standbys_of(own)[0]
+    with suspended(own, "db1"):
+        _missing_everywhere(own, promote(own, name))
+        told = client(own, name).post("/agents/db1/advise")
+        assert (told.status, told.json) == (202, {"told": ["db1"], "epoch": epoch + 1})
+        assert client(own, name).post("/agents/advise").json["told"] == ["db1"]
+        assert client(own, name).read("/agents/db1")["status"]["advised"] is False, "told is not yet followed"
+    _follows_everywhere(own, epoch + 1)
+
+
+def test_an_agent_that_is_down_meanwhile_is_advised_when_it_returns(own: Cluster) -> None:
+    epoch, name = epoch_of(own), standbys_of(own)[0]
+    own.kill("db1")
+    try:
+        _missing_everywhere(own, promote(own, name))
+    finally:
+        own.start("db1")
+    _follows_everywhere(own, epoch + 1)
+    assert client(own, name).post("/agents/advise").json["told"] == []
+
+
+def test_an_agent_whose_settings_were_put_back_by_hand_is_advised_again(own: Cluster) -> None:
+    epoch = epoch_of(own)
+    file = own.agents["db1"].files.directory / "broker.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"epoch": 0, "primary": "nobody"}))
+    wait_until(
+        lambda: json.loads(file.read_text())["epoch"] == epoch, timeout_s=15, what="the agent is not advised again"
+    )
+    _follows_everywhere(own, epoch)
+
+
+# ── unplanned ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _back_in_order(own: Cluster) -> None:
+    for name in own.providers:
+        client(own, name).wait_for("/health/ready", lambda h: h["state"] == "active")
+
+
+def test_the_broker_is_gone_so_nobody_can_be_promoted(own: Cluster) -> None:
+    """What cannot be read to its end may hold writes that were acknowledged: refused, at once, in one line."""
+    before, name = wait_equal(own), standbys_of(own)[0]
+    own.kill("broker")
+    try:
+        client(own, name).wait_for("/health/ready", lambda h: h["state"] == "critical")
+        assert "log" in one_line(command(own, name, "failover", "--operation", "promote"))
+    finally:
+        own.start("broker")
+    _back_in_order(own)
+    after = wait_equal(own)
+    assert (after["epoch"], after["primary"]) == (before["epoch"], before["primary"]), "what was refused stays refused"
+
+
+def test_the_broker_hangs_so_nobody_can_be_promoted(own: Cluster) -> None:
+    """The same, found out by waiting; and not for ever."""
+    before, (one, two) = wait_equal(own), standbys_of(own)
+    with suspended(own, "broker"), ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        promoting = pool.submit(command, own, one, "failover", "--operation", "promote")
+        looking = pool.submit(command, own, two, "failover", "--operation", "preflight")
+        refused, seen = promoting.result(), looking.result()
+        assert time.monotonic() - began < 15
+    assert "the log could not be read to its end" in one_line(refused)
+    assert seen.code == 1
+    assert "FAIL  log" in seen.out
+    assert f"{two}: promote would be refused; nothing was changed" in seen.out
+    _back_in_order(own)
+    after = wait_equal(own)
+    assert (after["epoch"], after["primary"]) == (before["epoch"], before["primary"]), "what was refused stays refused"
