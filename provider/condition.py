@@ -8,7 +8,7 @@
 | removed     | is no member any more; its identity never comes back                                   |
 | critical    | a part that it needs is down: the log or the store; the reason says which             |
 | lost        | has not been heard of for some seconds                                                |
-| unknown     | has not been heard of since this node started                                         |
+| unknown     | not heard of since this node started, or since it lost its connection to the broker    |
 """
 
 import time

@@ -57,10 +57,14 @@ def _heard(ctx: Context, document: Document) -> dict[str, Any]:
         nothing = dict.fromkeys(("revision", "digest", "last_seen"))
         return {"state": "unknown", "reason": "not heard of yet", "version": document.spec["version"], **nothing}
     silent_s = time.monotonic() - seen.mono_s
-    lost = silent_s > NODE_LOST_AFTER_S
+    its_state, reason = seen.pulse.state, seen.pulse.reason
+    if silent_s > NODE_LOST_AFTER_S:
+        its_state, reason = "lost", f"not heard of for {silent_s:.0f} s"
+        if not ctx.hub.connected:  # then silence says nothing about the other node
+            its_state, reason = "unknown", f"{reason}: {ctx.node} has no connection to the broker itself"
     return {
-        "state": "lost" if lost else seen.pulse.state,
-        "reason": f"not heard of for {silent_s:.0f} s" if lost else seen.pulse.reason,
+        "state": its_state,
+        "reason": reason,
         "version": seen.pulse.version,
         "revision": seen.pulse.revision,
         "digest": seen.pulse.digest,
