@@ -110,8 +110,8 @@ def suspended(cluster: Cluster, name: str) -> Iterator[None]:
 
 
 def restart(cluster: Cluster, *names: str) -> None:
-    """Starts members that are dead, all at once, and waits until each is ready."""
+    """Starts members that are dead, in this order without waiting for any; then waits until each is ready."""
     for name in names:
         cluster.members[name].launch()
     for name in names:
-        cluster.start(name)
+        cluster.members[name].wait_ready()
