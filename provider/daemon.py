@@ -25,7 +25,7 @@ from provider.api.gateway import Gateway, Signal
 from provider.broker_users import BrokerUsers, Management
 from provider.condition import condition
 from provider.core.commands import LOG_SIZES, Command, need
-from provider.core.state import Accepted, State
+from provider.core.state import Accepted, Answer, State
 from provider.engine import Engine, Result
 from provider.fleet.hub import Hub
 from provider.janitor import Janitor
@@ -92,7 +92,7 @@ class Node:
         self.membership = Membership(settings, files)
         self._password = files.broker_password.read_text(encoding="utf-8").strip()
         self._started = now_text()
-        self._own: dict[int, Callable[[], None]] = {}
+        self._own: dict[int, Callable[[bool], None]] = {}
         self._gateway: Gateway | None = None
         self._heard: Signal | None = None
         self._failure: BellwetherError | None = None
@@ -233,14 +233,14 @@ class Node:
 
     def _results(self, pairs: list[tuple[int, Result]]) -> None:
         """Engine's thread."""
-        for ticket, _ in pairs:
+        for ticket, result in pairs:
             ended = self._own.pop(ticket, None)
             if ended is not None:
-                ended()
+                ended(isinstance(result, Answer))
         if self._gateway is not None:
             self._gateway.results(pairs)
 
-    def _submit(self, command: Command, ended: Callable[[], None]) -> None:
+    def _submit(self, command: Command, ended: Callable[[bool], None]) -> None:
         """Hub's thread."""
         ticket = self.engine.ticket()
         self._own[ticket] = ended

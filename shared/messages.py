@@ -40,6 +40,10 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Epochs and revisions: what can be written down."""
+
+
 # ── what is said of a database server ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -104,7 +108,7 @@ class ObservedInstance(Model):
     id: str
     engine: str
     host: str | None = None
-    port: int | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
     socket: str | None = None
     state: Literal["up", "down"]
     message: str | None = None
@@ -125,7 +129,7 @@ class ObservedInstance(Model):
 class Advice(Model):
     """Who is primary and how to reach the broker. Also the content of an agent's `broker.json` (CA as a file there)."""
 
-    epoch: int
+    epoch: Count
     primary: str
     endpoints: tuple[str, ...] = Field(min_length=1)
     providers: tuple[str, ...]
@@ -134,7 +138,7 @@ class Advice(Model):
 
 
 class Desired(Model):
-    revision: int
+    revision: Count
     instances: tuple[DesiredInstance, ...]
 
 
@@ -145,8 +149,8 @@ class Inquire(Model):
 class Hello(Model):
     version: str
     session: str = Field(description="new at each start of the agent")
-    epoch: int
-    revision: int
+    epoch: Count
+    revision: Count
     endpoint: str
     instances: tuple[ObservedInstance, ...]
 
@@ -154,18 +158,18 @@ class Hello(Model):
 class Pulse(Model):
     version: str
     session: str
-    epoch: int
-    revision: int
+    epoch: Count
+    revision: Count
     endpoint: str
 
 
 class Advised(Model):
-    epoch: int
+    epoch: Count
     primary: str
 
 
 class Report(Model):
-    revision: int = Field(description="of the desired state that this answers; 0 before the first")
+    revision: Count = Field(description="of the desired state that this answers; 0 before the first")
     instances: tuple[ObservedInstance, ...]
 
 
@@ -176,7 +180,7 @@ class NodePulse(Model):
     state: str
     reason: str | None = None
     version: str
-    revision: int
+    revision: Count
     digest: str
     started: str
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from provider.core.documents import Document, public_spec
 from provider.core.state import State
-from provider.fleet.roster import View
+from provider.fleet.view import View
 from shared.errors import BellwetherError
 
 

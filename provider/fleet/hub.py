@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from uuid import uuid4
 
@@ -18,9 +19,9 @@ from provider.fleet.roster import (
     SendDesired,
     SendInquire,
     SendPulse,
-    View,
     desired_for,
 )
+from provider.fleet.view import View
 from shared import messages as m
 from shared.bus import Delivery, Exchange, Link, Queue, Subscription, Topology
 from shared.logs import log
@@ -28,10 +29,13 @@ from shared.logs import log
 TICK_S = 1.0
 PULSE_S = 1.0
 DUE_S = 0.1
+TELL_S = 0.05
+"""`on_change` is called this often at most: ten thousand agents say something thousands of times a second."""
 _FROM_AGENTS = (m.Hello, m.Pulse, m.Advised, m.Report)
 
-Submit = Callable[[Command, Callable[[], None]], None]
-"""Commit a command on behalf of this node; the callback runs when it has ended, one way or the other, on any thread."""
+Submit = Callable[[Command, Callable[[bool], None]], None]
+"""Commit a command on behalf of this node; the callback runs when it has ended, with whether it was done, on any
+thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,12 @@ class _Applied:
 @dataclass(frozen=True, slots=True)
 class _Recorded:
     record: Record
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ class _Stop:
     pass
 
 
-_Event = _Heard | _Applied | _Recorded | _LinkState | _Advise | _Stop
+_Event = _Heard | _Applied | _Recorded | _Registered | _LinkState | _Advise | _Stop
 
 
 class Hub:
@@ -88,7 +98,7 @@ class Hub:
         on_change: Callable[[], None],
     ) -> None:
         """`make_link(topology, on_up, on_down)` connects to the broker; `pulse()` says how this node is; `on_change` is
-        called on the hub's thread whenever `view` is another."""
+        called on the hub's thread soon after `view` has become another."""
         self._node, self._username = node, username
         self._submit, self._advice, self._unseal, self._pulse = submit, advice, unseal, pulse
         self._on_change = on_change
@@ -163,29 +173,50 @@ class Hub:
         self._inbox.put(_Heard(delivery.body, delivery.user_id, "x-death" in delivery.headers, delivery.ack))
 
     def _run(self) -> None:
-        next_due_s = next_tick_s = next_pulse_s = time.monotonic()
+        next_due_s = next_tick_s = next_pulse_s = next_tell_s = time.monotonic()
+        told = self._view
         while True:
             try:
-                event: _Event | None = self._inbox.get(timeout=DUE_S)
+                event: _Event | None = self._inbox.get(timeout=DUE_S if self._view is told else TELL_S)
             except Empty:
                 event = None
             if isinstance(event, _Stop):
                 return
             now_s = time.monotonic()
             if event is not None:
-                self._carry_out(self._handle(event))
+                self._act(partial(self._handle, event))
             if now_s >= next_due_s:
                 next_due_s = now_s + DUE_S
-                self._carry_out(self._roster.due(now_s))
+                self._act(partial(self._roster.due, now_s))
             if now_s >= next_tick_s:
                 next_tick_s = now_s + TICK_S
-                self._carry_out(self._roster.tick(now_s))
+                self._act(partial(self._roster.tick, now_s))
             if now_s >= next_pulse_s:
                 next_pulse_s = now_s + PULSE_S
-                self._say(m.PROVIDERS, "node_pulse", self._pulse())
-            if self._roster.view is not self._view:
-                self._view = self._roster.view
+                self._act(lambda: [SendPulse()])
+            self._view = self._roster.view
+            if self._view is not told and now_s >= next_tell_s:
+                told, next_tell_s = self._view, now_s + TELL_S
                 self._on_change()
+
+    def _act(self, decide: Callable[[], list[Instruction]]) -> None:
+        """Whatever one agent says, and whatever one document holds, must not end the care for all the others."""
+        try:
+            instructions = decide()
+        except Exception as error:  # noqa: BLE001
+            self._fault("?", error)
+            return
+        for instruction in instructions:
+            try:
+                self._carry_out(instruction)
+            except Exception as error:  # noqa: BLE001
+                self._fault(getattr(instruction, "to", "?"), error)
+
+    def _fault(self, agent: str, error: Exception) -> None:
+        self.undecodable["fault"] = self.undecodable.get("fault", 0) + 1
+        if (type(error).__name__, agent) not in self._logged:
+            self._logged.add((type(error).__name__, agent))
+            log(agent=agent).opt(exception=error).error("something about the agents could not be done")
 
     def _handle(self, event: _Event) -> list[Instruction]:
         mono_s = time.monotonic()
@@ -195,10 +226,13 @@ class Hub:
             case _Applied(state, accepted):
                 out = self._roster.applied(state, accepted, mono_s)
                 if any(a.record.type == "claim" for a in accepted):
-                    self._say(m.PROVIDERS, "node_pulse", self._pulse())
+                    out.append(SendPulse())
                 return out
-            case _Recorded(record):
-                return self._roster.recorded(record.updates)
+            case _Recorded(record, ok):
+                return self._roster.recorded(record.updates, ok=ok)
+            case _Registered(id_):
+                self._roster.registered(id_)
+                return []
             case _LinkState(up):
                 if up:
                     return self._roster.link_up(mono_s)
@@ -233,23 +267,21 @@ class Hub:
             raise m.Undecodable("unexpected", f"{envelope.type} is not for providers")
         return envelope, body
 
-    def _carry_out(self, instructions: list[Instruction]) -> None:
-        state = self._roster.state
-        for instruction in instructions:
-            match instruction:
-                case SendAdvice(to):
-                    self._say(m.AGENTS_DOWN, to, self._advice(state))
-                case SendPulse():
-                    self._say(m.PROVIDERS, "node_pulse", self._pulse())
-                case SendInquire(to):
-                    self._say(m.AGENTS_DOWN, to, m.Inquire())
-                case SendDesired(to):
-                    self._say(m.AGENTS_DOWN, to, desired_for(state, to, self._unseal))
-                case Record():
-                    ended = _Recorded(instruction)
-                    self._submit(RecordStatus(instruction.updates), lambda ended=ended: self._inbox.put(ended))  # type: ignore[misc]
-                case Register(command):
-                    self._submit(command, lambda: None)
+    def _carry_out(self, instruction: Instruction) -> None:
+        state, put = self._roster.state, self._inbox.put
+        match instruction:
+            case SendAdvice(to):
+                self._say(m.AGENTS_DOWN, to, self._advice(state))
+            case SendPulse():
+                self._say(m.PROVIDERS, "node_pulse", self._pulse())
+            case SendInquire(to):
+                self._say(m.AGENTS_DOWN, to, m.Inquire())
+            case SendDesired(to):
+                self._say(m.AGENTS_DOWN, to, desired_for(state, to, self._unseal))
+            case Record(updates):
+                self._submit(RecordStatus(updates), lambda ok: put(_Recorded(instruction, ok)))
+            case Register(command):
+                self._submit(command, lambda _ok: put(_Registered(command.id)))
 
     def _say(self, exchange: str, key: str, body: m.Body) -> None:
         self._link.publish(exchange, key, m.encode(body, sender=self._node, epoch=self._roster.state.epoch))

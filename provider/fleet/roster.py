@@ -6,14 +6,15 @@ difference between the state and what was last heard, and is worked out again on
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-
-from immutables import Map
+from dataclasses import dataclass, field
+from itertools import islice
 
 from provider.core.commands import RegisterInstance, StatusUpdate
-from provider.core.documents import AgentStatus, Document, InstanceSpec, InstanceStatus, WishStatus
+from provider.core.documents import Document
 from provider.core.entries import Claim
 from provider.core.state import Accepted, State
+from provider.fleet import status
+from provider.fleet.view import AgentSeen, NodeSeen, View, heard_from
 from shared import messages as m
 from shared.backoff import Backoff
 
@@ -25,36 +26,12 @@ RESEND_S = 0.1
 """One agent is sent its desired state at most this often: a burst of writes becomes a few messages, not a flood."""
 UPDATES_MAX = 200
 """Status updates in one commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSeen:
-    """The last that was heard of an agent. `at_ms` is Unix ms for people, `mono_s` monotonic for deadlines."""
-
-    at_ms: int
-    mono_s: float
-    session: str
-    version: str
-    epoch: int
-    revision: int
-    endpoint: str
-    instances: Map[str, m.ObservedInstance] = field(default_factory=Map)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSeen:
-    at_ms: int
-    mono_s: float
-    pulse: m.NodePulse
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What other threads may read: one immutable picture."""
-
-    agents: Map[str, AgentSeen] = field(default_factory=Map)
-    nodes: Map[str, NodeSeen] = field(default_factory=Map)
+SENDS_MAX = 500
+"""Messages at once, every tenth of a second: a fleet of 10,000 is told within two seconds, and hears us in between."""
+ADVISED_A_SECOND = 4000
+"""Acknowledgements of a new epoch to be hoped for: in a large fleet, who has not spoken yet is not asked again."""
+LOOKS_MAX = 500
+"""Agents that are compared with the state at once, some 10 ms. All of them come round in turn: 500 of them a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +85,15 @@ class Roster:
     up_s: float | None = None
     """When this node's own connection to the broker came up; before that, silence says nothing about agents."""
     _owed: dict[str, _Owed] = field(default_factory=dict)
+    # Sets that keep their order. Nothing below costs a look at all agents, but for noticing who is silent.
+    _to_send: dict[str, None] = field(default_factory=dict)
+    """Agents to whom something is owed."""
+    _to_look_at: dict[str, None] = field(default_factory=dict)
+    """Agents of whom something may have to be written down."""
+    _next_tick: set[str] = field(default_factory=set)
+    """To be looked at then: what could not be written down is not tried again at once."""
+    _round: list[str] = field(default_factory=list)
+    """Those whose turn to be looked at has not come yet."""
     _recording: set[tuple[str, str]] = field(default_factory=set)
     _clock_s: float = float("-inf")
     """Monotonic time of the last tick: who was silent then is not online, whatever it last said."""
@@ -121,6 +107,7 @@ class Roster:
     def link_up(self, mono_s: float) -> list[Instruction]:
         """We can hear again. Ask everyone for what we missed."""
         self.up_s = mono_s
+        self._to_look_at.update(dict.fromkeys(self.view.agents))
         return [SendAdvice(m.TO_ALL), SendInquire(m.TO_ALL)] if self.leads else []
 
     def link_down(self) -> None:
@@ -129,21 +116,35 @@ class Roster:
     def applied(self, state: State, accepted: Sequence[Accepted], mono_s: float) -> list[Instruction]:
         """The state has moved on."""
         led, self.state = self.leads, state
+        for item in accepted:
+            for kind, id_ in item.delta.deleted:
+                if kind == "agent":
+                    self._forget(id_)
         if not self.leads:
             return []
         if not led or any(isinstance(a.record, Claim) for a in accepted):
-            # A new reign: tell everyone, then look at all that was heard as if it had just been said.
-            for agent in self.view.agents:
-                self._owe(agent).desired = True
-            return [SendAdvice(m.TO_ALL), *self._due(mono_s), *self._differences(self.view.agents)]
+            return self._new_reign(mono_s)
         out: list[Instruction] = []
         if any(d.kind == "node" for a in accepted for d in a.delta.put) or any(
             kind == "node" for a in accepted for kind, _ in a.delta.deleted
         ):
             out.append(SendAdvice(m.TO_ALL))
-        for agent in self._touched(accepted):
+        touched = self._touched(accepted)
+        for agent in touched:
             self._owe(agent).desired = True
-        return out + self._due(mono_s)
+        return out + self._due(mono_s, touched)
+
+    def _new_reign(self, mono_s: float) -> list[Instruction]:
+        """Tell everyone, then look at all that was heard as if it had just been said."""
+        self._clock_s = mono_s
+        patience_s = len(self.view.agents) / ADVISED_A_SECOND
+        for agent in self.view.agents:
+            owed = self._owe(agent)
+            owed.desired = True
+            owed.backoff.reset()
+            owed.advice_at_s = mono_s + patience_s + owed.backoff.next_s()
+            self._to_look_at[agent] = None
+        return [SendAdvice(m.TO_ALL), *self._due(mono_s), *self._look()]
 
     def heard(self, sender: str, body: m.Body, epoch: int, at_ms: int, mono_s: float) -> list[Instruction]:
         """A message whose sender the broker vouched for."""
@@ -157,7 +158,7 @@ class Roster:
         if self.state.get("agent", sender) is None:
             return []  # removed, or enrolled a moment ago and not yet applied here: it will say it again
         known = self.view.agents.get(sender)
-        now_seen = _updated(known, body, at_ms, mono_s)
+        now_seen = heard_from(known, body, at_ms, mono_s)
         if now_seen is None:
             return []
         self.view = View(self.view.agents.set(sender, now_seen), self.view.nodes)
@@ -165,54 +166,80 @@ class Roster:
             return []
         out: list[Instruction] = []
         owed = self._owe(sender)
-        if isinstance(body, m.Hello):
-            owed.desired, owed.advice_at_s = True, float("-inf")
-            out += self._unknown_instances(sender, body.instances)
-        elif isinstance(body, m.Pulse) and known is None:
-            out.append(SendInquire(sender))
         if now_seen.epoch >= self.state.epoch:
             owed.backoff.reset()
+        if isinstance(body, m.Hello):
+            owed.desired, owed.advice_at_s = True, float("-inf")
+        elif isinstance(body, m.Pulse):
+            if known is None:
+                out.append(SendInquire(sender))
+            elif known.says_the_same(body) and not self._is_silent(known):  # nearly every message is one of these
+                return self._due(mono_s, [sender])
         return out + self._due(mono_s, [sender]) + self._differences([sender])
 
-    def recorded(self, updates: Iterable[StatusUpdate]) -> list[Instruction]:
+    def recorded(self, updates: Iterable[StatusUpdate], *, ok: bool = True) -> list[Instruction]:
         """A `Record` has ended, one way or the other."""
-        agents = set()
-        for update in updates:
-            self._recording.discard((update.kind, update.id))
-            agents.add(self._agent_of(update))
-        return self._differences([a for a in agents if a]) if self.leads else []
+        agents = {status.agent_of(self.state, update) for update in updates} - {None}
+        self._recording.difference_update((update.kind, update.id) for update in updates)
+        if not ok:  # the log or the store does not take it now: asked again at once it would say so again
+            self._next_tick.update(agent for agent in agents if agent is not None)
+            return []
+        return self._differences(agent for agent in agents if agent is not None) if self.leads else []
+
+    def registered(self, id_: str) -> None:
+        """A `Register` has ended, one way or the other."""
+        self._recording.discard(("instance", id_))
 
     def tick(self, mono_s: float) -> list[Instruction]:
         """Resend what is overdue, notice who went silent."""
         if not self.leads or self.up_s is None:
             return []
-        return self._due(mono_s) + self._differences(d.id for d in self.state.of("agent")) + self._silent(mono_s)
+        silent = self._silent(mono_s)
+        if not self._round:
+            self._round = list(self.view.agents)
+        turn, self._round = self._round[:LOOKS_MAX], self._round[LOOKS_MAX:]
+        self._to_look_at.update(dict.fromkeys([*turn, *self._next_tick]))
+        self._next_tick.clear()
+        return self.due(mono_s) + silent
 
     def due(self, mono_s: float) -> list[Instruction]:
-        """What has waited long enough to be sent."""
-        return self._due(mono_s) if self.leads and self.up_s is not None else []
+        """What has waited long enough to be sent or to be looked at."""
+        return self._due(mono_s) + self._look() if self.leads and self.up_s is not None else []
 
     def advise(self, agent: str) -> list[Instruction]:
         """Somebody asked for this agent to be advised now."""
         return [SendAdvice(agent)]
 
+    def _forget(self, agent: str) -> None:
+        self.view = View(self.view.agents.delete(agent), self.view.nodes) if agent in self.view.agents else self.view
+        self._owed.pop(agent, None)
+        self._to_send.pop(agent, None)
+
     # ── what is owed to agents ──
 
     def _owe(self, agent: str) -> _Owed:
+        """For a change of what is owed, which is sent when it is due."""
+        self._to_send[agent] = None
         return self._owed.setdefault(agent, _Owed())
 
     def _due(self, mono_s: float, agents: Iterable[str] | None = None) -> list[Instruction]:
         out: list[Instruction] = []
-        for agent in list(self._owed) if agents is None else agents:
+        for agent in list(self._to_send) if agents is None else agents:
             owed, seen = self._owe(agent), self.view.agents.get(agent)
-            if seen is None:
+            if seen is None or self._is_silent(seen):  # it will be told when it is heard of
+                del self._to_send[agent]
                 continue
-            if seen.epoch < self.state.epoch and mono_s >= owed.advice_at_s:
+            behind = seen.epoch < self.state.epoch
+            if behind and mono_s >= owed.advice_at_s:
                 owed.advice_at_s = mono_s + owed.backoff.next_s()
                 out.append(SendAdvice(agent))
             if owed.desired and mono_s - owed.sent_s >= RESEND_S:
                 owed.desired, owed.sent_s = False, mono_s
                 out.append(SendDesired(agent))
+            if not behind and not owed.desired:
+                del self._to_send[agent]
+            if len(out) >= SENDS_MAX:
+                break
         return out
 
     def _touched(self, accepted: Sequence[Accepted]) -> set[str]:
@@ -232,142 +259,53 @@ class Roster:
 
     # ── what is to be written down ──
 
+    def _look(self) -> list[Instruction]:
+        """At those of whom something may have to be written down, not at too many at once."""
+        agents = list(islice(self._to_look_at, LOOKS_MAX))
+        for agent in agents:
+            del self._to_look_at[agent]
+        return self._differences(agents)
+
     def _differences(self, agents: Iterable[str]) -> list[Instruction]:
         updates: list[StatusUpdate] = []
+        out: list[Instruction] = []
         for agent in agents:
             seen, document = self.view.agents.get(agent), self.state.get("agent", agent)
-            if seen is None or document is None:
+            if seen is None or document is None or self.up_s is None or self._is_silent(seen):
                 continue
-            updates += self._agent_online(document, seen)
+            updates += status.online(document, seen)
             for observed in seen.instances.values():
-                updates += self._instance(agent, observed)
-        return self._record(updates)
+                updates += status.observed_instance(self.state, agent, observed)
+                register = status.unknown_instance(self.state, agent, observed)
+                if register is not None and ("instance", register.id) not in self._recording:
+                    self._recording.add(("instance", register.id))
+                    out.append(Register(register))
+        return out + self._record(updates)
 
     def _record(self, updates: list[StatusUpdate]) -> list[Instruction]:
         fresh = [u for u in updates if (u.kind, u.id) not in self._recording]
         self._recording.update((u.kind, u.id) for u in fresh)
         return [Record(tuple(fresh[i : i + UPDATES_MAX])) for i in range(0, len(fresh), UPDATES_MAX)]
 
-    def _agent_online(self, document: Document, seen: AgentSeen) -> list[StatusUpdate]:
-        if self.up_s is None or self._is_silent(seen.mono_s):
-            return []
-        status = AgentStatus(state="online", version=seen.version, endpoint=seen.endpoint, epoch=seen.epoch)
-        return _if_new(document, status)
-
     def _silent(self, mono_s: float) -> list[Instruction]:
         self._clock_s = mono_s
         updates: list[StatusUpdate] = []
+        offline_after_s, up_s = self.offline_after_s, self.up_s if self.up_s is not None else mono_s
         for document in self.state.of("agent"):
+            if document.status.get("state") != "online":
+                continue
             seen = self.view.agents.get(document.id)
-            heard_s = max(self.up_s or mono_s, seen.mono_s if seen is not None else float("-inf"))
-            if document.status.get("state") == "online" and mono_s - heard_s > self.offline_after_s:
-                old = AgentStatus.model_validate(document.status)
-                epoch = seen.epoch if seen is not None else old.epoch
-                updates += _if_new(document, old.model_copy(update={"state": "offline", "epoch": epoch}))
-                updates += self._instances_unknown(document.id)
+            if mono_s - (up_s if seen is None else max(up_s, seen.mono_s)) > offline_after_s:
+                updates += status.offline(self.state, document, seen)
         return self._record(updates)
 
-    def _is_silent(self, heard_s: float) -> bool:
-        return self._clock_s - heard_s > self.offline_after_s
+    def _is_silent(self, seen: AgentSeen) -> bool:
+        return self._clock_s - seen.mono_s > self.offline_after_s
 
     @property
     def offline_after_s(self) -> float:
         setting = self.state.get("setting", "agents.offline_after_s")
         return float(setting.spec["value"]) if setting is not None else OFFLINE_AFTER_S
-
-    def _instances_unknown(self, agent: str) -> list[StatusUpdate]:
-        out: list[StatusUpdate] = []
-        for document in self.state.of("instance"):
-            if document.spec["agent"] == agent:
-                old = InstanceStatus.model_validate(document.status)
-                message = f"agent {agent} is offline: this is the last that it said"
-                out += _if_new(document, old.model_copy(update={"state": "unknown", "message": message}))
-        return out
-
-    def _instance(self, agent: str, observed: m.ObservedInstance) -> list[StatusUpdate]:
-        document = self.state.get("instance", observed.id)
-        seen = self.view.agents[agent]
-        if document is None or document.spec["agent"] != agent or self._is_silent(seen.mono_s):
-            return []
-        old = InstanceStatus.model_validate(document.status)
-        status = InstanceStatus(
-            state=observed.state,
-            message=observed.message,
-            version=observed.version or old.version,
-            role=observed.role if observed.state == "up" else old.role,
-            read_only=observed.read_only if observed.state == "up" else old.read_only,
-        )
-        updates = _if_new(document, status)
-        for result in observed.database_results:
-            updates += self._wish(self.state.get("database", f"{observed.id}/{result.name}"), result)
-        for result in observed.account_results:
-            updates += self._wish(self.state.get("account", f"{observed.id}/{result.name}"), result)
-        return updates
-
-    def _wish(self, document: Document | None, result: m.Result) -> list[StatusUpdate]:
-        if document is None or document.wish != result.version:
-            return []
-        if document.status["phase"] == "dropping":
-            if result.phase == "dropped":
-                return [StatusUpdate(document.kind, document.id, None, document.wish)]
-            status = WishStatus(phase="dropping", message=result.message)
-        elif result.phase == "dropped":
-            return []
-        else:
-            status = WishStatus(phase=result.phase, message=result.message)
-        return _if_new(document, status, wish=document.wish)
-
-    def _unknown_instances(self, agent: str, observed: Iterable[m.ObservedInstance]) -> list[Instruction]:
-        out: list[Instruction] = []
-        for instance in observed:
-            document = self.state.get("instance", instance.id)
-            if document is None and instance.engine in ("mariadb", "mysql", "postgresql"):
-                spec = InstanceSpec.model_validate(
-                    {
-                        "agent": agent,
-                        "engine": instance.engine,
-                        "host": instance.host,
-                        "port": instance.port,
-                        "socket": instance.socket,
-                    }
-                )
-                out.append(Register(RegisterInstance(instance.id, spec)))
-        return out
-
-    def _agent_of(self, update: StatusUpdate) -> str | None:
-        if update.kind == "agent":
-            return update.id
-        instance = self.state.get("instance", update.id.partition("/")[0])
-        return str(instance.spec["agent"]) if instance is not None else None
-
-
-def _if_new(
-    document: Document, status: AgentStatus | InstanceStatus | WishStatus, wish: int | None = None
-) -> list[StatusUpdate]:
-    if status.model_dump(mode="json", exclude_none=True) == document.status:
-        return []
-    return [StatusUpdate(document.kind, document.id, status, wish)]
-
-
-def _updated(known: AgentSeen | None, body: m.Body, at_ms: int, mono_s: float) -> AgentSeen | None:
-    """What is known of an agent after `body`; None where it says nothing that can be placed."""
-    instances: Map[str, m.ObservedInstance] = known.instances if known is not None else Map()
-    match body:
-        case m.Hello():
-            heard = Map({instance.id: instance for instance in body.instances})
-            return AgentSeen(at_ms, mono_s, body.session, body.version, body.epoch, body.revision, body.endpoint, heard)
-        case m.Pulse():
-            return AgentSeen(
-                at_ms, mono_s, body.session, body.version, body.epoch, body.revision, body.endpoint, instances
-            )
-        case m.Advised() if known is not None:
-            return replace(known, at_ms=at_ms, mono_s=mono_s, epoch=max(known.epoch, body.epoch))
-        case m.Report() if known is not None:
-            for instance in body.instances:
-                instances = instances.set(instance.id, instance)
-            return replace(known, at_ms=at_ms, mono_s=mono_s, revision=body.revision, instances=instances)
-        case _:
-            return None
 
 
 def desired_for(state: State, agent: str, unseal: Callable[[str, str], str]) -> m.Desired:
@@ -383,8 +321,7 @@ def desired_for(state: State, agent: str, unseal: Callable[[str, str], str]) -> 
                 ),
                 accounts=tuple(_account(d, unseal) for d in state.within("account", instance.id)),
             )
-            for instance in state.of("instance")
-            if instance.spec["agent"] == agent
+            for instance in state.within("instance", agent)
         ),
     )
 

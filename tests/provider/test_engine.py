@@ -144,9 +144,15 @@ def test_nothing_is_lost_and_nothing_done_twice_while_the_log_breaks_all_the_tim
 
     def trouble() -> None:
         while not over.wait(chance.uniform(0.0, 0.01)):
-            fault = chance.choice([stream.cut, lambda: stream.lose(2), lambda: stream.lose_confirms(2),
-                                   lambda: stream.duplicate(2)])  # fmt: skip
-            fault()
+            match chance.randrange(4):
+                case 0:
+                    stream.cut()
+                case 1:
+                    stream.lose(2)
+                case 2:
+                    stream.lose_confirms(2)
+                case _:
+                    stream.duplicate(2)
 
     troublemaker = threading.Thread(target=trouble)
     troublemaker.start()
@@ -464,7 +470,12 @@ def test_a_store_that_somebody_else_wrote_to_ends_the_thread_and_nothing_is_told
     p1 = start("p1").caught_up()
     failed: list[threading.ExceptHookArgs] = []
     gone = threading.Event()
-    monkeypatch.setattr(threading, "excepthook", lambda args: (failed.append(args), gone.set()))
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        failed.append(args)
+        gone.set()
+
+    monkeypatch.setattr(threading, "excepthook", hook)
     other = sqlite3.connect(p1.url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("UPDATE meta SET revision = 7, digest = 'x'")
     other.close()
