@@ -20,7 +20,7 @@ LEAN = {"PYTHONOPTIMIZE": "2", "PYTHONNODEBUGRANGES": "1"}
 def compile_agent() -> None:
     """Write the bytecode that a lean agent loads. Else the first one compiles it and keeps the memory that it took."""
     subprocess.run(
-        [sys.executable, "-c", "import agent.daemon, agent.cli"],
+        [sys.executable, "-c", "import agent.cli, agent.service, agent.commands, agent.enrolment"],
         env=environment(**LEAN),
         check=True,
         capture_output=True,
