@@ -59,7 +59,7 @@ class DesiredDatabase(Model):
     charset: str | None = None
     collation: str | None = None
     drop: bool = False
-    version: int = Field(description="revision in which the wish last changed; echoed in the result")
+    version: Count = Field(description="revision in which the wish last changed; echoed in the result")
 
 
 class DesiredAccount(Model):
@@ -68,7 +68,7 @@ class DesiredAccount(Model):
     grants: tuple[Grant, ...] = ()
     password: str | None = Field(default=None, repr=False)
     drop: bool = False
-    version: int
+    version: Count
 
 
 class DesiredInstance(Model):
@@ -97,7 +97,7 @@ class Result(Model):
     """What became of one wish. `version` is that of the wish; `message` says why it failed and what to do."""
 
     name: str
-    version: int
+    version: Count
     phase: Phase
     message: str | None = None
 
@@ -207,7 +207,7 @@ class Envelope(Model):
     type: str
     id: str
     sender: str
-    epoch: int
+    epoch: Count
     at: str
     trace: str | None = None
     body: Annotated[Any, Field(description="a model above, by `type`")]
