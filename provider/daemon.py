@@ -226,6 +226,8 @@ class Node:
         for item in accepted:
             if item.record.type == "claim":
                 log(epoch=state.epoch, primary=state.primary, revision=state.revision).info("epoch begins")
+                if self._gateway is not None:
+                    self._gateway.epochs.notify()
             elif not any(d.kind == "agent" for d in item.delta.put) and not item.delta.deleted:
                 continue
             if self.users is not None:

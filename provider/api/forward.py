@@ -64,9 +64,10 @@ class _Connection(asyncio.Protocol):
         return fresh and self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, request: bytes) -> Forwarded:
-        """Raises `NotAnswered`. Cancelled, the connection is closed: its answer would be taken for the next one's."""
-        if self._transport is None:
-            raise NotSent("not connected")
+        """Raises `NotSent`, `NotAnswered`. Cancelled, the connection is closed: its answer would be taken for the next
+        one's."""
+        if self._transport is None or self._transport.is_closing():  # since it was chosen
+            raise NotSent("the connection was closed")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -88,6 +89,9 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self.close()  # nobody asked: it would be taken for the answer to what is asked next
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -117,6 +121,8 @@ class _Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:  # not the answer yet
+            return
         answer = Forwarded(
             status=self._parser.get_status_code(),
             headers={name: self._headers[name] for name in _RESPONSE_HEADERS if name in self._headers},
@@ -148,7 +154,12 @@ class Forwarder:
             answer = await asyncio.wait_for(connection.ask(request), self._timeout_s)
         except TimeoutError:
             raise NotAnswered(f"no answer within {self._timeout_s:g} s") from None
-        self._idle.setdefault(url, []).append(connection)
+        idle = self._idle.setdefault(url, [])
+        idle.append(connection)
+        while not idle[0].usable:  # after a burst: the first are those that are not needed any more
+            idle.pop(0).close()
+            if not idle:
+                break
         return answer
 
     async def close(self) -> None:
@@ -165,12 +176,12 @@ class Forwarder:
             if connection.usable:
                 return connection
             connection.close()
-        parts = urlsplit(url)
-        connecting = asyncio.get_running_loop().create_connection(
-            _Connection, parts.hostname or "", parts.port or 443, ssl=self._tls, server_hostname=parts.hostname
-        )
         try:
+            parts = urlsplit(url)
+            connecting = asyncio.get_running_loop().create_connection(
+                _Connection, parts.hostname or "", parts.port or 443, ssl=self._tls, server_hostname=parts.hostname
+            )
             _, connection = await asyncio.wait_for(connecting, CONNECT_S)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: an address that is none
             raise NotSent(str(error) or "no connection in time") from None
         return connection

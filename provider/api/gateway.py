@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
 
 from provider.core.commands import Command
 from provider.core.replica import NotPrimary, Progress
@@ -20,33 +22,50 @@ class Signal:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: set[asyncio.Future[None]] = set()
+        self._wakes = False
 
     def notify(self) -> None:
-        """Something changed. Any thread."""
-        if not self._loop.is_closed():
+        """Something changed. Any thread; many calls at once wake the loop once."""
+        if not self._wakes and not self._loop.is_closed():
+            self._wakes = True
             self._loop.call_soon_threadsafe(self.wake)
 
     def wake(self) -> None:
         """Something changed. On the loop only."""
+        self._wakes = False  # first: what changes from now on wakes anew, what changed before is seen below
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
-            if not future.done():
-                future.set_result(None)
+            _wake(future)
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Waits until `condition()` holds, looking again after each change. False if it does not in time."""
+    async def until(
+        self, condition: Callable[[], bool], timeout_s: float, *, or_done: "asyncio.Future[Any] | None" = None
+    ) -> bool:
+        """Waits until `condition()` holds, looking again after each change, or until `or_done` is. Whether it holds."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or (or_done is not None and or_done.done()):
                 return False
             future = self._loop.create_future()
             self._waiting.add(future)
+            # A timer and a callback where `asyncio.wait` would take as long as all the rest of a forwarded write.
+            late = self._loop.call_later(left, _wake, future)
+            also = partial(_wake, future)
+            if or_done is not None:
+                or_done.add_done_callback(also)
             try:
-                await asyncio.wait_for(future, left)
-            except TimeoutError:
+                await future
+            finally:  # also where nobody waits any more: without a change it would stay for ever
+                late.cancel()
                 self._waiting.discard(future)
+                if or_done is not None:
+                    or_done.remove_done_callback(also)
         return True
+
+
+def _wake(future: "asyncio.Future[None]", _done: object = None) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Gateway:
@@ -57,6 +76,8 @@ class Gateway:
         self._loop = loop
         self.changed = Signal(loop)
         """Notified whenever the state is another."""
+        self.epochs = Signal(loop)
+        """Notified whenever the epoch is another: what waits for that alone is not woken by each commit."""
         self._open: dict[int, Callable[[Result], None]] = {}
 
     @property
@@ -89,6 +110,8 @@ class Gateway:
         ticket = self.engine.ticket()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._open[ticket] = lambda result: None if future.done() else future.set_result(result)
+        # Everything is ready before the engine is woken: it needs the interpreter that this thread would go on holding.
+        late = self._loop.call_later(wait_s + GRACE_S, _set_late, future)
         try:
             self.engine.submit(
                 ticket,
@@ -100,12 +123,9 @@ class Gateway:
                 fingerprint=fingerprint,
                 source=source,
             )
-            result = await asyncio.wait_for(future, wait_s + GRACE_S)
-        except TimeoutError:
-            raise OutcomeUnknown(
-                "this node is overloaded and did not answer in time; ask again with the same key"
-            ) from None
+            result = await future
         finally:
+            late.cancel()
             del self._open[ticket]
         if isinstance(result, BellwetherError):
             raise result
@@ -121,7 +141,10 @@ class Gateway:
         try:
             self.engine.barrier(ticket, wait_s=wait_s, promote=promote)
             while True:
-                result = await asyncio.wait_for(queue.get(), wait_s + GRACE_S)
+                try:
+                    result = await asyncio.wait_for(queue.get(), wait_s + GRACE_S)
+                except TimeoutError:
+                    raise OutcomeUnknown(_NO_PROGRESS) from None
                 if isinstance(result, BellwetherError):
                     raise result
                 if isinstance(result, Progress):
@@ -137,3 +160,16 @@ class Gateway:
             raise Behind(
                 f"this node is at revision {self.state.revision}, not yet at {revision}: ask another, or later"
             )
+
+
+def _set_late(future: "asyncio.Future[Result]") -> None:
+    if not future.done():
+        future.set_exception(
+            OutcomeUnknown("this node is overloaded and did not answer in time; ask again with the same key")
+        )
+
+
+_NO_PROGRESS = (
+    "the log was read, but this node cannot tell what came of it: its store, perhaps, cannot be written. "
+    "See `failover --operation status`"
+)

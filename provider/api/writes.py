@@ -22,7 +22,8 @@ from shared.errors import Behind, Invalid, NoPrimary, OutcomeUnknown, StaleRevis
 RETRY_S = 0.05
 """Between two attempts while the primary cannot be reached; a change of primary ends the pause at once."""
 DEPOSED_ANSWER_S = 0.5
-"""How long a primary that was deposed while it held our request may take to say what became of it."""
+"""How long a primary that was deposed while it held our request may take to say what became of it, where the new one
+can be asked instead. Without a key it cannot: an answer is the only way to know."""
 SLACK_S = 1.0
 """The primary itself answers within `commit_wait_s`; this much more for the way there and back."""
 KEY_MAX = 200
@@ -161,7 +162,7 @@ async def to_primary(ctx: Context, write: Write) -> Forwarded | None:
 
 
 async def _new_epoch(ctx: Context, epoch: int, timeout_s: float) -> None:
-    await ctx.gateway.changed.until(lambda: ctx.gateway.state.epoch > epoch, timeout_s)
+    await ctx.gateway.epochs.until(lambda: ctx.gateway.state.epoch > epoch, timeout_s)
 
 
 async def _ask(ctx: Context, write: Write, primary: str) -> tuple[Forwarded | None, bool]:
@@ -175,17 +176,19 @@ async def _ask(ctx: Context, write: Write, primary: str) -> tuple[Forwarded | No
             node.spec["url"], method=write.method, target=write.target, headers=write.headers, body=write.body
         )
     )
-    sending.add_done_callback(lambda _: ctx.gateway.changed.wake())
     try:
-        await ctx.gateway.changed.until(
-            lambda: sending.done() or ctx.gateway.state.epoch > epoch, ctx.settings.api.commit_wait_s + SLACK_S
+        await ctx.gateway.epochs.until(
+            lambda: ctx.gateway.state.epoch > epoch, ctx.settings.api.commit_wait_s + SLACK_S, or_done=sending
         )
         # A deposed primary that lives answers at once; one that hangs is not waited for.
-        answer = await asyncio.wait_for(sending, DEPOSED_ANSWER_S)
+        patience_s = DEPOSED_ANSWER_S if write.key is not None else None
+        answer = sending.result() if sending.done() else await asyncio.wait_for(sending, patience_s)
     except NotSent:
         return None, False
     except (NotAnswered, TimeoutError):
         return None, True
+    finally:
+        sending.cancel()  # where nobody waits for it any more
     refused = answer.status == NoPrimary.status and b'"no_primary"' in answer.body
     return (None, False) if refused else (answer, False)
 

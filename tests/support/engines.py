@@ -82,6 +82,8 @@ class Host:
         self.durable: dict[int, int] = {}
         """By ticket, the revision that the store had when the result was told."""
         self.applied: list[Accepted] = []
+        self.listeners: list[Callable[[list[tuple[int, Result]]], None]] = []
+        self.on_change: list[Callable[[], None]] = []
         self._news = threading.Condition()
         self.engine = Engine(
             node=name, store=self.store, log_=self.log, on_applied=self._on_applied, on_results=self._on_results
@@ -175,6 +177,8 @@ class Host:
             assert state is accepted[-1].state
             self.applied += accepted
             self._news.notify_all()
+        for tell in self.on_change:
+            tell()
 
     def _on_results(self, pairs: list[tuple[int, Result]]) -> None:
         with self._news:
@@ -182,3 +186,5 @@ class Host:
                 self.results.setdefault(ticket, []).append(result)
                 self.durable[ticket] = self.engine.state.revision
             self._news.notify_all()
+        for tell in self.listeners:
+            tell(pairs)
