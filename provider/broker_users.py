@@ -121,11 +121,14 @@ class BrokerUsers:
 
     def _reconcile(self, wanted: dict[str, str]) -> None:
         users = self._management.call("GET", "/users?columns=name,password_hash,tags")
-        ours = {user["name"]: user["password_hash"] for user in users if TAG in user["tags"]}
-        foreign = {user["name"] for user in users} - ours.keys()
         # Set last, so whoever has them has everything.
         limited = self._management.call("GET", f"/vhosts/{self._vhost}/topic-permissions")
-        complete = {permission["user"] for permission in limited}
+        try:
+            ours = {user["name"]: user["password_hash"] for user in users if TAG in user["tags"]}
+            foreign = {user["name"] for user in users} - ours.keys()
+            complete = {permission["user"] for permission in limited}
+        except (KeyError, TypeError) as error:
+            raise ManagementError(f"an answer that is not RabbitMQ's ({error!r}): is this its address?") from None
         for agent, hashed in wanted.items():
             if agent in foreign:
                 log(agent=agent).error("the broker has a user of this name that is not ours: the agent cannot connect")

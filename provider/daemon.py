@@ -25,7 +25,7 @@ from provider.api.gateway import Gateway, Signal
 from provider.broker_users import BrokerUsers, Management
 from provider.condition import condition
 from provider.core.commands import LOG_SIZES, Command, need
-from provider.core.state import Accepted, Answer, State
+from provider.core.state import Accepted, Answer, Delta, State
 from provider.engine import Engine, Result
 from provider.fleet.hub import Hub
 from provider.janitor import Janitor
@@ -228,9 +228,7 @@ class Node:
                 log(epoch=state.epoch, primary=state.primary, revision=state.revision).info("epoch begins")
                 if self._gateway is not None:
                     self._gateway.epochs.notify()
-            elif not any(d.kind == "agent" for d in item.delta.put) and not item.delta.deleted:
-                continue
-            if self.users is not None:
+            if self.users is not None and (item.record.type == "claim" or _concerns_users(item.delta)):
                 self.users.look_again()
 
     def _results(self, pairs: list[tuple[int, Result]]) -> None:
@@ -306,6 +304,13 @@ class Node:
         """Event loop. An agent whose user is late connects as soon as it is there."""
         if self.users is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.users.wait_ready, agent, USER_WAIT_S)
+
+
+def _concerns_users(delta: Delta) -> bool:
+    """Whether an agent was enrolled or removed. Not each that comes online: the users of all of them are compared."""
+    return any(d.kind == "agent" and d.wish == d.revision for d in delta.put) or any(
+        kind == "agent" for kind, _ in delta.deleted
+    )
 
 
 def check_private(files: Files) -> None:
