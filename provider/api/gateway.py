@@ -23,10 +23,13 @@ class Signal:
         self._loop = loop
         self._waiting: set[asyncio.Future[None]] = set()
         self._wakes = False
+        self._watchers = 0
+        """Coroutines in `until`. Counted before they look at their condition: whoever changes something after that look
+        sees them, and whoever changed it before is seen. While there is none, a commit need not wake the loop."""
 
     def notify(self) -> None:
         """Something changed. Any thread; many calls at once wake the loop once."""
-        if not self._wakes and not self._loop.is_closed():
+        if self._watchers and not self._wakes and not self._loop.is_closed():
             self._wakes = True
             self._loop.call_soon_threadsafe(self.wake)
 
@@ -42,25 +45,33 @@ class Signal:
     ) -> bool:
         """Waits until `condition()` holds, looking again after each change, or until `or_done` is. Whether it holds."""
         deadline = time.monotonic() + timeout_s
-        while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0 or (or_done is not None and or_done.done()):
-                return False
-            future = self._loop.create_future()
-            self._waiting.add(future)
-            # A timer and a callback where `asyncio.wait` would take as long as all the rest of a forwarded write.
-            late = self._loop.call_later(left, _wake, future)
-            also = partial(_wake, future)
-            if or_done is not None:
-                or_done.add_done_callback(also)
-            try:
-                await future
-            finally:  # also where nobody waits any more: without a change it would stay for ever
-                late.cancel()
-                self._waiting.discard(future)
-                if or_done is not None:
-                    or_done.remove_done_callback(also)
+        self._watchers += 1
+        try:
+            while not condition():
+                left = deadline - time.monotonic()
+                if left <= 0 or (or_done is not None and or_done.done()):
+                    return False
+                await self._change(left, or_done)
+        finally:
+            self._watchers -= 1
         return True
+
+    async def _change(self, timeout_s: float, or_done: "asyncio.Future[Any] | None") -> None:
+        """Waits for a change, for `or_done`, or for the time to pass."""
+        future = self._loop.create_future()
+        self._waiting.add(future)
+        # A timer and a callback where `asyncio.wait` would take as long as all the rest of a forwarded write.
+        late = self._loop.call_later(timeout_s, _wake, future)
+        also = partial(_wake, future)
+        if or_done is not None:
+            or_done.add_done_callback(also)
+        try:
+            await future
+        finally:  # also where nobody waits any more: without a change it would stay for ever
+            late.cancel()
+            self._waiting.discard(future)
+            if or_done is not None:
+                or_done.remove_done_callback(also)
 
 
 def _wake(future: "asyncio.Future[None]", _done: object = None) -> None:
