@@ -1,6 +1,7 @@
 """Making a provider: the first of a cluster (`provider init`), or one more (`provider join`)."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,21 +40,39 @@ class Place:
     def files(self) -> Files:
         return Files(self.config)
 
+    @property
+    def data_dir(self) -> Path:
+        return self.config.parent.absolute() / "data"
+
+    @property
+    def database(self) -> str:
+        return self.store_url or f"sqlite:///{self.data_dir / 'state.db'}"
+
     def settings(self, broker: dict[str, Any]) -> ProviderSettings:
         """Raises `Invalid`."""
-        data_dir = self.config.parent.absolute() / "data"
         try:
             return ProviderSettings(
                 name=self.name,
                 url=self.url,
-                data_dir=data_dir,
-                store_url=self.store_url or f"sqlite:///{data_dir / 'state.db'}",
+                data_dir=self.data_dir,
+                store_url=self.database,
                 broker=BrokerSettings.model_validate(broker),
                 api=ApiSettings(listen=self.listen or f"{host_of(self.url)}:{port_of(self.url)}"),
             )
         except ValidationError as error:
             first = error.errors()[0]
             raise Invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+
+    def open_store(self) -> Store:
+        """The store, with its tables; to be closed. Raises a `BellwetherError`, or `OSError`."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = Store(self.database)
+        try:
+            store.migrate()
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def must_be_new(self) -> None:
         """Raises `Refused` where there is a provider already."""
@@ -94,7 +113,7 @@ def init(place: Place, broker: dict[str, Any], broker_password: str) -> str:
             Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
         ),
     )
-    _seed(settings, state, None)
+    _seed(place, state, None)
     write_atomically(files.config, to_toml(settings))
     return admin.text()
 
@@ -111,6 +130,7 @@ def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, An
     files = place.files
     ca = trusted_ca(url, token.fingerprint)
     write_atomically(files.ca, ca, mode=0o644)
+    place.open_store().close()  # what cannot work here is found before token and name are used up
     key = pki.new_key()
     client = Client([url], token=token_text.strip(), tls=client_context(files.ca))
     body: dict[str, Any] = {
@@ -129,7 +149,7 @@ def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, An
     _write_secrets(files, given["ca_key"], key, given["secrets_key"], given["node_token"], broker_password)
     member = Client([url], token=given["node_token"], tls=client_context(files.ca))
     state, position = read_snapshot(member.lines("GET", "/snapshot"))
-    _seed(settings, state, position)
+    _seed(place, state, position)
     write_atomically(files.config, to_toml(settings))
     return settings
 
@@ -146,14 +166,9 @@ def trusted_ca(url: str, expected: str) -> str:
     return ca
 
 
-def _seed(settings: ProviderSettings, state: State, position: Any) -> None:
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = Store(settings.store_url)
-    try:
-        store.migrate()
+def _seed(place: Place, state: State, position: Any) -> None:
+    with closing(place.open_store()) as store:
         store.seed(state, position)
-    finally:
-        store.close()
 
 
 def _write_secrets(
