@@ -8,6 +8,7 @@ import pytest
 from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed
 
+from tests.support.amqp import Rogue, enrolled
 from tests.support.api import Client, client
 from tests.support.nodes import primary_of, standbys_of
 
@@ -58,3 +59,10 @@ def node(request: pytest.FixtureRequest, cluster: Cluster) -> Client:
 def other(cluster: Cluster, node: Client) -> Client:
     """A standby that is not `node`."""
     return next(c for c in (client(cluster, name) for name in standbys_of(cluster)) if c.url != node.url)
+
+
+@pytest.fixture
+def rogue(cluster: Cluster) -> Iterator[Rogue]:
+    """An agent of the shared cluster that obeys nobody."""
+    with enrolled(cluster) as found:
+        yield found

@@ -4,15 +4,13 @@ stay equal, and the next good message is served."""
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 from localcluster.cluster import Cluster
 from localcluster.process import wait_until
-from pika.adapters.blocking_connection import BlockingChannel
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.amqp import as_provider, channel, envelope, publish
+from tests.support.amqp import Rogue, as_provider, envelope, publish
 from tests.support.api import client
 from tests.support.nodes import command, wait_equal
 
@@ -204,38 +202,6 @@ def _wait_for_counts(cluster: Cluster, node: str, expected: dict[str, float]) ->
 
 
 # ── an agent that has gone bad ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass
-class Rogue:
-    """An agent with good credentials, whose program is somebody else's."""
-
-    id: str
-    to: BlockingChannel
-    enrolled_at: int
-
-    def say(
-        self, type_: str, body: object, *, sender: str | None = None, user: str | None = None, **other: int
-    ) -> None:
-        message = envelope(type_, body, sender=sender or self.id, **other)
-        publish(self.to, "agents.up", type_, message, user=user or self.id)
-
-
-@pytest.fixture
-def rogue(cluster: Cluster) -> Iterator[Rogue]:
-    admin = client(cluster, "p1")
-    name = f"rogue{time.monotonic_ns()}"
-    token = admin.write("POST", "/tokens", {"role": "agent"}).json["token"]
-    body = {"id": name, "version": "0.1.0", "instances": [{"id": f"{name}-db", "engine": "mariadb", "port": 1}]}
-    given = admin.holding(token).write("POST", "/enroll", body).json
-    revision = admin.read("/cluster")["revision"]
-    for node in cluster.providers:
-        client(cluster, node).read("/cluster", Bellwether_Min_Revision=str(revision))
-    try:
-        with channel(cluster, given["username"], given["password"]) as to:
-            yield Rogue(name, to, revision)
-    finally:
-        admin.write("DELETE", f"/agents/{name}")
 
 
 def _pulse(**changed: object) -> dict[str, object]:

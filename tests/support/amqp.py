@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import pika
 from localcluster.cluster import BROKER_USER, Cluster
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
 
 from shared.messages import VERSION, now_text
 from shared.tls import client_context
+from shared.version import VERSION as VERSION_TEXT
+from tests.support.api import client
 
 
 @contextmanager
@@ -32,7 +36,7 @@ def channel(cluster: Cluster, username: str, password: str) -> Iterator[Blocking
         opened.confirm_delivery()
         yield opened
     finally:
-        if connection.is_open:
+        with suppress(AMQPError):  # the other side may have closed it
             connection.close()
 
 
@@ -52,3 +56,37 @@ def envelope(type_: str, body: Any, *, sender: str, epoch: int = 1, version: int
     """A message as ours are, whatever is in it."""
     content = {"v": version, "type": type_, "id": uuid4().hex, "sender": sender, "epoch": epoch, "at": now_text()}
     return json.dumps(content | {"body": body} | other).encode()
+
+
+@dataclass
+class Rogue:
+    """An agent with good credentials, whose program is somebody else's."""
+
+    id: str
+    password: str
+    api_token: str
+    to: BlockingChannel
+
+    def say(
+        self, type_: str, body: object, *, sender: str | None = None, user: str | None = None, **other: int
+    ) -> None:
+        message = envelope(type_, body, sender=sender or self.id, **other)
+        publish(self.to, "agents.up", type_, message, user=user or self.id)
+
+
+@contextmanager
+def enrolled(cluster: Cluster) -> Iterator[Rogue]:
+    """A new agent that every node knows, connected; gone after the block."""
+    admin = client(cluster, next(iter(cluster.providers)))
+    name = f"rogue{uuid4().hex[:8]}"
+    token = admin.write("POST", "/tokens", {"role": "agent"}).json["token"]
+    body = {"id": name, "version": VERSION_TEXT, "instances": [{"id": f"{name}-db", "engine": "mariadb", "port": 1}]}
+    given = admin.holding(token).write("POST", "/enroll", body).json
+    revision = admin.read("/cluster")["revision"]
+    for node in cluster.providers:
+        client(cluster, node).read("/cluster", Bellwether_Min_Revision=str(revision))
+    try:
+        with channel(cluster, given["username"], given["password"]) as to:
+            yield Rogue(name, given["password"], given["api_token"], to)
+    finally:
+        admin.delete(f"/agents/{name}")
