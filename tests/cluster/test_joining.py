@@ -1,5 +1,5 @@
 """Invariant: nobody gets in without a good one-time token for just that, and only once; a newcomer is equal to the
-others as soon as it is ready; who was removed can do no harm; and an agent reaches its own things on the broker alone."""
+others as soon as it is ready; who was removed can do no harm; an agent reaches its own things on the broker alone."""
 
 import json
 import re
