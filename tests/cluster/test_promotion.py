@@ -264,7 +264,8 @@ def _back_in_order(own: Cluster) -> None:
 
 
 def test_the_broker_is_gone_so_nobody_can_be_promoted(own: Cluster) -> None:
-    """What cannot be read to its end may hold writes that were acknowledged: refused, at once, in one line."""
+    """What cannot be read to its end may hold writes that were acknowledged: it is waited for, then refused, in one
+    line."""
     before, name = wait_equal(own), standbys_of(own)[0]
     own.kill("broker")
     try:

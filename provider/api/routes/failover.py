@@ -134,13 +134,17 @@ _NO_FORCE = (
 async def _steps(ctx: Context) -> AsyncIterator[dict[str, Any]]:
     clock = _Clock()
     state = ctx.gateway.state
-    here = condition(ctx.gateway.engine, ctx.node)
-    if here.state in ("out_of_sync", "critical", "removed"):
+    health, here = ctx.gateway.engine.health, condition(ctx.gateway.engine, ctx.node)
+    # A broker that has just died takes the log away until the others have elected: that is waited for.
+    log_away = here.state == "critical" and health.store_problem is None and not health.connected
+    if here.state in ("out_of_sync", "critical", "removed") and not log_away:
         raise Refused(f"{ctx.node} is {here.state}: {here.reason}. Promote another standby, or mend this first")
     if ctx.is_primary:
         yield _ended("already_primary", state, ctx)
         return
     yield clock.step("check", f"{ctx.node} is a standby, epoch {state.epoch}; the primary is {primary_is(ctx, state)}")
+    if log_away:
+        yield clock.step("wait", f"{here.reason}; waiting for it, {BARRIER_WAIT_S:g} s at most")
     async for progress in ctx.gateway.barrier(wait_s=BARRIER_WAIT_S, promote=True):
         state = progress.state
         if progress.step == "caught up":
