@@ -1,6 +1,7 @@
 """How things look from outside."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -63,9 +64,16 @@ def instance_view(document: Document, view: View) -> dict[str, Any]:
 
 
 def advised(document: Document, state: State, view: View) -> bool:
+    """Whether an agent follows the current epoch."""
+    if document.status.get("epoch", 0) >= state.epoch:
+        return True
     seen = view.agents.get(document.id)
-    known = max(document.status.get("epoch", 0), seen.epoch if seen is not None else 0)
-    return bool(known >= state.epoch)
+    return seen is not None and seen.epoch >= state.epoch
+
+
+def rest(documents: list[Document], after: str | None) -> list[Document]:
+    """Those behind `after`, of documents that are sorted by id: views are made only of what may be shown."""
+    return documents if after is None else documents[bisect_right(documents, after, key=lambda document: document.id) :]
 
 
 def page(items: Iterable[dict[str, Any]], revision: int, limit: int, after: str | None) -> dict[str, Any]:

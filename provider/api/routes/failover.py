@@ -159,20 +159,19 @@ async def _steps(ctx: Context) -> AsyncIterator[dict[str, Any]]:
     # The claim is in the log; this node's own copy shows it as soon as it is durable here.
     await ctx.gateway.reach(state.revision, BARRIER_WAIT_S)
     yield clock.step("claim", f"epoch {state.epoch} begins, {ctx.node} is primary, revision {state.revision}")
-    await ctx.heard.until(lambda: not _waiting_for(ctx), ctx.settings.advise_wait_s)
+    await ctx.heard.until(lambda: _all_follow(ctx), ctx.settings.advise_wait_s)
     summary = agents_summary(ctx, ctx.gateway.state)
     yield clock.step("advise", f"{summary['advised']} of {summary['total']} agents follow epoch {state.epoch}")
     yield _ended("promoted", ctx.gateway.state, ctx)
 
 
-def _waiting_for(ctx: Context) -> list[str]:
-    """Agents that are online and have not acknowledged the current epoch."""
-    state = ctx.gateway.state
-    return [
-        document.id
-        for document in state.of("agent")
-        if document.status["state"] == "online" and not advised(document, state, ctx.hub.view)
-    ]
+def _all_follow(ctx: Context) -> bool:
+    """Whether all agents that are online have acknowledged the current epoch. Asked again whenever one has."""
+    state, view = ctx.gateway.state, ctx.hub.view
+    agents = state.documents.get("agent")
+    return agents is None or all(
+        document.status["state"] != "online" or advised(document, state, view) for document in agents.values()
+    )
 
 
 def _ended(result: str, state: State, ctx: Context) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How newcomers get in: nodes and agents, each with a one-time token."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import Request, Response
@@ -24,6 +25,8 @@ from shared.errors import Refused, Unauthenticated
 from shared.tokens import Token, matches, new_token
 
 router = direct.router("joining")
+LINES_IN_A_PIECE = 200
+"""Of a snapshot. Most are some hundred bytes, the longest 100 KB."""
 
 
 class JoinBody(BaseModel):
@@ -140,5 +143,7 @@ async def snapshot(request: Request) -> Response:
 
 
 def _lines(state: State, position: Position | None) -> Iterator[bytes]:
-    for line in write_snapshot(state, position):
-        yield line.encode() + b"\n"
+    lines = write_snapshot(state, position)
+    # Each piece is made on another thread: one line at a time would be mostly going there and back.
+    while piece := list(islice(lines, LINES_IN_A_PIECE)):
+        yield "\n".join([*piece, ""]).encode()

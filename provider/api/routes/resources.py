@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from provider.api import direct
 from provider.api.context import context
 from provider.api.reads import answer, choice, flag, paging, reading, shown
-from provider.api.views import document_view, instance_view, page
+from provider.api.views import document_view, instance_view, page, rest
 from provider.api.writes import Write, respond
 from provider.core import commands as c
 from provider.core.documents import AccountSpec, DatabaseSpec
@@ -74,12 +74,13 @@ async def list_instances(request: Request) -> Response:
     ctx, state, _ = await reading(request)
     wanted = choice(request, "state", ("up", "down", "unknown"))
     agent = request.query_params.get("agent")
+    limit, after = paging(request)
     items = (
         instance_view(document, ctx.hub.view)
-        for document in state.of("instance")
+        for document in rest(state.of("instance"), after)
         if (wanted is None or document.status["state"] == wanted) and (agent is None or document.spec["agent"] == agent)
     )
-    return answer(page(items, state.revision, *paging(request)))
+    return answer(page(items, state.revision, limit, after))
 
 
 @router.get("/instances/{instance}", tags=["instances"])
@@ -95,8 +96,9 @@ async def get_instance(request: Request, instance: str) -> Response:
 async def _list(request: Request, kind: Literal["database", "account"], instance: str) -> Response:
     _, state, _ = await reading(request)
     c.need(state, "instance", instance)
-    items = (document_view(document) for document in state.within(kind, instance))
-    return answer(page(items, state.revision, *paging(request)))
+    limit, after = paging(request)
+    items = (document_view(document) for document in rest(state.within(kind, instance), after))
+    return answer(page(items, state.revision, limit, after))
 
 
 async def _get(request: Request, kind: Literal["database", "account"], instance: str, name: str) -> Response:
@@ -176,8 +178,10 @@ async def list_settings(request: Request) -> Response:
     """Filter: `prefix`."""
     _, state, _ = await reading(request)
     prefix = request.query_params.get("prefix", "")
-    items = (document_view(document) for document in state.of("setting") if document.id.startswith(prefix))
-    return answer(page(items, state.revision, *paging(request)))
+    limit, after = paging(request)
+    documents = rest(state.of("setting"), after)
+    items = (document_view(document) for document in documents if document.id.startswith(prefix))
+    return answer(page(items, state.revision, limit, after))
 
 
 @router.get("/settings/{key}", tags=["settings"])
