@@ -37,14 +37,22 @@ def place(tmp_path: Path) -> Place:
     return place
 
 
-@pytest.fixture
-def process(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+@contextmanager
+def running(place: Place) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", AS_IT_IS, "run", "--config", str(place.config)]
     with (place.config.parent / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stderr=log, stdout=log)
-    yield daemon
-    daemon.kill()
-    daemon.wait()
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.fixture
+def process(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    with running(place) as daemon:
+        yield daemon
 
 
 @contextmanager
@@ -83,6 +91,23 @@ def test_a_signal_ends_it_at_once_and_cleanly_although_a_client_watches(
     assert "provider ends" in log
     assert "ERROR" not in log
     assert took_s < 3.0, "it waited for the stream"
+
+
+def test_a_watcher_that_leaves_makes_room_for_another(place: Place) -> None:
+    with place.config.open("a") as file:
+        file.write("streams_max = 1\n")  # of [api], which is last
+    with running(place):
+        with event_stream(place) as first:
+            assert first.status == 200
+            assert first.readline().startswith(b": from")
+            with event_stream(place) as second:
+                assert second.status == 429
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with event_stream(place) as third:
+                if third.status == 200:
+                    break
+            assert time.monotonic() < deadline, "who has left is still counted"
 
 
 def test_a_thread_that_fails_takes_the_node_with_it(place: Place) -> None:

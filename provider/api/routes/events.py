@@ -12,10 +12,12 @@ from provider.api import direct
 from provider.api.context import Context
 from provider.api.reads import flag, reading
 from provider.api.views import event_view, to_json
-from shared.errors import Expired, Invalid, TooManyRequests
+from shared.errors import Expired, Invalid, TooManyRequests, Unavailable
+from shared.logs import log
 
 router = direct.router("events")
-BATCH = 200
+BATCH = 20
+"""Entries read at once. Each may have 1 MiB, each stream holds so many while its client is slow."""
 KEEPALIVE_S = 15.0
 """A comment this often, so that proxies do not end a quiet stream."""
 
@@ -76,5 +78,7 @@ async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> Asy
                 yield b"\n" if lines else b": still here\n\n"
     except asyncio.CancelledError:
         return
+    except Unavailable as error:  # clients come back to where they were
+        log(why=error.detail).warning("an event stream ends: the store cannot be read")
     finally:
         ctx.streams -= 1
