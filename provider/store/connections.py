@@ -18,8 +18,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from provider.store.errors import StoreCorrupt, StoreUnavailable
 from shared.errors import BellwetherError, DiskFull, Invalid
 
-BUSY_S = 5.0
-"""How long a statement waits for another process's lock (a backup, a curious operator) before it fails."""
+BUSY_S = 1.0
+"""How long a statement waits for another process's lock (a backup, a curious operator) before it fails. The engine
+stands still meanwhile; it tries again by itself, and can say in between why writes are refused."""
 MYSQL_CONNECT_S, MYSQL_ANSWER_S = 5, 30
 """Deadlines, so that a server that hangs is an error and not a hang of ours."""
 WAL_PAGES = 4000
@@ -63,9 +64,11 @@ def _sqlite(url: URL, busy_s: float) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def create_private(*_: Any) -> None:
-        # It holds hashes of tokens and sealed passwords. The WAL beside it gets the same mode from SQLite.
+        # It holds hashes of tokens and sealed passwords. The WAL beside it gets the same mode from SQLite. A file that
+        # is there must not be opened: to close it again would drop all locks that SQLite has on it in this process
+        # (sqlite.org/howtocorrupt.html, 2.2).
         with suppress(OSError):  # where it cannot be made, SQLite says so better
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -116,6 +116,30 @@ def test_a_locked_file_is_said_and_the_same_commit_succeeds_afterwards(tmp_path:
     store.close()
 
 
+def test_another_program_that_looks_and_leaves_takes_nothing_with_it(tmp_path: Path) -> None:
+    """Invariant: whoever else opens and closes the file, what was committed stays. SQLite's locks belong to the
+    process; a descriptor of the file that we ourselves close would drop them all, and then the other one, believing
+    that it is the last to leave, deletes the WAL under our feet."""
+    path = tmp_path / "state.db"
+    store = Store(f"sqlite:///{path}")
+    store.migrate()
+    store.seed(genesis(), None)
+    accepted = accept_values(genesis(), "abc")
+    store.commit(accepted[:1], position(2))
+    assert len(store.history(0, 10)) == 1  # on a connection of its own, made now
+    wal = path.with_name("state.db-wal").stat().st_ino
+    look = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM meta').fetchall(); c.close()"
+    )
+    subprocess.run([sys.executable, "-c", look, path], check=True)
+    assert path.with_name("state.db-wal").stat().st_ino == wal
+    store.commit(accepted[1:], position(4))
+    after = Store(f"sqlite:///{path}")
+    assert after.load()[0].digest == accepted[-1].state.digest
+    after.close()
+    store.close()
+
+
 def test_each_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     """A power cut cannot be had in a test; the settings on which SQLite promises it can."""
     engine = open_engine(f"sqlite:///{tmp_path / 'state.db'}")
