@@ -329,7 +329,7 @@ class Engine:
                 case Apply(accepted):
                     self._unsaved.append(accepted)
                 case Done(ticket, result):
-                    if isinstance(result, BellwetherError) and result.__cause__ is not None:
+                    if type(result) is BellwetherError and result.__cause__ is not None:
                         log().opt(exception=result.__cause__).error("a request could not be planned: this is a bug")
                     self._unanswered.append((ticket, result))
         self._save()
