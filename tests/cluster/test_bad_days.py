@@ -2,8 +2,10 @@
 equal, and there is never a second primary. Reads go on; what cannot be written is refused in time, in so many words."""
 
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +15,17 @@ from localcluster.process import wait_until
 
 from tests.cluster.conftest import StartCluster
 from tests.support.api import Client, client
-from tests.support.nodes import events, living, primary_of, promote, restart, standbys_of, suspended, wait_equal
+from tests.support.nodes import (
+    command,
+    events,
+    living,
+    primary_of,
+    promote,
+    restart,
+    standbys_of,
+    suspended,
+    wait_equal,
+)
 from tests.support.sql import databases, wait_for_database
 from tests.support.writers import check_promises, running
 
@@ -230,6 +242,85 @@ def test_the_broker_hangs_for_a_while(own: Cluster) -> None:
     after = wait_equal(own)
     assert (after["primary"], after["epoch"]) == (before["primary"], before["epoch"])
     check_promises(own, load, after=before["revision"])
+
+
+def test_a_broker_that_is_out_of_space_is_named_and_resumes_by_itself(own: Cluster) -> None:
+    before = wait_equal(own)
+    leader, standby = client(own, before["primary"]), client(own, standbys_of(own)[0])
+    with running(own, roaming=4) as load:
+        load.wait_for_more(20)
+        own.broker.ctl("set_disk_free_limit", "100000GB")
+        wait_until(
+            lambda: leader.put("/settings/user.full", {"value": 1}).code == "disk_full", timeout_s=20, what="503"
+        )
+        refused = standby.put("/settings/user.full", {"value": 1})
+        assert (refused.status, refused.code, refused.json["retryable"]) == (503, "disk_full", True)
+        assert standby.get("/health/ready").status == leader.get("/health/ready").status == 200
+        assert leader.get("/health/primary").status == 503
+        own.broker.ctl("set_disk_free_limit", "100MB")
+        load.wait_for_more(20)
+    wait_equal(own)
+    check_promises(own, load, after=before["revision"])
+
+
+# ── the store ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def locked(own: Cluster, name: str) -> Iterator[None]:
+    """Somebody holds that node's store."""
+    held = sqlite3.connect(own.providers[name].files.directory / "data" / "state.db", isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        held.close()
+
+
+def test_the_primarys_store_cannot_be_written(own: Cluster) -> None:
+    """Nothing is answered "done" that is not durable on the primary; what is in the log all the same is there once."""
+    before = wait_equal(own)
+    leader, standby = before["primary"], standbys_of(own)[0]
+    with running(own, roaming=4) as load:
+        load.wait_for_more(20)
+        with locked(own, leader):
+            promised = len(load.promised)
+            one = client(own, leader)
+            one.wait_for("/health/ready", lambda h: "store" in str(h["reason"]))
+            promised_then = len(load.promised)
+            refused = quick(own, leader).put("/settings/user.locked", {"value": 1})
+            assert (refused.status, refused.code) == (503, "store_unavailable")
+            assert "locked" in refused.json["detail"]
+            assert quick(own, standby).put("/settings/user.locked", {"value": 1}).status == 503
+            assert one.read("/settings?limit=5")["items"], "reads go on"
+            assert one.get("/health/primary").status == 503
+            shown = client(own, standby).wait_for("/cluster", lambda c: _states(c)[leader] == "critical")
+            assert shown["primary"] == leader
+            assert len(load.promised) == promised_then
+            assert promised_then - promised <= len(load.open)
+        load.wait_for_more(20)
+    wait_equal(own)
+    check_promises(own, load, after=before["revision"])
+    assert "Traceback" not in own.providers[leader].log.read_text()
+
+
+def test_a_standbys_store_cannot_be_written(own: Cluster) -> None:
+    before, name = wait_equal(own), standbys_of(own)[0]
+    with running(own, roaming=3, nodes=[before["primary"]]) as load:
+        with locked(own, name):
+            client(own, name).wait_for("/health/ready", lambda h: "store" in str(h["reason"]))
+            load.wait_for_more(40)
+            assert client(own, name).get("/health/standby").status == 503
+            refused = command(own, name, "failover", "--operation", "promote")
+            assert refused.code == 1
+            assert "store" in refused.err
+        load.wait_for_more(10)
+    assert load.failures == []
+    wait_equal(own)
+    check_promises(own, load, after=before["revision"])
+
+
+# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_reads_go_on_without_log_and_primary(own: Cluster) -> None:
