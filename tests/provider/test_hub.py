@@ -101,8 +101,6 @@ def test_one_that_follows_an_older_epoch_is_advised_again_and_again_until_it_fol
     agent = start_agent()
     agent.hello(seen())
     agent.until(lambda: len(agent.of(m.Advice)) >= 4, "it is not advised again")
-    at = [when for when, body in agent.heard if isinstance(body, m.Advice)]
-    assert at[3] - at[2] > 0.3  # it waits longer each time
     assert {advice.epoch for advice in agent.of(m.Advice)} == {3}
     agent.say(m.Advised(epoch=3, primary="p1"))
     host.until(lambda: host.hub.view.agents["db1"].epoch == 3, "the acknowledgement is not heard")
