@@ -100,8 +100,8 @@ def test_one_that_follows_an_older_epoch_is_advised_again_and_again_until_it_fol
     host.claim("p1")
     agent = start_agent()
     agent.hello(seen())
-    agent.until(lambda: len(agent.of(m.Advice)) >= 4, "it is not advised again")
-    assert {advice.epoch for advice in agent.of(m.Advice)} == {3}
+    # What was said in epoch 1, when the hub's link came up, may be among what it heard.
+    agent.until(lambda: [a.epoch for a in agent.of(m.Advice)].count(3) >= 3, "it is not advised again")
     agent.say(m.Advised(epoch=3, primary="p1"))
     host.until(lambda: host.hub.view.agents["db1"].epoch == 3, "the acknowledgement is not heard")
     known = len(agent.of(m.Advice))
