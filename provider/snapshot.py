@@ -75,6 +75,8 @@ def _read(lines: Iterator[str]) -> tuple[State, Position | None]:
             documents.setdefault(document.kind, {})[document.id] = document
             checksum += fingerprint(value)
             continue
+        if what != "key":
+            raise Invalid(f"the snapshot holds a line of an unknown kind: {str(what)[:80]!r}")
         fields = json.loads(value)
         if len(fields) == 1:
             order[fields[0]] = ""
