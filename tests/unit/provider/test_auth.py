@@ -1,0 +1,103 @@
+"""Who asks is known by the token alone; tokens that are unknown, expired, revoked or wrong all look alike."""
+
+import time
+
+import pytest
+
+from provider.api.auth import Principal, authenticate
+from provider.core.entries import Change
+from provider.core.state import State
+from shared.errors import Forbidden, Unauthenticated
+from shared.tokens import Token, new_token
+from tests.support.history import accept_entry, commit_of, genesis
+
+ROLES = ("viewer", "operator", "admin")
+NOW_MS = int(time.time() * 1000)
+TOKENS = {role: new_token(role) for role in (*ROLES, "agent", "node")}
+EXPIRED = new_token("admin")
+ONCE = new_token("agent", "fingerprint")
+
+
+def _state() -> State:
+    people = [
+        Change(kind="token", id=token.id, spec={"role": role, "sha256": token.hashed})
+        for role, token in TOKENS.items()
+        if role in ROLES
+    ]
+    members = [
+        Change(kind="agent", id="db1", spec={"token_sha256": TOKENS["agent"].hashed, "broker_password_hash": ""}),
+        Change(kind="node", id="p2", spec={"token_sha256": TOKENS["node"].hashed, "url": ""}),
+    ]
+    over = {"role": "admin", "sha256": EXPIRED.hashed, "expires_at": NOW_MS - 1}
+    once = {"role": "agent", "sha256": ONCE.hashed, "expires_at": NOW_MS + 10**6}
+    rest = [Change(kind="token", id=EXPIRED.id, spec=over), Change(kind="token", id=ONCE.id, spec=once)]
+    return accept_entry(genesis(), commit_of(*people, *members, *rest)).state
+
+
+STATE = _state()
+
+
+def header(token: Token) -> str:
+    return f"Bearer {token.text()}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_token_stands_for_its_role(role: str) -> None:
+    assert authenticate(STATE, header(TOKENS[role])) == Principal(f"token:{TOKENS[role].id}", role)
+    assert authenticate(STATE, header(TOKENS[role]).replace("Bearer", "bearer")).role == role
+
+
+def test_members_are_known_by_their_documents() -> None:
+    assert authenticate(STATE, header(Token("agent", "db1", TOKENS["agent"].secret))) == Principal("agent:db1", "agent")
+    assert authenticate(STATE, header(Token("node", "p2", TOKENS["node"].secret))) == Principal("node:p2", "node")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        TOKENS["admin"].text(),
+        header(new_token("admin")),
+        header(EXPIRED),
+        header(ONCE),
+        header(Token("admin", TOKENS["admin"].id, "0" * 64)),
+        header(Token("admin", TOKENS["admin"].id, TOKENS["viewer"].secret)),
+        header(Token("admin", TOKENS["viewer"].id, TOKENS["viewer"].secret)),
+        header(Token("node", "db1", TOKENS["agent"].secret)),
+        header(Token("agent", "p2", TOKENS["node"].secret)),
+        header(Token("node", "p9", TOKENS["node"].secret)),
+        header(Token("agent", TOKENS["admin"].id, TOKENS["admin"].secret)),
+        "Bearer bw.root.x.y",
+        "Bearer bw.admin.x",
+        "Bearer bw.admin.x.y.z.z",
+        "Bearer \xff",
+    ],
+)
+def test_everything_else_is_nobody(given: str | None) -> None:
+    with pytest.raises(Unauthenticated) as error:
+        authenticate(STATE, given)
+    assert TOKENS["admin"].secret not in error.value.detail
+
+
+def test_what_is_no_good_looks_alike_whatever_the_reason() -> None:
+    reasons = set()
+    for token in (new_token("admin"), EXPIRED, ONCE, Token("admin", TOKENS["admin"].id, "0" * 64)):
+        with pytest.raises(Unauthenticated) as error:
+            authenticate(STATE, header(token))
+        reasons.add(error.value.detail)
+    assert len(reasons) == 1
+
+
+def test_each_role_may_what_the_ones_below_it_may() -> None:
+    order = ["agent", "viewer", "operator", "admin"]
+    for rank, role in enumerate(order):
+        for needed in order[: rank + 1]:
+            Principal("x", role).require(needed)
+        for needed in order[rank + 1 :]:
+            with pytest.raises(Forbidden, match=needed):
+                Principal("x", role).require(needed)
+    Principal("x", "node").require("admin")

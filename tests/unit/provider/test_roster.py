@@ -1,0 +1,368 @@
+"""The roster: what was heard goes in with its time, what is to be said or written down comes out."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from provider.core.documents import AgentStatus, Document, InstanceStatus, WishStatus
+from provider.core.entries import Change
+from provider.core.state import Accepted, State
+from provider.fleet.roster import (
+    OFFLINE_AFTER_S,
+    RESEND_S,
+    Instruction,
+    Record,
+    Register,
+    Roster,
+    SendAdvice,
+    SendDesired,
+    SendInquire,
+    SendPulse,
+    desired_for,
+)
+from shared import messages as m
+from tests.support.history import accept_claim, accept_entry, commit_of, genesis
+
+ONLINE = AgentStatus(state="online", version="1", endpoint="amqps://b", epoch=1)
+UP = InstanceStatus(state="up", version="11", role="primary", read_only=False)
+
+
+def change(kind: str, id_: str, spec: dict[str, object], status: object = None, *, wish: bool = True) -> Change:
+    dumped = status.model_dump(mode="json", exclude_none=True) if status is not None else {}  # type: ignore[attr-defined]
+    return Change.model_validate({"kind": kind, "id": id_, "spec": spec, "status": dumped, "wish": wish})
+
+
+def agent(id_: str, status: AgentStatus | None = None) -> Change:
+    secrets: dict[str, object] = {"token_sha256": "x", "broker_password_hash": "y"}
+    return change("agent", id_, secrets, status or AgentStatus(), wish=False)
+
+
+def instance(id_: str, of: str, status: InstanceStatus | None = None, *, wish: bool = True) -> Change:
+    return change("instance", id_, {"agent": of, "engine": "mariadb"}, status or InstanceStatus(), wish=wish)
+
+
+def database(id_: str, phase: str = "pending", message: str | None = None) -> Change:
+    return change("database", id_, {}, WishStatus.model_validate({"phase": phase, "message": message}))
+
+
+def observed(id_: str = "db1", **more: object) -> m.ObservedInstance:
+    seen = {"id": id_, "engine": "mariadb", "state": "up", "version": "11", "role": "primary", "read_only": False}
+    return m.ObservedInstance.model_validate(seen | more)
+
+
+def hello(*instances: m.ObservedInstance, epoch: int = 1, version: str = "1") -> m.Hello:
+    return m.Hello(version=version, session="s", epoch=epoch, revision=0, endpoint="amqps://b", instances=instances)
+
+
+def pulse(*, epoch: int = 1, revision: int = 0) -> m.Pulse:
+    return m.Pulse(version="1", session="s", epoch=epoch, revision=revision, endpoint="amqps://b")
+
+
+def node_pulse(started: str = "then") -> m.NodePulse:
+    return m.NodePulse(role="standby", state="active", version="1", revision=1, digest="d", started=started)
+
+
+@dataclass
+class Fleet:
+    """A roster, and the log that it lives with: what it asks to be recorded is committed, unless told otherwise."""
+
+    node: str = "p1"
+    commits: bool = True
+    now_s: float = 1000.0
+    state: State = field(default_factory=genesis)
+    recorded: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.roster = Roster(self.node, self.state)
+        self.roster.link_up(self.now_s)
+
+    def commit(self, *changes: Change) -> list[Instruction]:
+        return self._applied(accept_entry(self.state, commit_of(*changes)))
+
+    def claim(self, node: str) -> list[Instruction]:
+        return self._applied(accept_claim(self.state, node))
+
+    def hear(self, sender: str, body: m.Body) -> list[Instruction]:
+        return self._done(self.roster.heard(sender, body, self.state.epoch, 0, self.now_s))
+
+    def wait(self, seconds: float) -> list[Instruction]:
+        """Time passes; the roster looks once, at its end."""
+        self.now_s += seconds
+        return self._done(self.roster.tick(self.now_s))
+
+    def _applied(self, accepted: Accepted) -> list[Instruction]:
+        self.state = accepted.state
+        return self._done(self.roster.applied(self.state, [accepted], self.now_s))
+
+    def _done(self, instructions: list[Instruction]) -> list[Instruction]:
+        """Carries out what is to be recorded; the rest is what the test looks at."""
+        out: list[Instruction] = []
+        for instruction in instructions:
+            if isinstance(instruction, Record) and self.commits:
+                self.recorded.append(instruction)
+                out += self.commit(*(self._change(u.kind, u.id, u.status) for u in instruction.updates))
+                out += self._done(self.roster.recorded(instruction.updates))
+            else:
+                out.append(instruction)
+        return out
+
+    def _change(self, kind: str, id_: str, status: object) -> Change:
+        document = self.get(kind, id_)
+        if status is None:
+            return Change(kind=document.kind, id=id_)
+        return change(kind, id_, dict(document.spec), status, wish=False)
+
+    def get(self, kind: str, id_: str) -> Document:
+        found = self.state.get(kind, id_)  # type: ignore[arg-type]
+        assert found is not None
+        return found
+
+    def status(self, kind: str, id_: str) -> dict[str, object]:
+        return dict(self.get(kind, id_).status)
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    """Primary p1, agent db1 with an instance of its own; both are there and known to be."""
+    fleet = Fleet()
+    fleet.commit(agent("db1"), instance("db1", "db1"))
+    fleet.hear("db1", hello(observed()))
+    fleet.wait(RESEND_S)
+    fleet.recorded.clear()
+    return fleet
+
+
+# ── coming and going ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_agent_that_says_hello_is_sent_its_desired_state_and_recorded_as_online() -> None:
+    fleet = Fleet()
+    fleet.commit(agent("db1"), instance("db1", "db1"))
+    assert fleet.hear("db1", hello(observed())) == [SendDesired("db1")]
+    assert fleet.status("agent", "db1") == ONLINE.model_dump(exclude_none=True)
+    assert fleet.status("instance", "db1") == UP.model_dump(exclude_none=True)
+
+
+def test_an_idle_fleet_costs_the_log_nothing(fleet: Fleet) -> None:
+    for _ in range(20):
+        assert fleet.hear("db1", pulse()) == []
+        assert fleet.wait(2.0) == []
+    assert fleet.recorded == []
+
+
+def test_who_falls_silent_is_offline_and_its_instances_unknown_until_it_speaks_again(fleet: Fleet) -> None:
+    fleet.wait(OFFLINE_AFTER_S - 0.5)
+    assert fleet.status("agent", "db1")["state"] == "online"
+    fleet.wait(1.0)
+    assert fleet.status("agent", "db1")["state"] == "offline"
+    assert fleet.status("instance", "db1")["state"] == "unknown"
+    assert "offline" in str(fleet.status("instance", "db1")["message"])
+    assert fleet.status("instance", "db1")["version"] == "11", "the last that it said is kept"
+
+    fleet.recorded.clear()
+    fleet.wait(60.0)
+    assert fleet.recorded == [], "once"
+    fleet.hear("db1", pulse())
+    assert fleet.status("agent", "db1")["state"] == "online"
+    assert fleet.status("instance", "db1") == UP.model_dump(exclude_none=True)
+
+
+def test_how_long_silence_is_allowed_is_a_setting(fleet: Fleet) -> None:
+    fleet.commit(Change(kind="setting", id="agents.offline_after_s", spec={"value": 100}))
+    fleet.wait(99.0)
+    assert fleet.status("agent", "db1")["state"] == "online"
+    fleet.wait(2.0)
+    assert fleet.status("agent", "db1")["state"] == "offline"
+
+
+def test_silence_says_nothing_while_we_ourselves_hear_nothing(fleet: Fleet) -> None:
+    fleet.roster.link_down()
+    fleet.wait(100.0)
+    assert fleet.status("agent", "db1")["state"] == "online"
+    assert fleet.roster.link_up(fleet.now_s) == [SendAdvice("all"), SendInquire("all")]
+    fleet.wait(OFFLINE_AFTER_S - 0.5)
+    assert fleet.status("agent", "db1")["state"] == "online", "it has its time from now on"
+    fleet.wait(1.0)
+    assert fleet.status("agent", "db1")["state"] == "offline"
+
+
+def test_one_that_was_heard_by_its_pulse_first_is_asked_for_the_rest() -> None:
+    fleet = Fleet()
+    fleet.commit(agent("db1", ONLINE))
+    assert SendInquire("db1") in fleet.hear("db1", pulse())
+    assert SendInquire("db1") not in fleet.hear("db1", pulse())
+
+
+def test_strangers_and_those_who_were_removed_are_not_heard(fleet: Fleet) -> None:
+    assert fleet.hear("nobody", hello(observed("x"))) == []
+    assert "nobody" not in fleet.roster.view.agents
+    fleet.commit(Change(kind="agent", id="db1"))
+    assert "db1" not in fleet.roster.view.agents
+    assert fleet.hear("db1", pulse()) == []
+    assert fleet.wait(100.0) == []
+    assert fleet.recorded == []
+
+
+# ── who speaks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_standby_listens_and_says_nothing_until_it_leads() -> None:
+    fleet = Fleet(node="p2")
+    fleet.commit(agent("db1"), instance("db1", "db1"))
+    assert fleet.hear("db1", hello(observed())) == []
+    assert fleet.commit(database("db1/shop")) == []
+    assert fleet.wait(1.0) == []
+    assert fleet.recorded == []
+
+    assert fleet.claim("p2") == [SendAdvice("all"), SendDesired("db1")], "it knows the fleet already"
+    assert fleet.status("agent", "db1")["state"] == "online"
+
+
+def test_who_was_deposed_says_nothing_any_more(fleet: Fleet) -> None:
+    assert fleet.claim("p2") == []
+    assert fleet.commit(database("db1/shop")) == []
+    assert fleet.hear("db1", hello(observed(state="down"))) == []
+    assert fleet.wait(100.0) == []
+    assert fleet.recorded == []
+
+
+def test_advice_is_repeated_ever_more_slowly_until_it_is_followed(fleet: Fleet) -> None:
+    fleet.claim("p2")
+    assert SendAdvice("all") in fleet.claim("p1")
+    told = 0
+    for _ in range(60):
+        told += SendAdvice("db1") in fleet.hear("db1", pulse(epoch=1)) + fleet.wait(1.0)
+    assert 8 <= told <= 40
+    fleet.hear("db1", m.Advised(epoch=3, primary="p1"))
+    assert fleet.roster.view.agents["db1"].epoch == 3
+    for _ in range(10):
+        assert SendAdvice("db1") not in fleet.hear("db1", pulse(epoch=3)) + fleet.wait(1.0)
+    assert fleet.status("agent", "db1")["epoch"] == 3
+
+
+def test_nobody_is_told_twice_who_cannot_hear(fleet: Fleet) -> None:
+    fleet.wait(OFFLINE_AFTER_S + 1)
+    fleet.claim("p2")
+    fleet.claim("p1")
+    for _ in range(10):
+        assert fleet.wait(1.0) == []
+    said = fleet.hear("db1", hello(observed(), epoch=1))
+    assert SendAdvice("db1") in said
+    assert SendDesired("db1") in said
+
+
+def test_all_are_advised_when_a_node_comes_or_goes(fleet: Fleet) -> None:
+    assert fleet.commit(change("node", "p2", {"url": "https://x"})) == [SendAdvice("all")]
+    assert fleet.commit(Change(kind="node", id="p2")) == [SendAdvice("all")]
+
+
+def test_a_node_that_has_just_started_is_answered_once() -> None:
+    fleet = Fleet()
+    assert fleet.hear("p2", node_pulse("then")) == [SendPulse()]
+    assert fleet.hear("p2", node_pulse("then")) == []
+    assert fleet.hear("p2", node_pulse("now")) == [SendPulse()]
+    assert fleet.hear("p1", node_pulse("then")) == [], "not ourselves"
+
+
+# ── wishes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_burst_of_writes_becomes_a_few_messages_and_the_last_one_is_sent(fleet: Fleet) -> None:
+    sent = [fleet.commit(database(f"db1/d{number}")) for number in range(50)]
+    assert sum(len(one) for one in sent) <= 1
+    fleet.now_s += RESEND_S
+    assert fleet.roster.due(fleet.now_s) == [SendDesired("db1")]
+    fleet.now_s += 10
+    assert fleet.roster.due(fleet.now_s) == []
+
+
+def test_only_the_agent_concerned_is_told(fleet: Fleet) -> None:
+    fleet.commit(agent("db2"), instance("db2", "db2"))
+    fleet.hear("db2", hello(observed("db2")))
+    fleet.wait(1.0)
+    assert fleet.commit(database("db2/shop")) == [SendDesired("db2")]
+    fleet.wait(1.0)
+    assert fleet.commit(Change(kind="database", id="db2/shop")) == [SendDesired("db2")]
+    assert fleet.commit(Change(kind="setting", id="user.x", spec={"value": 1})) == []
+
+
+def report(*results: m.Result) -> m.Report:
+    return m.Report(revision=1, instances=(observed(database_results=results),))
+
+
+def test_a_result_counts_for_the_wish_that_it_speaks_of(fleet: Fleet) -> None:
+    fleet.commit(database("db1/shop"))
+    old = fleet.get("database", "db1/shop").wish
+    fleet.commit(change("database", "db1/shop", {"charset": "latin1"}, WishStatus()))
+    fleet.hear("db1", report(m.Result(name="shop", version=old, phase="ready")))
+    assert fleet.status("database", "db1/shop") == {"phase": "pending"}, "that was the wish before"
+    new = fleet.get("database", "db1/shop").wish
+    fleet.hear("db1", report(m.Result(name="shop", version=new, phase="failed", message="no such charset")))
+    assert fleet.status("database", "db1/shop") == {"phase": "failed", "message": "no such charset"}
+    assert fleet.get("database", "db1/shop").wish == new, "a status is no wish"
+    fleet.recorded.clear()
+    fleet.hear("db1", report(m.Result(name="shop", version=new, phase="failed", message="no such charset")))
+    fleet.hear("db1", report(m.Result(name="other", version=new, phase="ready")))
+    assert fleet.recorded == []
+
+
+def test_what_is_dropped_goes_only_where_that_was_asked(fleet: Fleet) -> None:
+    fleet.commit(database("db1/shop", "ready"))
+    wish = fleet.get("database", "db1/shop").wish
+    fleet.hear("db1", report(m.Result(name="shop", version=wish, phase="dropped")))
+    assert fleet.status("database", "db1/shop") == {"phase": "ready"}
+
+    fleet.commit(database("db1/shop", "dropping"))
+    wish = fleet.get("database", "db1/shop").wish
+    fleet.hear("db1", report(m.Result(name="shop", version=wish, phase="failed", message="in use")))
+    assert fleet.status("database", "db1/shop") == {"phase": "dropping", "message": "in use"}
+    fleet.hear("db1", report(m.Result(name="shop", version=wish, phase="dropped")))
+    assert fleet.state.get("database", "db1/shop") is None
+
+
+def test_what_could_not_be_recorded_is_tried_again_later_and_not_at_once(fleet: Fleet) -> None:
+    fleet.commits = False
+    down = fleet.hear("db1", hello(observed(state="down", message="gone")))
+    (record,) = [one for one in down if isinstance(one, Record)]
+    assert fleet.hear("db1", pulse(revision=1)) == [], "it is on its way"
+    assert fleet.roster.recorded(record.updates, ok=False) == []
+    fleet.commits = True
+    fleet.wait(1.0)
+    assert fleet.status("instance", "db1")["state"] == "down"
+
+
+# ── instances ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_instance_that_is_not_known_is_made_known_once(fleet: Fleet) -> None:
+    said = fleet.hear("db1", hello(observed(), observed("db1b", port=3307)))
+    (register,) = [one for one in said if isinstance(one, Register)]
+    assert (register.command.id, register.command.spec.agent, register.command.spec.port) == ("db1b", "db1", 3307)
+    again = fleet.hear("db1", hello(observed(), observed("db1b", port=3307)))
+    assert not [one for one in again if isinstance(one, Register)], "it is on its way"
+    fleet.roster.registered("db1b")
+    refused = fleet.hear("db1", hello(observed(), observed("db1b", port=3307)))
+    assert [one for one in refused if isinstance(one, Register)], "the level decides, not the edge"
+
+
+def test_an_instance_of_another_agent_and_one_of_no_engine_are_not_believed(fleet: Fleet) -> None:
+    fleet.commit(agent("db2"), instance("db2", "db2"))
+    said = fleet.hear("db1", hello(observed(), observed("db2", state="down"), observed("x", engine="oracle")))
+    assert not [one for one in said if isinstance(one, Register)]
+    assert fleet.status("instance", "db2") == InstanceStatus().model_dump(exclude_none=True)
+
+
+def test_the_desired_state_is_all_of_it_with_passwords_opened(fleet: Fleet) -> None:
+    fleet.commit(agent("db2"), instance("db1b", "db1"), instance("db2", "db2"))
+    fleet.commit(
+        database("db1/shop"),
+        database("db1/old", "dropping"),
+        database("db2/other"),
+        change("account", "db1b/ann", {"host": "%", "grants": [], "password": "sealed"}, WishStatus()),
+    )
+    desired = desired_for(fleet.state, "db1", lambda sealed, context: f"{context} opened {sealed}")
+    assert desired.revision == fleet.state.revision
+    one, two = desired.instances
+    assert [(d.name, d.drop) for d in one.databases] == [("old", True), ("shop", False)]
+    assert (two.id, two.databases, two.accounts[0].password) == ("db1b", (), "db1b/ann opened sealed")
+    assert desired_for(fleet.state, "nobody", lambda *_: "").instances == ()

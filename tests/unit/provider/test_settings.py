@@ -1,0 +1,110 @@
+"""A configuration that was written is read back as it was; one that is wrong is refused, with the place and the why."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provider.settings import (
+    ApiSettings,
+    BrokerSettings,
+    ProviderSettings,
+    host_of,
+    load_settings,
+    port_of,
+    to_toml,
+)
+from shared.errors import Invalid
+
+TEXT = """
+name = "p1"
+url = "https://10.0.0.1:8443"
+data_dir = "/var/lib/bellwether"
+store_url = "sqlite:////var/lib/bellwether/state.db"
+[broker]
+endpoints = ["amqps://10.0.0.1:5671"]
+username = "bellwether"
+[api]
+listen = "10.0.0.1:8443"
+"""
+
+
+@given(
+    directory=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20),
+    username=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20),
+    wait_s=st.floats(0, 1000),
+    endpoints=st.lists(st.sampled_from(["amqps://a:1", "amqps://b:2", "amqps://[::1]:3"]), min_size=1, max_size=3),
+    management=st.none() | st.just("https://a:15671"),
+)
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    directory: str,
+    username: str,
+    wait_s: float,
+    endpoints: list[str],
+    management: str | None,
+) -> None:
+    settings = ProviderSettings(
+        name="p1",
+        url="https://a:1",
+        data_dir=Path("/") / directory,
+        store_url=f"sqlite:////{directory}",
+        broker=BrokerSettings(endpoints=tuple(endpoints), username=username, management=management),
+        api=ApiSettings(listen="a:1", primary_wait_s=wait_s),
+    )
+    file = tmp_path_factory.getbasetemp() / "provider.toml"
+    file.write_text(to_toml(settings), encoding="utf-8")
+    assert load_settings(file) == settings
+
+
+def test_what_has_its_default_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(TEXT)
+    settings = load_settings(tmp_path / "p.toml")
+    assert settings.api.primary_wait_s == 2.0
+    assert "primary_wait_s" not in to_toml(settings)
+    assert "vhost" not in to_toml(settings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "p1"', 'name = "P1"', "name"),
+        ('name = "p1"', 'name = ""', "name"),
+        ('name = "p1"', "", "name"),
+        ('name = "p1"', 'name = "p1"\nnmae = "p2"', "nmae"),
+        ("https://10.0.0.1:8443", "http://10.0.0.1:8443", "url"),
+        ("https://10.0.0.1:8443", "https://user:secret@10.0.0.1:8443", "url"),
+        ("https://10.0.0.1:8443", "https://10.0.0.1:8443/", "url"),
+        ('["amqps://10.0.0.1:5671"]', "[]", "broker.endpoints"),
+        ("amqps://", "amqp://", "broker.endpoints"),
+        ('listen = "10.0.0.1:8443"', 'listen = "x"\nprimary_wait_s = -1', "api.primary_wait_s"),
+        ('listen = "10.0.0.1:8443"', 'listen = "x"\ncommit_wait_s = 0', "api.commit_wait_s"),
+        ('listen = "10.0.0.1:8443"', 'listen = "x"\nbody_max_bytes = 1', "api.body_max_bytes"),
+        ("[api]", "[api", "p.toml"),
+        ("[api]", "[web]", "api"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in TEXT
+    (tmp_path / "p.toml").write_text(TEXT.replace(old, new))
+    with pytest.raises(Invalid, match=says) as error:
+        load_settings(tmp_path / "p.toml")
+    assert "secret" not in error.value.detail, "an address may hold a password"
+    assert "\n" not in error.value.detail.strip() or "TOML" in error.value.detail
+
+
+def test_a_file_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="provider init"):
+        load_settings(tmp_path / "p.toml")
+    with pytest.raises(Invalid, match="p"):
+        load_settings(tmp_path)
+
+
+def test_parts_of_an_address() -> None:
+    assert (host_of("https://10.0.0.1:8443"), port_of("https://10.0.0.1:8443")) == ("10.0.0.1", 8443)
+    assert (host_of("https://[::1]:8443"), port_of("https://[::1]:8443")) == ("::1", 8443)
+    with pytest.raises(Invalid, match="no port"):
+        port_of("https://host")
+    with pytest.raises(Invalid, match="no host"):
+        host_of("https://:1")
