@@ -115,7 +115,7 @@ class Node:
             node=settings.name,
             username=settings.broker.username,
             state=self.engine.state,
-            make_link=lambda topology, up, down: self._link("bus", topology, up, down),
+            make_link=lambda topology, up, down: self._link("bus", topology, self._bus_up(up), down),
             submit=self._submit,
             advice=self.membership.advice,
             unseal=self.vault.unseal,
@@ -289,6 +289,16 @@ class Node:
             on_down=on_down,
             heartbeat_s=broker.heartbeat_s,
         )
+
+    def _bus_up(self, up: Callable[[str], None]) -> Callable[[str], None]:
+        """Bus link's thread. A broker that went away may have come back without its users."""
+
+        def told(endpoint: str) -> None:
+            up(endpoint)
+            if self.users is not None:
+                self.users.look_again()
+
+        return told
 
     def _broker_users(self) -> BrokerUsers | None:
         broker = self.settings.broker
