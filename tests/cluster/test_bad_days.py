@@ -263,6 +263,15 @@ def test_a_broker_that_is_out_of_space_is_named_and_resumes_by_itself(own: Clust
     check_promises(own, load, after=before["revision"])
 
 
+def test_a_broker_that_comes_back_without_its_users_is_given_them_again(own: Cluster) -> None:
+    """The broker holds nothing that the state cannot make again, and soon: not at the next sweep."""
+    own.broker.ctl("delete_user", "db1")
+    own.broker.ctl("close_all_connections", "--global", "as after a restart")
+    one = client(own, standbys_of(own)[0])
+    one.write("PUT", "/instances/db1/databases/welcome", {})
+    one.wait_for("/instances/db1/databases/welcome", lambda d: d["status"]["phase"] == "ready", timeout_s=15)
+
+
 # ── the store ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -392,6 +401,13 @@ def test_a_database_server_that_hangs_holds_up_nobody_else(own: Cluster) -> None
 
 
 # ── everything ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_second_daemon_on_the_same_data_is_refused(own: Cluster) -> None:
+    said = command(own, "p1", "provider", "run")
+    assert said.code == 1
+    assert "another provider runs on" in said.err
+    assert said.err.count("\n") == 1
 
 
 def test_all_power_is_lost_and_things_come_back_in_another_order(own: Cluster) -> None:
