@@ -1,10 +1,11 @@
 """How things look from outside."""
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+
+import pydantic_core
 
 from provider.core.documents import Document, public_spec
 from provider.core.state import State
@@ -130,4 +131,4 @@ def event_view(record: dict[str, Any], revision: int) -> dict[str, Any]:
 
 def to_json(value: object) -> bytes:
     """UTF-8 JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return pydantic_core.to_json(value)
