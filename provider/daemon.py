@@ -35,6 +35,7 @@ from provider.metrics import metrics_of, render
 from provider.secrets import Vault
 from provider.settings import Files, ProviderSettings
 from provider.store import Store
+from shared.backoff import Backoff
 from shared.bus import Credentials, Link, Topology
 from shared.errors import BellwetherError, Invalid, Refused
 from shared.logs import log
@@ -48,6 +49,8 @@ SWITCH_S = 0.0005
 """How long one thread may keep the others waiting. Python's 5 ms would be most of a commit's time."""
 OWN_WRITE_WAIT_S = 5.0
 USER_WAIT_S = 5.0
+LINK_RETRY_S = 1.0
+"""Longest pause before a provider tries its broker again: writes wait for it, and there are few of us."""
 
 
 def run(settings: ProviderSettings, files: Files) -> None:
@@ -288,6 +291,7 @@ class Node:
             on_up=on_up,
             on_down=on_down,
             heartbeat_s=broker.heartbeat_s,
+            backoff=Backoff(longest_s=LINK_RETRY_S),
         )
 
     def _bus_up(self, up: Callable[[str], None]) -> Callable[[str], None]:
