@@ -205,6 +205,7 @@ def test_settings_of_the_cluster_itself_are_guarded(node: Client) -> None:
         ("cluster.removed.p9", 1),
         ("nothing.such", 1),
         ("agents.offline_after_s", 0),
+        ("agents.offline_after_s", 2),
         ("agents.offline_after_s", "7"),
         ("agents.offline_after_s", True),
         ("agents.offline_after_s", 10**9),

@@ -23,19 +23,23 @@ LOG_SIZES_DEFAULT: Mapping[str, int] = {"max_bytes": 2_000_000_000, "segment_byt
 
 @dataclass(frozen=True, slots=True)
 class NumberSetting:
-    """A setting of the cluster's own: a number above 0, at most `most`."""
+    """A setting of the cluster's own: a number above `above`, at most `most`."""
 
     most: int
     meaning: str
+    above: int = 0
 
     def check(self, key: str, value: Any) -> None:
         """Raises `Invalid` where `value` is no such number."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= self.most:
-            raise Invalid(f"{key}: a number above 0 and at most {self.most}: {self.meaning}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.above < value <= self.most:
+            raise Invalid(f"{key}: a number above {self.above} and at most {self.most}: {self.meaning}")
 
 
 KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
-    "agents.offline_after_s": NumberSetting(86_400, "seconds without a pulse until an agent counts as offline"),
+    # Agents pulse every 2 s: with less than that each of them would go offline and online for ever, in the log.
+    "agents.offline_after_s": NumberSetting(
+        86_400, "seconds without a pulse until an agent counts as offline", above=3
+    ),
     "history.days": NumberSetting(3_650, "days that accepted entries are kept for events and audit"),
 }
 
