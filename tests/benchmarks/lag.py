@@ -11,6 +11,8 @@ from localcluster.cluster import Cluster
 
 from tests.benchmarks.load import Running
 
+CLIENTS = 16
+
 
 def _events(cluster: Cluster, node: str) -> http.client.HTTPResponse:
     url = urlsplit(cluster.providers[node].url)
@@ -33,15 +35,24 @@ def _watch(cluster: Cluster, node: str, seen: dict[int, float], seconds: float) 
             seen[json.loads(line)["revision"]] = time.monotonic()
 
 
+def _pause_ms(cluster: Cluster, primary: str, per_s: int) -> int:
+    """How long each connection should pause between its writes for `per_s` in all: tried, since it depends on how long
+    a write takes at that rate."""
+    pause_ms = wanted_ms = CLIENTS * 1000 / per_s
+    for _ in range(3):
+        tried = Running(cluster, primary, clients=CLIENTS, seconds=2, pause_ms=int(pause_ms)).result()
+        pause_ms = max(0.0, pause_ms + wanted_ms - CLIENTS * 1000 / tried.per_s)
+    return int(pause_ms)
+
+
 def lag_ms(cluster: Cluster, *, primary: str, standby: str, per_s: int, seconds: int) -> tuple[float, float, float]:
     """Median and 99th percentile of the lag in ms, and the writes a second that there really were.
 
     Both nodes' event streams are read by this one process, so there is one clock; a stream tells of a revision when the
     node shows it. A negative lag counts as 0.
     """
-    clients = 16
-    # A connection writes, waits for the answer (some 8 ms), pauses, writes again.
-    load = Running(cluster, primary, clients=clients, seconds=seconds, pause_ms=max(0, clients * 1000 // per_s - 8))
+    pause_ms = _pause_ms(cluster, primary, per_s)
+    load = Running(cluster, primary, clients=CLIENTS, seconds=seconds, pause_ms=pause_ms)
     seen: dict[str, dict[int, float]] = {primary: {}, standby: {}}
     watchers = [threading.Thread(target=_watch, args=(cluster, node, seen[node], seconds - 1.0)) for node in seen]
     for watcher in watchers:
