@@ -172,10 +172,10 @@ def test_names_of_settings() -> None:
 
 @pytest.mark.parametrize("key", KNOWN_SETTINGS)
 def test_settings_of_the_clusters_own(key: str) -> None:
-    most = KNOWN_SETTINGS[key].most
-    assert all(status_of(fleet(), PutSetting(key, value)) == 201 for value in (0.5, 1, most))
+    above, most = KNOWN_SETTINGS[key].above, KNOWN_SETTINGS[key].most
+    assert all(status_of(fleet(), PutSetting(key, value)) == 201 for value in (above + 0.5, above + 1, most))
     value: Any
-    for value in (0, -1, most + 1, True, "5", None, [], float("nan"), float("inf"), 10**400):
+    for value in (above, -1, most + 1, True, "5", None, [], float("nan"), float("inf"), 10**400):
         refusal(fleet(), PutSetting(key, value), Invalid, key)
 
 
