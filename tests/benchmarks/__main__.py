@@ -91,7 +91,9 @@ def commits(cluster: Cluster, seconds: int) -> list[Row]:
 def lag(cluster: Cluster, seconds: int) -> list[Row]:
     primary, standby = _roles(cluster)
     _say("replication lag …")
-    p50, p99, per_s = lag_ms(cluster, primary=primary, standby=standby, per_s=500, seconds=seconds)
+    p50, p99, per_s = lag_ms(
+        cluster, primary=primary, standby=standby, per_s=560, seconds=seconds
+    )  # some less than this arrive
     return [(f"replication lag at {per_s:.0f} writes/s, p50 / p99", f"{p50:.1f} / {p99:.1f} ms", "p99 ≤ 25 ms")]
 
 
