@@ -100,7 +100,8 @@ class Node:
         self._heard: Signal | None = None
         self._failure: BellwetherError | None = None
         """Why this node must not go on."""
-        state, _ = store.load()
+        loaded = store.load()  # once: a second for each 40,000 documents
+        state, _ = loaded
         sizes = need(state, "setting", LOG_SIZES).spec["value"]
         self.engine = Engine(
             node=settings.name,
@@ -113,6 +114,7 @@ class Node:
             ),
             on_applied=self._applied,
             on_results=self._results,
+            loaded=loaded,
         )
         self.hub = Hub(
             node=settings.name,

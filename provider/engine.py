@@ -111,9 +111,10 @@ class Engine:
         log_: Log,
         on_applied: Callable[[State, Sequence[Accepted]], None],
         on_results: Callable[[list[tuple[int, Result]]], None],
+        loaded: tuple[State, Position | None] | None = None,
     ) -> None:
-        """Loads the state from `store`. Raises `StoreCorrupt` where it does not hold together."""
-        state, self._position = store.load()
+        """`loaded` is what `store.load()` gave; without it, it is asked for here (and may raise `StoreCorrupt`)."""
+        state, self._position = loaded if loaded is not None else store.load()
         self._store, self._log = store, log_
         self._on_applied, self._on_results = on_applied, on_results
         self._replica = Replica(node, state, lambda: uuid4().hex)
