@@ -1,5 +1,6 @@
 """The application: routes, errors as problem documents, and the headers that every answer carries."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from provider.api.context import Context
 from provider.api.direct import PREFIX, DirectApp, DirectRoute
 from provider.api.routes import cluster, events, failover, health, joining, resources
 from provider.api.views import problem, to_json
-from shared.errors import BellwetherError, Invalid, NotFound, Unauthenticated
+from shared.errors import BellwetherError, Invalid, NotFound, OutcomeUnknown, Unauthenticated
 from shared.logs import log
 from shared.version import VERSION
 
@@ -59,6 +60,10 @@ class Stamp:
             await self._app(scope, receive, stamped)
         except ClientDisconnect:
             return  # it left before it had said everything: nobody is there to be told
+        except asyncio.CancelledError:  # by the server, when this node ends and can wait no longer
+            if not started:
+                detail = "this node ends; what was asked may have been done: ask another with the same Idempotency-Key"
+                await _render(OutcomeUnknown(detail))(scope, receive, stamped)
         except Exception as error:  # noqa: BLE001 - the last resort: a bug must not end the connection without a word
             log(path=scope["path"]).opt(exception=error).error("a request failed unexpectedly")
             if not started:
