@@ -107,6 +107,22 @@ def test_a_node_that_is_restarted_has_the_same_state(own: Cluster) -> None:
             assert after["digest"] == before["digest"]
 
 
+def test_a_node_that_ends_answers_what_it_holds(own: Cluster) -> None:
+    """Also where it cannot know what became of it: that is said, and is no fault in the log."""
+    name = standbys_of(own)[0]
+    process = own.providers[name].process
+    assert process is not None
+    with suspended(own, "broker"), ThreadPoolExecutor() as pool:
+        held = pool.submit(quick(own, name).put, "/settings/user.ends", {"value": 1})
+        assert client(own, name).get("/cluster").status == 200
+        process.signal(signal.SIGTERM)
+        answer = held.result()
+        assert process.wait(20), "it ends although the broker hangs"
+    assert (answer.status, answer.code) in {(504, "outcome_unknown"), (503, "log_unavailable")}, answer
+    restart(own, name)
+    assert "Traceback" not in own.providers[name].log.read_text()
+
+
 def test_a_write_waits_for_a_primary_and_is_then_refused_in_time(own: Cluster) -> None:
     """`primary_wait_s` is 2 s unless configured: not at once, since a planned change is shorter; and not for ever."""
     old, standby = primary_of(own), standbys_of(own)[0]
