@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DEFAULT_CONFIG = "/etc/bellwether/agent.toml"
+from agent.foreground import DEFAULT_CONFIG, run_daemon
 
 
 def main() -> None:
@@ -32,20 +32,3 @@ def _plain_run(arguments: Sequence[str]) -> Path | None:
         case ["run", option] if option.startswith("--config="):
             return Path(option.partition("=")[2])
     return None
-
-
-def run_daemon(config: Path) -> int:
-    """`agent run`, in the foreground, until SIGTERM or SIGINT."""
-    # PyMySQL loads cryptography (10 MB) where it is installed, for a login that MariaDB does not have. Kept out of this
-    # process only, and only until something else has asked for it.
-    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]
-
-    from agent.service import serve
-    from shared.errors import BellwetherError
-
-    try:
-        serve(config)
-    except BellwetherError as error:
-        print(f"agent run: {error.detail}", file=sys.stderr)  # noqa: T201 - a command's one line
-        return 1
-    return 0

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from agent import brokerfile
-from agent.cli import DEFAULT_CONFIG, run_daemon
 from agent.enrolment import enroll as enroll_agent
 from agent.enrolment import fetch_advice
+from agent.foreground import DEFAULT_CONFIG, run_daemon
 from agent.settings import AgentFiles, AgentSettings, load_settings, parse_settings
 from agent.status import read_status
 from shared.errors import BellwetherError, Invalid
