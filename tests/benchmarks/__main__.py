@@ -64,6 +64,9 @@ def memory(cluster: Cluster) -> list[Row]:
 def commits(cluster: Cluster, seconds: int) -> list[Row]:
     """Latency and throughput on the primary and through a standby, beside the bare stream before and after."""
     primary, standby = _roles(cluster)
+    _say("warming up …")
+    for node in (primary, standby):  # write-ahead logs grow to their size, interpreters see the code for the first time
+        load(cluster, node, clients=8, seconds=4)
     bare = [read_back_ms(cluster)]
     rows: list[Row] = []
     single: dict[str, Load] = {}
