@@ -3,13 +3,13 @@
 import json
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
 import trustme
+from localcluster.process import wait_until
 from loguru import logger
 
 from provider.broker_users import SWEEP_S, TAG, BrokerUsers, Management
@@ -120,10 +120,7 @@ def lines() -> Iterator[list[str]]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)  # another process's state, so to speak
+    wait_until(condition, timeout_s=PATIENCE_S, what=what)
 
 
 def agents(broker: Broker) -> set[str]:
