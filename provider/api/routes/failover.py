@@ -21,7 +21,7 @@ from provider.api.views import advised, to_json
 from provider.api.writes import receive
 from provider.condition import condition
 from provider.core.state import State
-from shared.errors import BellwetherError, Refused
+from shared.errors import BellwetherError, LogUnavailable, Refused
 
 router = direct.router("failover")
 BARRIER_WAIT_S = 10.0
@@ -120,7 +120,11 @@ async def _promotion(ctx: Context, *, force: bool) -> AsyncIterator[bytes]:
         async for line in _steps(ctx):
             yield to_json(line) + b"\n"
     except BellwetherError as error:
-        detail = error.detail + (f". {_NO_FORCE}" if force else "")
+        detail = error.detail
+        if isinstance(error, LogUnavailable):
+            revision = ctx.gateway.state.revision
+            detail += f" This node is at revision {revision}; what was acknowledged after it could be missing here"
+        detail += f". {_NO_FORCE}" if force else ""
         failed = {"result": "failed", "code": error.code, "retryable": error.retryable, "detail": detail}
         yield to_json(failed) + b"\n"
 
