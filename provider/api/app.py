@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from provider.api.context import Context
 from provider.api.direct import PREFIX, DirectApp, DirectRoute
+from provider.api.policy import check_all, needs
 from provider.api.routes import cluster, events, failover, health, joining, resources
 from provider.api.views import problem, to_json
 from shared.errors import BellwetherError, Invalid, NotFound, OutcomeUnknown, Unauthenticated
@@ -73,12 +75,12 @@ class Stamp:
 
 
 def create_app(context: Context) -> FastAPI:
-    """The API of one node."""
+    """The API of one node. Raises `TypeError` for a route without a policy."""
     app = DirectApp(
         title="Bellwether",
         version=VERSION,
         description="A highly available control plane for fleets of database servers.",
-        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_url=None,  # below, as a route with a policy like all the others
         docs_url=None,  # the page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # to an address made of what the client says that our name is
@@ -95,6 +97,16 @@ def create_app(context: Context) -> FastAPI:
         path = route.path.removeprefix(PREFIX)
         if path not in {known.path for known in health.root.routes if isinstance(known, APIRoute)}:
             app.router.add_api_route(path, route.endpoint, include_in_schema=False, route_class_override=DirectRoute)
+
+    @needs("open")
+    async def openapi(_request: Request) -> Response:
+        return Response(document(), headers={"Content-Type": "application/json"})
+
+    document = cache(lambda: to_json(app.openapi()))
+    app.router.add_api_route(
+        f"{PREFIX}/openapi.json", openapi, include_in_schema=False, route_class_override=DirectRoute
+    )
+    check_all(app.routes)
     app.add_exception_handler(BellwetherError, _known)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(RequestValidationError, _validation)

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do.
+"""Who asks. What they may do is for `provider.api.policy`.
 
 | role     | may                                                                                    |
 |----------|----------------------------------------------------------------------------------------|
@@ -13,10 +13,8 @@ import time
 from dataclasses import dataclass
 
 from provider.core.state import State
-from shared.errors import Forbidden, Invalid, Unauthenticated
+from shared.errors import Invalid, Unauthenticated
 from shared.tokens import Token, matches, parse_token
-
-_RANK = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +24,10 @@ class Principal:
     name: str
     role: str
 
-    def require(self, role: str) -> None:
-        """Raises `Forbidden` unless this principal may do what `role` may."""
-        if _RANK[self.role] < _RANK[role]:
-            raise Forbidden(f"this needs the role {role}; the token given is for {self.role}")
+    @property
+    def id(self) -> str:
+        """The name without its kind: the id of the token, node or agent."""
+        return self.name.partition(":")[2]
 
 
 def bearer(authorization: str | None) -> Token:
@@ -61,3 +59,17 @@ def authenticate(state: State, authorization: str | None) -> Principal:
             ):
                 return Principal(f"token:{token.id}", role)
     raise Unauthenticated("this token is not good (any longer)")
+
+
+def newcomer(state: State, authorization: str | None, kind: str) -> Principal:
+    """The principal behind a one-time token for a `node` or an `agent`. Raises `Unauthenticated`.
+
+    Looked at here for a quick answer; that it is used only once is decided when the command is planned.
+    """
+    token = bearer(authorization)
+    document = state.get("token", token.id)
+    if token.role != kind or document is None or not matches(token, document.spec["sha256"]):
+        raise Unauthenticated(
+            f"this needs a one-time {kind} token that is still good: `provider token create --role {kind}`"
+        )
+    return Principal(f"token:{token.id}", f"newcomer:{kind}")

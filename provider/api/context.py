@@ -34,6 +34,8 @@ class Context:
     metrics: Callable[[], bytes]
     streams: int = 0
     """Open event streams."""
+    strangers: int = 0
+    """Requests that wait until their token is known here; see `provider.api.policy`."""
     ending: bool = False
     """This node is about to end: nothing that lasts is begun any more."""
 

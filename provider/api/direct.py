@@ -1,5 +1,6 @@
 """Routes that read their requests themselves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -7,24 +8,64 @@ from fastapi.routing import APIRoute
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from provider.api.policy import Policy, admit, policy_of
+
 PREFIX = "/api/v1"
+_PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "It was not done: a problem document (RFC 9457) says why.",
+        "content": {"application/problem+json": {"schema": _PROBLEM_REF}},
+    }
+}
+PROBLEM_SCHEMA: Mapping[str, Any] = {
+    "title": "Problem",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "retryable"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "What happened, why, and what to do. For people."},
+        "code": {"type": "string", "description": "Stable. For programs."},
+        "retryable": {"type": "boolean", "description": "Whether the same request may succeed later."},
+    },
+}
+BEARER_SCHEME: Mapping[str, Any] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token: `bw.<role>.<id>.<secret>`.",
+}
 
 
 class DirectRoute(APIRoute):
-    """Calls the endpoint with the request and the path's parameters, nothing in between.
+    """Checks the endpoint's policy, then calls it with the request and the path's parameters, nothing in between.
 
     Our endpoints take the body as bytes, to forward it unchanged, and have no dependencies to be solved; FastAPI still
     describes them in the OpenAPI document.
     """
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+        self.policy = policy = policy_of(endpoint)
+        extra = {**_described(policy), **(options.pop("openapi_extra", None) or {})}
+        responses = {**_RESPONSES, **(options.pop("responses", None) or {})}
+        super().__init__(path, endpoint, openapi_extra=extra, responses=responses, **options)
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            if policy is None:  # `create_app` has refused it
+                raise TypeError(f"{path} has no policy")
+            await admit(policy, scope)
             response: Response = await endpoint(Request(scope, receive), **scope["path_params"])
             await response(scope, receive, send)
 
         self.app = serve
+
+
+def _described(policy: Policy | None) -> dict[str, Any]:
+    """The policy for the OpenAPI document."""
+    if policy is None:
+        return {}
+    return {"security": [] if policy.rule == "open" else [{"bearer": []}], "x-role": policy.rule}
 
 
 class DirectApp(FastAPI):
@@ -38,6 +79,14 @@ class DirectApp(FastAPI):
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
         return app
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, with what all operations share. Made once."""
+        schema = super().openapi()
+        components = schema.setdefault("components", {})
+        components.setdefault("securitySchemes", {})["bearer"] = BEARER_SCHEME
+        components.setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
+        return schema
 
 
 def router(tag: str | None = None, *, prefix: str = PREFIX) -> APIRouter:

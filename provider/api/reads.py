@@ -2,8 +2,9 @@
 
 from fastapi import Request, Response
 
-from provider.api.auth import Principal, authenticate
+from provider.api.auth import Principal
 from provider.api.context import Context, context
+from provider.api.policy import HEADERS, PRINCIPAL
 from provider.api.views import to_json
 from provider.core.documents import Document
 from provider.core.state import State
@@ -15,17 +16,17 @@ WAIT_DEFAULT_S = 5.0
 WAIT_MAX_S = 60.0
 
 
-async def reading(request: Request, role: str = "viewer") -> tuple[Context, State, Principal]:
-    """The state to answer from, at least as new as `Bellwether-Min-Revision` asks.
+async def reading(request: Request) -> tuple[Context, State, Principal]:
+    """The state to answer from, at least as new as `Bellwether-Min-Revision` asks, and who asks.
 
-    Raises `Unauthenticated`, `Forbidden`, `Behind`, `Invalid`.
+    Raises `Behind`, `Invalid`.
     """
     ctx = context(request)
-    principal = authenticate(ctx.gateway.state, request.headers.get("authorization"))
-    principal.require(role)
-    wanted = request.headers.get("bellwether-min-revision")
+    principal: Principal = request.scope[PRINCIPAL]
+    headers: dict[str, str] = request.scope[HEADERS]
+    wanted = headers.get("bellwether-min-revision")
     if wanted is not None:
-        wait_s = _number("Bellwether-Wait", request.headers.get("bellwether-wait"), WAIT_DEFAULT_S)
+        wait_s = _number("Bellwether-Wait", headers.get("bellwether-wait"), WAIT_DEFAULT_S)
         await ctx.gateway.reach(int(_number("Bellwether-Min-Revision", wanted, 0)), min(wait_s, WAIT_MAX_S))
     return ctx, ctx.gateway.state, principal
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 
-from provider.api.auth import Principal, authenticate
+from provider.api.auth import Principal
 from provider.api.context import Context, context
 from provider.api.forward import FORWARDED, Forwarded, NotAnswered, NotSent
+from provider.api.policy import HEADERS, PRINCIPAL
 from provider.api.views import document_view, to_json
 from provider.core.commands import Command, Precondition
 from provider.core.state import Answer
@@ -58,17 +59,12 @@ class Write:
         return ctx.vault.fingerprint(f"{self.action} {condition}\n".encode() + self.body)
 
 
-async def receive(request: Request, role: str) -> Write:
-    """The write in `request`, if its principal may do what `role` may.
-
-    Raises `Unauthenticated`, `Forbidden`, `TooLarge`, or `Invalid` for headers that make no sense.
-    """
+async def receive(request: Request) -> Write:
+    """The write in `request`. Raises `TooLarge`, or `Invalid` for headers that make no sense."""
     ctx = context(request)
     # Straight from the server's own structures: a URL object for each request would cost more than all the rest here.
     scope = request.scope
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    principal = authenticate(ctx.gateway.state, headers.get("authorization"))
-    principal.require(role)
+    headers: dict[str, str] = scope[HEADERS]
     query: bytes = scope["query_string"]
     target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
     return Write(
@@ -76,7 +72,7 @@ async def receive(request: Request, role: str) -> Write:
         target=target,
         headers=headers,
         body=await read_body(request, ctx.settings.api.body_max_bytes),
-        principal=principal,
+        principal=scope[PRINCIPAL],
         source=scope["client"][0] if scope.get("client") else None,
         key=_key(headers.get("idempotency-key")),
         when=precondition(headers),
@@ -218,9 +214,9 @@ def _gave_up(ctx: Context, primary: str, *, uncertain: bool) -> NoPrimary | Outc
     )
 
 
-async def respond(request: Request, role: str, make: Callable[[Write], Command]) -> Response:
+async def respond(request: Request, make: Callable[[Write], Command]) -> Response:
     """The whole of a plain write route: receive, make the command (`make(write)`), commit, answer."""
-    write = await receive(request, role)
+    write = await receive(request)
     result = await commit(context(request), write, make(write))
     return render(result)
 

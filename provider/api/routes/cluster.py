@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
 from provider.api.context import Context
+from provider.api.policy import needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.routes.resources import documented, parse
 from provider.api.views import advised, agent_view, document_view, page, rest, time_text
@@ -91,6 +92,7 @@ def agents_summary(ctx: Context, state: State) -> dict[str, Any]:
 
 
 @router.get("/cluster", tags=["cluster"])
+@needs("viewer")
 async def get_cluster(request: Request) -> Response:
     """The cluster at a glance. `digest` stands for the whole state: equal on two nodes at the same revision."""
     ctx, state, _ = await reading(request)
@@ -116,6 +118,7 @@ async def get_cluster(request: Request) -> Response:
 
 
 @router.get("/nodes", tags=["cluster"])
+@needs("viewer")
 async def list_nodes(request: Request) -> Response:
     ctx, state, _ = await reading(request)
     items = (node_view(ctx, state, node) for node in state.of("node"))
@@ -123,6 +126,7 @@ async def list_nodes(request: Request) -> Response:
 
 
 @router.get("/nodes/{name}", tags=["cluster"])
+@needs("viewer")
 async def get_node(request: Request, name: str) -> Response:
     ctx, state, _ = await reading(request)
     document = c.need(state, "node", name)
@@ -130,9 +134,10 @@ async def get_node(request: Request, name: str) -> Response:
 
 
 @router.delete("/nodes/{name}", tags=["cluster"])
+@needs("admin")
 async def delete_node(request: Request, name: str) -> Response:
     """Remove a standby. Its identity never comes back; the primary cannot be removed."""
-    return await respond(request, "admin", lambda _: c.RemoveNode(name))
+    return await respond(request, lambda _: c.RemoveNode(name))
 
 
 # ── agents ──
@@ -149,6 +154,7 @@ def _agents(request: Request, ctx: Context, state: State, after: str | None) -> 
 
 
 @router.get("/agents", tags=["agents"])
+@needs("viewer")
 async def list_agents(request: Request) -> Response:
     """Filters: `state` (online, offline, never), `advised` (true, false)."""
     ctx, state, _ = await reading(request)
@@ -157,6 +163,7 @@ async def list_agents(request: Request) -> Response:
 
 
 @router.get("/agents/{agent}", tags=["agents"])
+@needs("viewer")
 async def get_agent(request: Request, agent: str) -> Response:
     ctx, state, _ = await reading(request)
     document = c.need(state, "agent", agent)
@@ -165,15 +172,17 @@ async def get_agent(request: Request, agent: str) -> Response:
 
 
 @router.delete("/agents/{agent}", tags=["agents"])
+@needs("admin")
 async def delete_agent(request: Request, agent: str) -> Response:
     """Forget an agent and shut it out. Its instances and what was asked of them stay."""
-    return await respond(request, "admin", lambda _: c.RemoveAgent(agent))
+    return await respond(request, lambda _: c.RemoveAgent(agent))
 
 
 @router.get("/agents/{agent}/advice", tags=["agents"])
+@needs("agent")
 async def get_advice(request: Request, agent: str) -> Response:
     """Who is primary and how to reach the broker: for the agent itself, which may have lost all of it."""
-    ctx, state, principal = await reading(request, "agent")
+    ctx, state, principal = await reading(request)
     if principal.role == "agent" and principal.name != f"agent:{agent}":
         raise Forbidden("an agent may read its own advice only")
     c.need(state, "agent", agent)
@@ -181,19 +190,21 @@ async def get_advice(request: Request, agent: str) -> Response:
 
 
 @router.post("/agents/advise", tags=["agents"])
+@needs("operator")
 async def advise_all(request: Request) -> Response:
     """Advise every agent that has not acknowledged the current epoch."""
     return await _advise(request, None)
 
 
 @router.post("/agents/{agent}/advise", tags=["agents"])
+@needs("operator")
 async def advise_one(request: Request, agent: str) -> Response:
     """Advise one agent now. 202: it is told; `advised` turns true when it has acknowledged."""
     return await _advise(request, agent)
 
 
 async def _advise(request: Request, agent: str | None) -> Response:
-    write = await receive(request, "operator")
+    write = await receive(request)
     ctx: Context = request.app.state.context
     if agent is not None:
         c.need(ctx.gateway.state, "agent", agent)
@@ -221,16 +232,18 @@ ONE_TIME_TTL_S = 3600
 
 
 @router.get("/tokens", tags=["tokens"])
+@needs("admin")
 async def list_tokens(request: Request) -> Response:
-    _, state, _ = await reading(request, "admin")
+    _, state, _ = await reading(request)
     items = (document_view(document) for document in state.of("token"))
     return answer(page(items, state.revision, *paging(request)))
 
 
 @router.post("/tokens", tags=["tokens"], openapi_extra=documented(TokenBody))
+@needs("admin")
 async def create_token(request: Request) -> Response:
     """A new token, shown this once. `node` and `agent` tokens work once, for an hour unless `ttl_s` says otherwise."""
-    write = await receive(request, "admin")
+    write = await receive(request)
     ctx: Context = request.app.state.context
     body = parse(write.body, TokenBody)
     one_time = body.role in ("node", "agent")
@@ -249,6 +262,7 @@ async def create_token(request: Request) -> Response:
 
 
 @router.delete("/tokens/{token}", tags=["tokens"])
+@needs("admin")
 async def delete_token(request: Request, token: str) -> Response:
     """Revoke a token at once."""
-    return await respond(request, "admin", lambda _: c.DeleteToken(token))
+    return await respond(request, lambda _: c.DeleteToken(token))

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from provider.api import direct
 from provider.api.context import Context
+from provider.api.policy import needs
 from provider.api.reads import flag, reading
 from provider.api.views import event_view, to_json
 from shared.errors import Expired, Invalid, TooManyRequests, Unavailable
@@ -23,6 +24,7 @@ KEEPALIVE_S = 15.0
 
 
 @router.get("/events")
+@needs("viewer")
 async def events(request: Request) -> Response:
     """Changes after `?after=REVISION` (default: from now on); `Last-Event-ID` resumes where a stream broke off.
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from provider.api import direct
 from provider.api.context import Context
+from provider.api.policy import needs
 from provider.api.reads import answer
 from provider.api.routes.cluster import agents_summary, node_status
 from provider.api.routes.resources import documented, parse
@@ -37,10 +38,11 @@ class FailoverBody(BaseModel):
 
 
 @router.post("/failover", openapi_extra=documented(FailoverBody))
+@needs("admin")
 async def failover(request: Request) -> Response:
     """`preflight` looks, `promote` makes the node that is asked primary. `node` must be that node's name: behind a load
     balancer one cannot know whom one asks."""
-    write = await receive(request, "admin")
+    write = await receive(request)
     ctx: Context = request.app.state.context
     body = parse(write.body, FailoverBody)
     if body.node != ctx.node:

@@ -5,6 +5,7 @@ from fastapi.responses import PlainTextResponse
 
 from provider.api import direct
 from provider.api.context import context
+from provider.api.policy import needs
 from provider.api.reads import answer
 from provider.condition import condition, leads
 from shared.errors import Invalid
@@ -16,12 +17,14 @@ root = direct.router("health", prefix="")
 
 
 @probes.get("/health/live")
+@needs("open")
 async def live(_request: Request) -> Response:
     """200: the process answers."""
     return answer({"status": "live"})
 
 
 @probes.get("/health/ready")
+@needs("open")
 async def ready(request: Request) -> Response:
     """200: serves reads. It does so from its own state, also while the log or the primary is gone."""
     ctx = context(request)
@@ -35,6 +38,7 @@ async def ready(request: Request) -> Response:
 
 
 @probes.get("/health/primary")
+@needs("open")
 async def primary(request: Request) -> Response:
     """200 only on a primary that committed or read the log back within the last seconds."""
     ctx = context(request)
@@ -43,6 +47,7 @@ async def primary(request: Request) -> Response:
 
 
 @probes.get("/health/standby")
+@needs("open")
 async def standby(request: Request) -> Response:
     """200 on a standby that follows the log, at most `max_lag` revisions behind."""
     ctx = context(request)
@@ -62,6 +67,7 @@ async def standby(request: Request) -> Response:
 
 
 @root.get("/api/leader-check")
+@needs("open")
 async def leader_check(request: Request) -> Response:
     """200 `"OK"` on a primary that works, else 404: the form that proxies know."""
     ctx = context(request)
@@ -71,6 +77,7 @@ async def leader_check(request: Request) -> Response:
 
 @probes.get("/metrics")
 @root.get("/metrics", include_in_schema=False)
+@needs("open")
 async def metrics(request: Request) -> Response:
     """Prometheus text format."""
     return PlainTextResponse(context(request).metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

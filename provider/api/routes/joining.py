@@ -1,6 +1,7 @@
 """How newcomers get in: nodes and agents, each with a one-time token."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any
 
@@ -9,11 +10,11 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from provider.api import direct
-from provider.api.auth import Principal, bearer
 from provider.api.context import Context, context
+from provider.api.policy import needs
 from provider.api.reads import answer, reading
 from provider.api.routes.resources import documented, parse
-from provider.api.writes import Write, commit, read_body, render, to_primary
+from provider.api.writes import Write, commit, receive, render, to_primary
 from provider.core import commands as c
 from provider.core.documents import AgentSpec, InstanceSpec, Name, NodeSpec
 from provider.core.state import Answer, State
@@ -21,8 +22,8 @@ from provider.log.port import Position
 from provider.membership import broker_password_hash
 from provider.settings import AmqpsUrl, HttpsUrl
 from provider.snapshot import write_snapshot
-from shared.errors import Refused, Unauthenticated
-from shared.tokens import Token, matches, new_token
+from shared.errors import Refused
+from shared.tokens import Token, new_token
 
 router = direct.router("joining")
 LINES_IN_A_PIECE = 200
@@ -58,39 +59,26 @@ class EnrollBody(BaseModel):
 
 
 @router.get("/ca")
+@needs("open")
 async def ca(request: Request) -> Response:
     """The cluster's certificate authority. A newcomer compares it with the fingerprint in its token."""
     return PlainTextResponse(context(request).membership.ca(), media_type="application/x-pem-file")
 
 
-async def _newcomer(request: Request, role: str) -> tuple[Context, Write, Token]:
-    """A write that is authenticated by a one-time token alone. Raises `Unauthenticated`, `TooLarge`."""
-    ctx = context(request)
-    headers = dict(request.headers)
-    token = bearer(headers.get("authorization"))
-    document = ctx.gateway.state.get("token", token.id)
-    # Looked at here for a quick answer; that it is used only once is decided when the command is planned.
-    if token.role != role or document is None or not matches(token, document.spec["sha256"]):
-        raise Unauthenticated(
-            f"this needs a one-time {role} token that is still good: `provider token create --role {role}`"
-        )
-    write = Write(
-        method=request.method,
-        target=request.scope["raw_path"].decode("ascii"),
-        headers=headers,
-        body=await read_body(request, ctx.settings.api.body_max_bytes),
-        principal=Principal(f"token:{token.id}", role),
-        source=request.client.host if request.client is not None else None,
-        key=None,
-        when=c.ALWAYS,
-    )
-    return ctx, write, token
+async def _newcomer(request: Request) -> tuple[Context, Write]:
+    """A write that is authenticated by a one-time token alone. Raises `TooLarge`, `Invalid`.
+
+    Without a key: what is answered holds secrets that are made for this answer alone.
+    """
+    write = await receive(request)
+    return context(request), replace(write, key=None, when=c.ALWAYS)
 
 
 @router.post("/join", openapi_extra=documented(JoinBody))
+@needs("newcomer:node")
 async def join(request: Request) -> Response:
     """Make a new node a member. The answer holds everything that it needs and is not shown again."""
-    ctx, write, token = await _newcomer(request, "node")
+    ctx, write = await _newcomer(request)
     body = parse(write.body, JoinBody)
     elsewhere = await to_primary(ctx, write)
     if elsewhere is not None:
@@ -103,7 +91,7 @@ async def join(request: Request) -> Response:
         version=body.version,
         token_sha256=own.hashed,
     )
-    result = await commit(ctx, write, c.JoinNode(body.name, token.id, spec))
+    result = await commit(ctx, write, c.JoinNode(body.name, write.principal.id, spec))
     if not isinstance(result, Answer):
         return render(result)
     given = ctx.membership.given_to_node(certificate, own.text())
@@ -111,9 +99,10 @@ async def join(request: Request) -> Response:
 
 
 @router.post("/enroll", openapi_extra=documented(EnrollBody))
+@needs("newcomer:agent")
 async def enroll(request: Request) -> Response:
     """Make a new agent and its instances known. Its credentials are in the answer and are not shown again."""
-    ctx, write, token = await _newcomer(request, "agent")
+    ctx, write = await _newcomer(request)
     body = parse(write.body, EnrollBody)
     if body.id == ctx.settings.broker.username:
         raise Refused(f"{body.id!r} is the providers' own name on the broker: choose another id")
@@ -122,7 +111,7 @@ async def enroll(request: Request) -> Response:
     instances = tuple(
         (i.id, InstanceSpec.model_validate({**i.model_dump(exclude={"id"}), "agent": body.id})) for i in body.instances
     )
-    result = await commit(ctx, write, c.EnrollAgent(body.id, token.id, spec, instances))
+    result = await commit(ctx, write, c.EnrollAgent(body.id, write.principal.id, spec, instances))
     if not isinstance(result, Answer):
         return render(result)
     await ctx.broker_user_ready(body.id)
@@ -135,9 +124,10 @@ async def enroll(request: Request) -> Response:
 
 
 @router.get("/snapshot")
+@needs("admin")
 async def snapshot(request: Request) -> Response:
     """This node's whole state, for a node that joins: lines of JSON, a head, then documents and keys, then a count."""
-    ctx, _, _ = await reading(request, "admin")
+    ctx, _, _ = await reading(request)
     state, position = ctx.gateway.engine.snapshot()
     return StreamingResponse(_lines(state, position), media_type="application/x-ndjson")
 

@@ -1,5 +1,6 @@
 """Instances, and what is asked of them: databases and accounts. Settings."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request, Response
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from provider.api import direct
 from provider.api.context import context
+from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page, rest
 from provider.api.writes import Write, respond
@@ -69,6 +71,7 @@ def _inlined(schema: Any, parts: dict[str, Any]) -> Any:
 
 
 @router.get("/instances", tags=["instances"])
+@needs("viewer")
 async def list_instances(request: Request) -> Response:
     """What each agent looks after. Filters: `agent`, `state` (up, down, unknown)."""
     ctx, state, _ = await reading(request)
@@ -84,6 +87,7 @@ async def list_instances(request: Request) -> Response:
 
 
 @router.get("/instances/{instance}", tags=["instances"])
+@needs("viewer")
 async def get_instance(request: Request, instance: str) -> Response:
     ctx, state, _ = await reading(request)
     document = c.need(state, "instance", instance)
@@ -108,16 +112,19 @@ async def _get(request: Request, kind: Literal["database", "account"], instance:
 
 
 @router.get("/instances/{instance}/databases", tags=["databases"])
+@needs("viewer")
 async def list_databases(request: Request, instance: str) -> Response:
     return await _list(request, "database", instance)
 
 
 @router.get("/instances/{instance}/databases/{name:path}", tags=["databases"])
+@needs("viewer")
 async def get_database(request: Request, instance: str, name: str) -> Response:
     return await _get(request, "database", instance, name)
 
 
 @router.put("/instances/{instance}/databases/{name:path}", tags=["databases"], openapi_extra=documented(DatabaseBody))
+@needs("operator")
 async def put_database(request: Request, instance: str, name: str) -> Response:
     """Ask for a database. `status.phase` goes from `pending` to `ready`, or to `failed` with a message."""
 
@@ -125,27 +132,31 @@ async def put_database(request: Request, instance: str, name: str) -> Response:
         body = parse(write.body, DatabaseBody)
         return c.PutWish("database", instance, name, DatabaseSpec(**body.model_dump()), write.when)
 
-    return await respond(request, "operator", make)
+    return await respond(request, make)
 
 
 @router.delete("/instances/{instance}/databases/{name:path}", tags=["databases"])
+@needs("operator")
 async def delete_database(request: Request, instance: str, name: str) -> Response:
     """Forget a database; with `?drop=true` its agent drops it, and all data in it, first."""
     drop = flag(request, "drop") or False
-    return await respond(request, "operator", lambda write: c.DeleteWish("database", instance, name, drop, write.when))
+    return await respond(request, lambda write: c.DeleteWish("database", instance, name, drop, write.when))
 
 
 @router.get("/instances/{instance}/accounts", tags=["accounts"])
+@needs("viewer")
 async def list_accounts(request: Request, instance: str) -> Response:
     return await _list(request, "account", instance)
 
 
 @router.get("/instances/{instance}/accounts/{name:path}", tags=["accounts"])
+@needs("viewer")
 async def get_account(request: Request, instance: str, name: str) -> Response:
     return await _get(request, "account", instance, name)
 
 
 @router.put("/instances/{instance}/accounts/{name:path}", tags=["accounts"], openapi_extra=documented(AccountBody))
+@needs("operator")
 async def put_account(request: Request, instance: str, name: str) -> Response:
     """Ask for an account with exactly these grants. The password is never shown again."""
     vault = context(request).vault
@@ -156,24 +167,26 @@ async def put_account(request: Request, instance: str, name: str) -> Response:
         spec = AccountSpec(host=body.host, grants=body.grants, password=sealed)
         return c.PutWish("account", instance, name, spec, write.when)
 
-    return await respond(request, "operator", make)
+    return await respond(request, make)
 
 
 @router.delete("/instances/{instance}/accounts/{name:path}", tags=["accounts"])
+@needs("operator")
 async def delete_account(request: Request, instance: str, name: str) -> Response:
     """Forget an account; with `?drop=true` its agent drops it first."""
     drop = flag(request, "drop") or False
-    return await respond(request, "operator", lambda write: c.DeleteWish("account", instance, name, drop, write.when))
+    return await respond(request, lambda write: c.DeleteWish("account", instance, name, drop, write.when))
 
 
 # ── settings ──
 
 
-def _role(key: str) -> str:
-    return "operator" if key.startswith(c.USER_SETTINGS) else "admin"
+def _setting(parameters: Mapping[str, Any]) -> Rule:
+    return "operator" if parameters["key"].startswith(c.USER_SETTINGS) else "admin"
 
 
 @router.get("/settings", tags=["settings"])
+@needs("viewer")
 async def list_settings(request: Request) -> Response:
     """Filter: `prefix`."""
     _, state, _ = await reading(request)
@@ -185,6 +198,7 @@ async def list_settings(request: Request) -> Response:
 
 
 @router.get("/settings/{key}", tags=["settings"])
+@needs("viewer")
 async def get_setting(request: Request, key: str) -> Response:
     _, state, _ = await reading(request)
     document = c.need(state, "setting", key)
@@ -192,24 +206,27 @@ async def get_setting(request: Request, key: str) -> Response:
 
 
 @router.put("/settings/{key}", tags=["settings"], openapi_extra=documented(SettingBody))
+@needs("operator", by=_setting)
 async def put_setting(request: Request, key: str) -> Response:
     """Keys that begin with `user.` are free for your own use; the others are the cluster's, for administrators."""
 
     def make(write: Write) -> c.Command:
         return c.PutSetting(key, parse(write.body, SettingBody).value, write.when)
 
-    return await respond(request, _role(key), make)
+    return await respond(request, make)
 
 
 @router.delete("/settings/{key}", tags=["settings"])
+@needs("operator", by=_setting)
 async def delete_setting(request: Request, key: str) -> Response:
-    return await respond(request, _role(key), lambda write: c.DeleteSetting(key, write.when))
+    return await respond(request, lambda write: c.DeleteSetting(key, write.when))
 
 
 # ── tasks ──
 
 
 @router.get("/tasks", tags=["tasks"])
+@needs("viewer")
 async def list_tasks(request: Request) -> Response:
     """Long work, its progress and its end. Filter: `phase` (pending, running, done, failed)."""
     _, state, _ = await reading(request)
@@ -219,6 +236,7 @@ async def list_tasks(request: Request) -> Response:
 
 
 @router.get("/tasks/{task}", tags=["tasks"])
+@needs("viewer")
 async def get_task(request: Request, task: str) -> Response:
     _, state, _ = await reading(request)
     document = c.need(state, "task", task)

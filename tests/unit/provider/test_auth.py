@@ -5,6 +5,7 @@ import time
 import pytest
 
 from provider.api.auth import Principal, authenticate
+from provider.api.policy import Policy, Rule
 from provider.core.entries import Change
 from provider.core.state import State
 from shared.errors import Forbidden, Unauthenticated
@@ -93,11 +94,26 @@ def test_what_is_no_good_looks_alike_whatever_the_reason() -> None:
 
 
 def test_each_role_may_what_the_ones_below_it_may() -> None:
-    order = ["agent", "viewer", "operator", "admin"]
+    order: list[Rule] = ["agent", "viewer", "operator", "admin"]
     for rank, role in enumerate(order):
         for needed in order[: rank + 1]:
-            Principal("x", role).require(needed)
+            Policy(needed).check(Principal("x", role), {})
         for needed in order[rank + 1 :]:
             with pytest.raises(Forbidden, match=needed):
-                Principal("x", role).require(needed)
-    Principal("x", "node").require("admin")
+                Policy(needed).check(Principal("x", role), {})
+    Policy("admin").check(Principal("x", "node"), {})
+
+
+def test_what_is_for_nodes_is_for_nobody_else() -> None:
+    Policy("node").check(Principal("node:p2", "node"), {})
+    for role in ("agent", "viewer", "operator", "admin", "newcomer:node"):
+        with pytest.raises(Forbidden):
+            Policy("node").check(Principal("x", role), {})
+
+
+def test_a_one_time_token_opens_one_door_only() -> None:
+    rules: list[Rule] = ["viewer", "operator", "admin", "node", "agent", "newcomer:node"]
+    Policy("newcomer:agent").check(Principal("token:x", "newcomer:agent"), {})
+    for rule in rules:
+        with pytest.raises(Forbidden):
+            Policy(rule).check(Principal("token:x", "newcomer:agent"), {})

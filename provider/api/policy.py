@@ -1,0 +1,130 @@
+"""Which role each route needs: said once, beside the route, and checked in one place before the endpoint runs.
+
+    @router.get("/tokens")
+    @needs("admin")
+    async def list_tokens(request): ...
+
+`DirectRoute` asks `admit` before it calls the endpoint; `create_app` refuses a route that says nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+from starlette.routing import BaseRoute
+from starlette.types import Scope
+
+from provider.api.auth import Principal, authenticate, newcomer
+from provider.api.context import Context
+from shared.errors import Behind, Forbidden, Unauthenticated
+
+Rule = Literal["open", "viewer", "operator", "admin", "node", "agent", "newcomer:node", "newcomer:agent"]
+"""What a route asks for: a role (whoever ranks above it may, too), `node` (a provider itself, nobody else), `agent` (an
+agent, or a viewer), a one-time token that has not been used, or nothing at all."""
+_RANK: Mapping[str, int] = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
+
+PRINCIPAL = "bellwether.principal"
+"""Where in the scope the principal stands; None on an open route."""
+HEADERS = "bellwether.headers"
+"""Where in the scope the headers stand, decoded once: a dict by lower-case name."""
+NEWS_WAIT_S = 5.0
+NEWS_WAITING_MAX = 64
+"""Requests whose token is not known here yet. More are not held: nobody has vouched for them."""
+_POLICY = "bellwether_policy"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one endpoint asks for. `by` says it from the path's parameters, where it depends on them; `rule` is then the
+    least of it."""
+
+    rule: Rule
+    by: Callable[[Mapping[str, Any]], Rule] | None = None
+
+    def check(self, principal: Principal, parameters: Mapping[str, Any]) -> None:
+        """Raises `Forbidden` where this principal may not do it."""
+        rule = self.rule if self.by is None else self.by(parameters)
+        if not may(principal.role, rule):
+            raise Forbidden(f"this needs the role {rule}; the token given is for {principal.role}")
+
+
+def may(role: str, rule: Rule) -> bool:
+    """Whether a principal of that role may do what `rule` guards."""
+    if rule == "open":
+        return True
+    if rule == "node" or rule not in _RANK or role not in _RANK:
+        return role == rule
+    return _RANK[role] >= _RANK[rule]
+
+
+def needs(rule: Rule, by: Callable[[Mapping[str, Any]], Rule] | None = None) -> Callable[[F], F]:
+    """Below each `@router.…`: who may call this endpoint."""
+    if rule not in get_args(Rule):
+        raise ValueError(f"there is no rule {rule!r}")
+
+    def mark(endpoint: F) -> F:
+        setattr(endpoint, _POLICY, Policy(rule, by))
+        return endpoint
+
+    return mark
+
+
+def policy_of(endpoint: object) -> Policy | None:
+    """What `needs` said; None where it said nothing."""
+    found = getattr(endpoint, _POLICY, None)
+    return found if isinstance(found, Policy) else None
+
+
+def check_all(routes: Iterable[BaseRoute]) -> None:
+    """Raises `TypeError` for a route that would be served without a policy."""
+    for route in routes:
+        if not isinstance(getattr(route, "policy", None), Policy):
+            raise TypeError(f"{getattr(route, 'path', route)} has no policy: put @needs(…) below its @router.…")
+
+
+async def admit(policy: Policy, scope: Scope) -> None:
+    """Lets a request pass: puts headers and principal into its scope. Raises `Unauthenticated`, `Forbidden`, `Behind`.
+
+    A token that was made on another node a moment ago may not have arrived here. Where the client says which revision
+    it has seen (`Bellwether-Min-Revision`), this node first gets as far, as it would for a read.
+    """
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    scope[HEADERS] = headers
+    if policy.rule == "open":
+        scope[PRINCIPAL] = None
+        return
+    ctx: Context = scope["app"].state.context
+    try:
+        principal = identify(policy, ctx, headers)
+    except Unauthenticated:
+        if not await _news(ctx, headers):
+            raise
+        principal = identify(policy, ctx, headers)
+    policy.check(principal, scope["path_params"])
+    scope[PRINCIPAL] = principal
+
+
+def identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Principal:
+    """Who asks, as of now. Raises `Unauthenticated`."""
+    if policy.rule in ("newcomer:node", "newcomer:agent"):
+        return newcomer(ctx.gateway.state, headers.get("authorization"), policy.rule.partition(":")[2])
+    return authenticate(ctx.gateway.state, headers.get("authorization"))
+
+
+async def _news(ctx: Context, headers: Mapping[str, str]) -> bool:
+    """Waits for the revision that the client has seen, if this node has not; whether there is anything new to look at.
+    Raises `Behind`."""
+    wanted = headers.get("bellwether-min-revision", "")
+    if not wanted.isdecimal() or len(wanted) > 18 or "authorization" not in headers:
+        return False
+    if int(wanted) <= ctx.gateway.state.revision or ctx.strangers >= NEWS_WAITING_MAX:
+        return False
+    ctx.strangers += 1
+    try:
+        await ctx.gateway.reach(int(wanted), NEWS_WAIT_S)
+    except Behind as error:
+        raise Behind(f"{error.detail}. The token may be one that this node has not heard of yet") from None
+    finally:
+        ctx.strangers -= 1
+    return True

@@ -1,0 +1,175 @@
+"""A provider's API in this process: the real application on the real engine and store; log and broker in memory.
+
+with ApiNode(tmp_path) as p1:
+    p1.ask("GET", "/cluster").json
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx2
+from fastapi import FastAPI
+
+from provider import founding
+from provider.api.app import create_app
+from provider.api.context import Context
+from provider.api.forward import Forwarder
+from provider.api.gateway import Gateway, Signal
+from provider.core.commands import Command
+from provider.core.state import Answer, State
+from provider.fleet.hub import Hub
+from provider.membership import Membership
+from provider.metrics import metrics_of, render
+from provider.secrets import Vault
+from shared.bus import Topology
+from shared.messages import NodePulse
+from shared.tls import client_context
+from tests.support.engines import PATIENCE_S, Host
+from tests.support.memory_bus import MemoryBroker, MemoryLink
+from tests.support.memory_log import MemoryLogStream
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cookies: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return httpx2.Response(self.status, content=self.body).json()
+
+    @property
+    def code(self) -> str:
+        """The problem's code."""
+        return str(self.json["code"])
+
+
+class ApiNode:
+    """A cluster of one node, made by `provider init` and asked without a network. `admin` is its first token."""
+
+    def __init__(self, directory: Path, *, name: str = "p1") -> None:
+        self.name = name
+        place = founding.Place(directory / "provider.toml", name, "https://127.0.0.1:1")
+        broker = {"endpoints": ["amqps://127.0.0.1:1"], "username": "bellwether", "management": None}
+        self.admin = founding.init(place, broker, "secret")
+        self.settings, self.files = place.settings(broker), place.files
+        with closing(place.open_store()) as store:
+            self._seed, _ = store.load()
+        self._directory = directory
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="api-loop", daemon=True)
+
+    def __enter__(self) -> "ApiNode":
+        self._thread.start()
+        self.host = Host(self.name, MemoryLogStream(), self._directory, seed=self._seed)
+        self.membership = Membership(self.settings, self.files)
+        self.vault = Vault.from_file(self.files.secrets_key)
+        self.hub = self._hub()
+        self.context = self.run(self._context())
+        self.app: FastAPI = create_app(self.context)
+        self.host.on_change.append(self.context.gateway.changed.notify)
+        self.host.listeners.append(self.context.gateway.results)
+        self.host.start()
+        self.host.caught_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.host.log.open()
+        self.host.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE_S)
+        self._loop.close()
+
+    @property
+    def state(self) -> State:
+        return self.host.engine.state
+
+    def commit(self, command: Command) -> Answer:
+        """What the cluster itself would do: no request, no principal."""
+        return self.host.answer(self.host.submit(command))
+
+    def run(self, story: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the node's event loop."""
+        return asyncio.run_coroutine_threadsafe(story, self._loop).result(PATIENCE_S)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = "",
+        headers: Mapping[str, str] | None = None,
+        source: str = "192.0.2.1",
+    ) -> Said:
+        """A request to a path below /api/v1 (or a whole one). As the administrator, or with `token`, or with none."""
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token or self.admin}"
+        return self.run(self._ask(method, path, body, sent, source))
+
+    async def _ask(self, method: str, path: str, body: object, headers: Mapping[str, str], source: str) -> Said:
+        transport = httpx2.ASGITransport(self.app, client=(source, 1))
+        url = path if path.startswith(("/api/", "/health", "/metrics")) else f"/api/v1{path}"
+        async with httpx2.AsyncClient(transport=transport, base_url=self.settings.url) as client:
+            answer = await client.request(method, url, json=body, headers=headers)
+        return Said(answer.status_code, answer.headers, answer.content, dict(answer.cookies))
+
+    def _hub(self) -> Hub:
+        broker = MemoryBroker()
+
+        def link(topology: Topology, up: Any, down: Any) -> MemoryLink:
+            return MemoryLink(broker, name=uuid4().hex, topology=topology, on_up=up, on_down=down)
+
+        return Hub(
+            node=self.name,
+            username="bellwether",
+            state=self._seed,
+            make_link=link,
+            submit=lambda _command, ended: ended(False),
+            advice=self.membership.advice,
+            unseal=self.vault.unseal,
+            pulse=lambda: NodePulse(
+                role="primary", state="active", reason=None, version="0", revision=1, digest="", started=""
+            ),
+            on_change=lambda: None,
+        )
+
+    async def _context(self) -> Context:
+        loop = asyncio.get_running_loop()
+        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership)
+        return Context(
+            settings=self.settings,
+            gateway=Gateway(self.host.engine, loop),
+            hub=self.hub,
+            heard=Signal(loop),
+            vault=self.vault,
+            membership=self.membership,
+            history=self.host.store.history,
+            oldest_history=self.host.store.oldest_history,
+            broker_user_ready=_at_once,
+            forwarder=Forwarder(node=self.name, tls=client_context(self.files.ca), timeout_s=1.0),
+            metrics=lambda: render(registry),
+        )
+
+
+async def _at_once(_agent: str) -> None:
+    return None
+
+
+def later_ms(seconds: float) -> int:
+    """Unix milliseconds, so many seconds from now."""
+    return int((time.time() + seconds) * 1000)
