@@ -18,7 +18,19 @@ from uuid import uuid4
 
 from provider.core.commands import Command
 from provider.core.entries import LogRecord, Unreadable, decode, encode
-from provider.core.replica import Append, Apply, Done, Instruction, NotPrimary, Now, Progress, Replica, Request
+from provider.core.replica import (
+    NOBODY,
+    Append,
+    Apply,
+    Asker,
+    Done,
+    Instruction,
+    NotPrimary,
+    Now,
+    Progress,
+    Replica,
+    Request,
+)
 from provider.core.state import Accepted, Answer, State
 from provider.log.port import Log, Position
 from provider.store import Store
@@ -90,6 +102,7 @@ class _Barrier:
     ticket: int
     deadline_s: float
     promote: bool
+    asked_by: Asker
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +216,9 @@ class Engine:
         deadline = time.monotonic() + wait_s
         self._inbox.put(Request(ticket, command, principal, action, deadline, key, fingerprint, source))
 
-    def barrier(self, ticket: int, *, wait_s: float, promote: bool = False) -> None:
+    def barrier(self, ticket: int, *, wait_s: float, promote: bool = False, asked_by: Asker = NOBODY) -> None:
         """Read to the end of the log; with `promote`, claim the next epoch then. Answered with `Progress`."""
-        self._inbox.put(_Barrier(ticket, time.monotonic() + wait_s, promote))
+        self._inbox.put(_Barrier(ticket, time.monotonic() + wait_s, promote, asked_by))
 
     # ── LogSink: called on the log's threads ──
 
@@ -264,7 +277,9 @@ class Engine:
                     return []
                 return self._read(event)
             case _Barrier():
-                return self._replica.barrier(event.ticket, event.deadline_s, _now(), promote=event.promote)
+                return self._replica.barrier(
+                    event.ticket, event.deadline_s, _now(), promote=event.promote, asked_by=event.asked_by
+                )
             case _Appended():
                 # Not at once: a broker that refuses would be asked as fast as it can refuse.
                 self._failed.append(event.record)

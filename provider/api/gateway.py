@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from provider.core.commands import Command
-from provider.core.replica import NotPrimary, Progress
+from provider.core.replica import NOBODY, Asker, NotPrimary, Progress
 from provider.core.state import Answer, State
 from provider.engine import Engine, Result
 from shared.errors import Behind, BellwetherError, OutcomeUnknown
@@ -144,13 +144,15 @@ class Gateway:
             raise TypeError("a commit is not answered with progress")
         return result
 
-    async def barrier(self, *, wait_s: float, promote: bool = False) -> AsyncIterator[Progress]:
+    async def barrier(
+        self, *, wait_s: float, promote: bool = False, asked_by: Asker = NOBODY
+    ) -> AsyncIterator[Progress]:
         """Reads to the end of the log; with `promote`, claims then. Yields each step, the last one `final`."""
         ticket = self.engine.ticket()
         queue: asyncio.Queue[Result] = asyncio.Queue()
         self._open[ticket] = queue.put_nowait
         try:
-            self.engine.barrier(ticket, wait_s=wait_s, promote=promote)
+            self.engine.barrier(ticket, wait_s=wait_s, promote=promote, asked_by=asked_by)
             while True:
                 try:
                     result = await asyncio.wait_for(queue.get(), wait_s + GRACE_S)

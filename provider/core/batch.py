@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from provider.core import state as sm
 from provider.core.commands import Command
-from provider.core.entries import Commit, size
+from provider.core.entries import Change, Commit, size
 from provider.core.state import Answer, State, scoped_key
 from shared.errors import BellwetherError, Invalid, Refusal, TooLarge
 
@@ -123,6 +123,8 @@ class Batch:
                 status=plan.status,
                 target=plan.target,
                 changes=plan.changes,
+                before=self._before(plan.changes),
+                refused=plan.refused,
             )
         except Refusal as refusal:
             return refusal, 0
@@ -136,6 +138,12 @@ class Batch:
         if bytes_ > ENTRY_MAX_BYTES:
             return TooLarge(f"this would be {bytes_} bytes in the log; at most {ENTRY_MAX_BYTES} are allowed"), 0
         return commit, bytes_
+
+    def _before(self, changes: tuple[Change, ...]) -> tuple[int, ...]:
+        """The revision that each document has now, 0 where it is not there. What is planned here is applied to just
+        these documents or not at all, so it is true wherever it is accepted."""
+        found = [self._state.get(change.kind, change.id) for change in changes]
+        return tuple([0 if document is None else document.revision for document in found])
 
 
 def _fault(error: Exception) -> BellwetherError:

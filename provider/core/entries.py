@@ -74,6 +74,14 @@ IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_json)]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_empty(value: tuple[object, ...]) -> bool:
+    return not value
+
+
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,6 +96,20 @@ class Change(Record):
     wish: bool = Field(default=True, description="whether what is asked for changed, not only what became of it")
 
 
+class Attempt(Record):
+    """Something that was asked for and refused, as often as `count` says. Nothing of it changes the state."""
+
+    at: Count = Field(description="of the first, Unix milliseconds")
+    node: Text = Field(description="that refused it")
+    principal: Text = Field(description='whose it was; "?" where nobody was authenticated')
+    source: Text | None = Field(default=None, description="the client's address")
+    action: Annotated[str, StringConstraints(max_length=300)] = Field(description="as in `Commit`, without the query")
+    code: Annotated[str, StringConstraints(max_length=60)] = Field(description="of the error")
+    status: Annotated[int, Field(ge=100, le=599)] = Field(description="HTTP status of the answer")
+    count: Annotated[int, Field(ge=1, le=2**63 - 1)] = 1
+    detail: Annotated[str, StringConstraints(max_length=300)] | None = None
+
+
 class Commit(Record):
     """One request's share of an entry."""
 
@@ -99,6 +121,14 @@ class Commit(Record):
     status: Annotated[int, Field(ge=100, le=599)] = Field(description="HTTP status of the answer")
     target: tuple[Kind, Text] | None = Field(default=None, description="the document that the answer shows")
     changes: Annotated[tuple[Change, ...], FailFast()] = ()
+    before: Annotated[tuple[Count, ...], FailFast()] = Field(
+        default=(),
+        exclude_if=_is_empty,
+        description="for each change the revision of its document before it, 0 where there was none. For the audit",
+    )
+    refused: Annotated[tuple[Attempt, ...], FailFast()] = Field(
+        default=(), exclude_if=_is_empty, description="what a node refused and notes here: the audit reads the log"
+    )
 
 
 class Entry(Record):
@@ -116,7 +146,7 @@ class Entry(Record):
 
 
 class Claim(Record):
-    """`node` ends epoch `ends` and begins the next one as its primary."""
+    """`node` ends epoch `ends` and begins the next one as its primary, asked by `principal` from `source`."""
 
     type: Literal["claim"] = "claim"
     v: int = FORMAT
@@ -125,6 +155,8 @@ class Claim(Record):
     ends: Count
     node: Text
     at: Count
+    principal: Text | None = Field(default=None, exclude_if=_is_none)
+    source: Text | None = Field(default=None, exclude_if=_is_none)
 
 
 class Barrier(Record):

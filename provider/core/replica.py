@@ -29,6 +29,7 @@ __all__ = [
     "BEAT_S",
     "Append",
     "Apply",
+    "Asker",
     "Done",
     "Instruction",
     "NotPrimary",
@@ -51,6 +52,17 @@ class Now:
 
 
 # ── instructions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, and from which address: for the audit."""
+
+    principal: str | None = None
+    source: str | None = None
+
+
+NOBODY = Asker()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +130,7 @@ class _Waiter:
     record: Barrier | Claim
     promote: bool
     sent_s: float
+    asked_by: Asker
 
 
 @dataclass(slots=True)
@@ -165,9 +178,11 @@ class Replica:
         self._waiting.append(Waiting(request))
         return self._write(now)
 
-    def barrier(self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False) -> list[Instruction]:
+    def barrier(
+        self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False, asked_by: Asker = NOBODY
+    ) -> list[Instruction]:
         """Read everything that is in the log now; with `promote`, become primary then."""
-        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s)
+        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by)
         self._waiters.append(waiter)
         return [Append(waiter.record)] if self.connected else []
 
@@ -310,6 +325,8 @@ class Replica:
                     ends=self.state.epoch,
                     node=self.node,
                     at=now.wall_ms,
+                    principal=waiter.asked_by.principal,
+                    source=waiter.asked_by.source,
                 )
                 waiter.sent_s = now.mono_s
                 out += [Done(waiter.ticket, Progress("caught up", self.state)), Append(waiter.record)]

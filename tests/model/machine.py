@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from provider.core import state as state_module
-from provider.core.commands import DeleteSetting, Precondition, PutSetting
-from provider.core.entries import Barrier, Change, Claim, Commit, Entry, LogRecord, encode
+from provider.core.commands import DeleteSetting, Precondition, PutSetting, RecordRefusals
+from provider.core.entries import Attempt, Barrier, Change, Claim, Commit, Entry, LogRecord, encode
 from tests.model.hosts import Host
 from tests.model.oracle import Fact
 from tests.model.world import START_MS, Command, PutPair, World
@@ -74,6 +74,23 @@ class Machine(RuleBasedStateMachine):
         one, two = names[pick % 3], names[(pick + 1) % 3]
         number = len(self.world.ops)
         self._begin(PutPair(PutSetting(one, number), PutSetting(two, number)), keyed, None, at)
+
+    @rule(at=HOSTS, many=st.integers(1, 3), late_h=st.integers(-30, 30))
+    def note_refusals(self, at: int, many: int, late_h: int) -> None:
+        """A node sends what it refused, as any write: once, whatever happens on the way."""
+        number = len(self.world.ops)
+        attempts = tuple(
+            Attempt(
+                at=max(0, START_MS - late_h * HOUR_MS),
+                node="p2",
+                principal="?",
+                action=f"{number}.{index}",
+                code="forbidden",
+                status=403,
+            )
+            for index in range(many)
+        )
+        self._begin(RecordRefusals(attempts), True, None, at)
 
     @rule(document=DOCUMENTS, conditions=st.lists(CONDITIONS, min_size=2, max_size=4), pick=PICK, twice=st.booleans())
     def crowd(self, document: str, conditions: list[str], pick: int, twice: bool) -> None:

@@ -143,6 +143,8 @@ class Oracle:
 
     def _accept(self, view: View, entry: Entry) -> View:
         now, documents, keys = max(view.now, entry.at), dict(view.documents), dict(view.keys)
+        for attempt in (attempt for commit in entry.commits for attempt in commit.refused):
+            assert now - DAY_MS <= attempt.at <= now, "an attempt is recorded out of its time"
         for commit in entry.commits:
             before = dict(documents)
             for change in commit.changes:

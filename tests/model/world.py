@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from provider.core.commands import DeleteSetting, Plan, Precondition, PutSetting
+from provider.core.commands import ALWAYS, DeleteSetting, Plan, Precondition, PutSetting, RecordRefusals
 from provider.core.entries import Change, LogRecord, Unreadable, decode, encode
 from provider.core.replica import Append, Apply, Done, Instruction, NotPrimary, Now, Progress, Replica, Request
 from provider.core.state import KEYS_MAX, Answer, State, Why
@@ -38,7 +38,7 @@ class PutPair:
         return Plan(one.status, one.target, one.changes + two.changes)
 
 
-Command = PutSetting | DeleteSetting | PutPair
+Command = PutSetting | DeleteSetting | PutPair | RecordRefusals
 
 
 @dataclass
@@ -58,10 +58,14 @@ class Op:
 
     @property
     def when(self) -> Precondition:
+        if isinstance(self.command, RecordRefusals):
+            return ALWAYS
         return self.command.first.when if isinstance(self.command, PutPair) else self.command.when
 
     @property
     def target(self) -> tuple[str, str]:
+        if isinstance(self.command, RecordRefusals):
+            return ("no document", "")
         return ("setting", self.command.first.key if isinstance(self.command, PutPair) else self.command.key)
 
     @property
@@ -343,7 +347,16 @@ class World:
             assert op.seen is None or before == op.seen, "If-Match wrote over a change that its client had not seen"
         if op.when.absent and done.commit.changes:
             assert op.target not in done.before, "If-None-Match wrote over a document"
+        self._check_audit(op, done)
         op.commits.append(done)
+
+    def _check_audit(self, op: Op, done: oracle.Done) -> None:
+        """What the log says for the audit is what was."""
+        before = tuple(fact.revision if (fact := done.before.get((c.kind, c.id))) else 0 for c in done.commit.changes)
+        assert done.commit.before == before, "a change names another revision before it than there was"
+        wanted = op.command.attempts if isinstance(op.command, RecordRefusals) else ()
+        assert [a.action for a in done.commit.refused] == [a.action for a in wanted], "what was refused is not noted"
+        assert not (wanted and done.commit.changes), "a refusal changes a document"
 
     def check(self) -> None:
         """What must hold after every step, on every host that is up."""

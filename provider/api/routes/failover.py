@@ -21,6 +21,7 @@ from provider.api.routes.resources import documented, parse
 from provider.api.views import advised, to_json
 from provider.api.writes import receive
 from provider.condition import condition
+from provider.core.replica import Asker
 from provider.core.state import State
 from shared.errors import BellwetherError, LogUnavailable, Refused
 
@@ -49,7 +50,9 @@ async def failover(request: Request) -> Response:
         raise Refused(f"this is {ctx.node}, not {body.node}: ask {body.node} itself")
     if body.operation == "preflight":
         return answer(await _preflight(ctx))
-    return StreamingResponse(_promotion(ctx, force=body.force), media_type="application/x-ndjson")
+    return StreamingResponse(
+        _promotion(ctx, Asker(write.principal.name, write.source), force=body.force), media_type="application/x-ndjson"
+    )
 
 
 # ── looking ──
@@ -117,9 +120,9 @@ async def _preflight(ctx: Context) -> dict[str, Any]:
 # ── promoting ──
 
 
-async def _promotion(ctx: Context, *, force: bool) -> AsyncIterator[bytes]:
+async def _promotion(ctx: Context, asked_by: Asker, *, force: bool) -> AsyncIterator[bytes]:
     try:
-        async for line in _steps(ctx):
+        async for line in _steps(ctx, asked_by):
             yield to_json(line) + b"\n"
     except BellwetherError as error:
         detail = error.detail
@@ -137,7 +140,7 @@ _NO_FORCE = (
 )
 
 
-async def _steps(ctx: Context) -> AsyncIterator[dict[str, Any]]:
+async def _steps(ctx: Context, asked_by: Asker) -> AsyncIterator[dict[str, Any]]:
     clock = _Clock()
     state = ctx.gateway.state
     health, here = ctx.gateway.engine.health, condition(ctx.gateway.engine, ctx.node)
@@ -151,7 +154,7 @@ async def _steps(ctx: Context) -> AsyncIterator[dict[str, Any]]:
     yield clock.step("check", f"{ctx.node} is a standby, epoch {state.epoch}; the primary is {primary_is(ctx, state)}")
     if log_away:
         yield clock.step("wait", f"{here.reason}; waiting for it, {BARRIER_WAIT_S:g} s at most")
-    async for progress in ctx.gateway.barrier(wait_s=BARRIER_WAIT_S, promote=True):
+    async for progress in ctx.gateway.barrier(wait_s=BARRIER_WAIT_S, promote=True, asked_by=asked_by):
         state = progress.state
         if progress.step == "caught up":
             yield clock.step(

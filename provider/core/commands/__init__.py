@@ -4,6 +4,7 @@ A command is planned on the newest state by the primary: `plan` checks every rul
 `Refusal`. Nothing here is run by a node that only applies.
 """
 
+from provider.core.commands.audit import LATE_MAX_MS, REFUSALS_MAX, RecordRefusals
 from provider.core.commands.base import (
     ALWAYS,
     Command,
@@ -46,10 +47,12 @@ __all__ = [
     "ALWAYS",
     "CLUSTER_ID",
     "KNOWN_SETTINGS",
+    "LATE_MAX_MS",
     "LOG_SIZES",
     "LOG_SIZES_DEFAULT",
     "NODES_MAX",
     "PENDING",
+    "REFUSALS_MAX",
     "SETTING_MAX_BYTES",
     "SETTING_MAX_DEPTH",
     "USER_SETTINGS",
@@ -65,6 +68,7 @@ __all__ = [
     "PutSetting",
     "PutToken",
     "PutWish",
+    "RecordRefusals",
     "RecordStatus",
     "Ref",
     "RegisterInstance",

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from provider.core.documents import CONTENTS, Content, Document, Kind
-from provider.core.entries import Change
+from provider.core.entries import Attempt, Change
 from provider.core.state import State
 from shared.errors import Invalid, NotFound, StaleRevision
 
@@ -16,11 +16,13 @@ Ref = tuple[Kind, str]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a command becomes: the answer's HTTP status, the document that it shows, and the changes."""
+    """What a command becomes: the answer's HTTP status, the document that it shows, and the changes. `refused` is what
+    it only notes."""
 
     status: int
     target: Ref | None = None
     changes: tuple[Change, ...] = ()
+    refused: tuple[Attempt, ...] = ()
 
 
 class Command(Protocol):

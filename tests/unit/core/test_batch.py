@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from provider.core.batch import ENTRY_MAX_BYTES, PLANS_MAX, Batch, Request, Waiting
-from provider.core.commands import DeleteSetting, Plan, Precondition, PutSetting
-from provider.core.entries import Change, size
+from provider.core.commands import DeleteSetting, Plan, Precondition, PutSetting, RecordRefusals
+from provider.core.entries import Attempt, Change, size
 from provider.core.state import State
 from shared.errors import BellwetherError, Invalid, NotFound, TooLarge
 
@@ -41,6 +41,13 @@ class PutMany:
 
     def plan(self, state: State, now: int) -> Plan:
         return Plan(200, None, tuple(Change(kind="setting", id=key, spec={"value": self.value}) for key in self.keys))
+
+
+@dataclass(frozen=True)
+class NoteOne:
+    def plan(self, state: State, now: int) -> Plan:
+        attempt = Attempt(at=now, node="p1", principal="?", action="PUT /x", code="forbidden", status=403)
+        return RecordRefusals((attempt,)).plan(state, now)
 
 
 @dataclass
@@ -121,6 +128,21 @@ def test_nobody_waits_for_ever() -> None:
         batch.fill(queue)
         order += tickets(batch.planned)
     assert order == list(range(20))
+
+
+def test_each_change_says_which_revision_it_found() -> None:
+    """Of the state that the entry will be applied to: also where others of the same entry come before it."""
+    batch, _ = fill(
+        request(1, PutMany(("user.new", "user.a"))), request(2, PutMany(("user.c",))), request(3, NoteOne())
+    )
+    assert [commit.before for _, commit in batch.planned] == [(0, 1), (0,), ()]
+
+
+def test_what_was_refused_is_noted_beside_writes_and_changes_nothing() -> None:
+    batch, waiting = fill(request(1, PutSetting("user.a", 1)), request(2, NoteOne()), request(3, NoteOne()))
+    assert (tickets(batch.planned), waiting) == ([1, 2, 3], [])
+    assert [len(commit.refused) for _, commit in batch.planned] == [0, 1, 1]
+    assert [len(commit.changes) for _, commit in batch.planned] == [1, 0, 0]
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,8 @@ import pytest
 from provider.core import documents as docs
 from provider.core.commands import (
     KNOWN_SETTINGS,
+    LATE_MAX_MS,
+    REFUSALS_MAX,
     SETTING_MAX_BYTES,
     SETTING_MAX_DEPTH,
     Command,
@@ -20,6 +22,7 @@ from provider.core.commands import (
     PutSetting,
     PutToken,
     PutWish,
+    RecordRefusals,
     RecordStatus,
     RegisterInstance,
     RemoveAgent,
@@ -28,7 +31,7 @@ from provider.core.commands import (
     put,
 )
 from provider.core.documents import AccountSpec, DatabaseSpec, Document, InstanceStatus, TokenSpec, WishStatus
-from provider.core.entries import Change, Commit, Entry
+from provider.core.entries import Attempt, Change, Commit, Entry
 from provider.core.state import Accepted, State, step
 from shared.errors import (
     BellwetherError,
@@ -391,3 +394,32 @@ def test_a_status_of_the_wrong_kind_is_a_mistake_of_ours() -> None:
         RecordStatus((StatusUpdate("database", "db1/shop", InstanceStatus(), 2),)).plan(wished(), NOW)
     with pytest.raises(TypeError):
         put("agent", "db1", SPEC_NODE)
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def attempt(at: int) -> Attempt:
+    return Attempt(at=at, node="p2", principal="?", action="GET /x", code="unauthenticated", status=401)
+
+
+def test_noting_refusals_changes_no_document_and_counts_as_a_revision() -> None:
+    before = fleet()
+    after = do(before, RecordRefusals((attempt(NOW),)))
+    assert (after.revision, after.documents, after.checksum) == (
+        before.revision + 1,
+        before.documents,
+        before.checksum,
+    )
+
+
+def test_an_attempt_is_not_later_than_its_record_nor_a_day_earlier() -> None:
+    """A node's clock may be wrong, and the log may have been away for long: who looks for a time finds it."""
+    plan = RecordRefusals(tuple(map(attempt, (0, NOW - 5, NOW + 10**9)))).plan(fleet(), NOW)
+    assert [a.at for a in plan.refused] == [NOW - LATE_MAX_MS, NOW - 5, NOW]
+    late = RecordRefusals((attempt(NOW - 5),)).plan(fleet(), NOW - 10**6)  # the primary's own clock is behind
+    assert [a.at for a in late.refused] == [NOW - 5]
+
+
+def test_a_node_notes_a_limited_number_at_once() -> None:
+    refusal(fleet(), RecordRefusals(tuple([attempt(NOW)] * (REFUSALS_MAX + 1))), Invalid)

@@ -13,6 +13,7 @@ from provider.core.entries import (
     INT_MAX_BITS,
     JSON_MAX_DEPTH,
     RECORD_MAX_BYTES,
+    Attempt,
     Barrier,
     Change,
     Claim,
@@ -57,6 +58,18 @@ OBJECT = st.dictionaries(st.text(), JSON, max_size=3)
 CHANGES = st.builds(
     Change, kind=st.sampled_from(["setting", "database"]), id=TEXT, spec=st.none() | OBJECT, status=OBJECT
 )
+ATTEMPTS = st.builds(
+    Attempt,
+    at=COUNT,
+    node=TEXT,
+    principal=TEXT,
+    source=st.none() | TEXT,
+    action=TEXT,
+    code=TEXT,
+    status=st.integers(100, 599),
+    count=st.integers(1, 2**63 - 1),
+    detail=st.none() | TEXT,
+)
 COMMITS = st.builds(
     Commit,
     principal=TEXT,
@@ -66,11 +79,13 @@ COMMITS = st.builds(
     status=st.integers(100, 599),
     target=st.none() | st.tuples(st.just("setting"), TEXT),
     changes=st.lists(CHANGES, max_size=3).map(tuple),
+    before=st.lists(COUNT, max_size=3).map(tuple),
+    refused=st.lists(ATTEMPTS, max_size=3).map(tuple),
 )
 HEAD = {"id": TEXT, "generation": TEXT, "node": TEXT, "at": COUNT}
 RECORDS = (
     st.builds(Barrier, **HEAD)
-    | st.builds(Claim, ends=COUNT, **HEAD)
+    | st.builds(Claim, ends=COUNT, principal=st.none() | TEXT, source=st.none() | TEXT, **HEAD)
     | st.builds(Entry, epoch=COUNT, seq=COUNT, commits=st.lists(COMMITS, max_size=3).map(tuple), **HEAD)
 )
 
@@ -97,6 +112,14 @@ def nested(levels: int) -> Any:
     for _ in range(levels):
         value = [value]
     return value
+
+
+def test_a_record_from_before_there_was_an_audit_is_read_and_told_again_as_it_was() -> None:
+    text = json.dumps(entry(), separators=(",", ":"))
+    commit = decode(text.encode()).commits[0]  # type: ignore[union-attr]
+    assert (commit.before, commit.refused) == ((), ())
+    assert b"before" not in encode(decode(text.encode()))
+    assert b"refused" not in encode(decode(text.encode()))
 
 
 UNWRITABLE = {
