@@ -5,7 +5,6 @@ import fcntl
 import gc
 import os
 import signal
-import ssl
 import stat
 import sys
 import threading
@@ -22,6 +21,7 @@ from provider.api.app import create_app
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
+from provider.api.protocol import Protocol as HttpProtocol
 from provider.broker_users import BrokerUsers, Management
 from provider.condition import condition
 from provider.core.commands import LOG_SIZES, Command, need
@@ -42,7 +42,7 @@ from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.rabbitmq import RabbitLink
 from shared.systemd import notify
-from shared.tls import client_context
+from shared.tls import client_context, server_context
 from shared.version import VERSION
 
 SWITCH_S = 0.0005
@@ -93,6 +93,8 @@ class Node:
         self.settings, self.files, self.store = settings, files, store
         self.vault = Vault.from_file(files.secrets_key)
         self.membership = Membership(settings, files)
+        self.tls = server_context(files.certificate, files.key, files.ca)
+        """Of the API's server."""
         self._password = files.broker_password.read_text(encoding="utf-8").strip()
         self._started = now_text()
         self._own: dict[int, Callable[[bool], None]] = {}
@@ -180,16 +182,14 @@ class Node:
             create_app(context),
             host=host.strip("[]"),
             port=int(port),
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,  # nobody may say for another where a request comes from
-            ssl_certfile=str(self.files.certificate),
-            ssl_keyfile=str(self.files.key),
-            ssl_version=ssl.PROTOCOL_TLS_SERVER,
+            ssl_context_factory=lambda _config, _default: self.tls,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=3,
             backlog=2048,

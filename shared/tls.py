@@ -13,6 +13,24 @@ def client_context(ca_file: Path | str) -> ssl.SSLContext:
     return context
 
 
+def server_context(certificate: Path | str, key: Path | str, ca_file: Path | str) -> ssl.SSLContext:
+    """Shows `certificate` and asks clients for theirs; a client may have none. One that no authority in `ca_file`
+    signed, or that has expired, fails the handshake. TLS 1.2 or newer; no compression, no renegotiation.
+
+    A certificate that is loaded into it later, and authorities that are added, count for the connections made from then
+    on. An authority cannot be taken out of it: that needs a new context. Raises `OSError` where a file cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A resumed session would bring a certificate that was verified long ago, under authorities dropped since.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cafile=str(ca_file))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
 def unverified_context() -> ssl.SSLContext:
     """Verifies nothing. Only to fetch the CA certificate, which is then compared with a pinned fingerprint."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
