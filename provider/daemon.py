@@ -22,7 +22,9 @@ from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
 from provider.api.protocol import Protocol as HttpProtocol
-from provider.broker_users import BrokerUsers, Management
+from provider.broker.management import Management
+from provider.broker.reconciler import BrokerUsers
+from provider.broker.users import node_user
 from provider.condition import condition
 from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.state import Accepted, Answer, Delta, State
@@ -233,8 +235,11 @@ class Node:
                 log(epoch=state.epoch, primary=state.primary, revision=state.revision).info("epoch begins")
                 if self._gateway is not None:
                     self._gateway.epochs.notify()
-            if self.users is not None and (item.record.type == "claim" or _concerns_users(item.delta)):
-                self.users.look_again()
+            if self.users is not None:
+                if item.record.type == "claim":
+                    self.users.look_again()
+                elif concerned := _users_concerned(item.delta):
+                    self.users.look_again(concerned)
 
     def _results(self, pairs: list[tuple[int, Result]]) -> None:
         """Engine's thread."""
@@ -291,7 +296,7 @@ class Node:
             credentials=Credentials(broker.username, self._password, str(self.files.ca), broker.vhost),
             topology=topology,
             on_up=on_up,
-            on_down=on_down,
+            on_down=self._refused(on_down),
             heartbeat_s=broker.heartbeat_s,
             backoff=Backoff(longest_s=LINK_RETRY_S),
         )
@@ -306,14 +311,28 @@ class Node:
 
         return told
 
+    def _refused(self, down: Callable[[str], None] | None) -> Callable[[str], None]:
+        """Links' threads. A broker that was wiped knows our user no more."""
+
+        def told(reason: str) -> None:
+            if down is not None:
+                down(reason)
+            if self.users is not None and "ACCESS_REFUSED" in reason:
+                self.users.refused()
+
+        return told
+
     def _broker_users(self) -> BrokerUsers | None:
         broker = self.settings.broker
         if broker.management is None:
             log().warning("no broker management address is configured: agents' broker users must be made by hand")
             return None
-        management = Management(broker.management, broker.username, self._password, client_context(self.files.ca))
+        known = [(broker.username, self._password)]
         return BrokerUsers(
-            node=self.settings.name, vhost=broker.vhost, management=management, state=lambda: self.engine.state
+            node=self.settings.name,
+            vhost=broker.vhost,
+            management=Management(broker.management, client_context(self.files.ca), lambda: known),
+            state=lambda: self.engine.state,
         )
 
     async def _user_ready(self, agent: str) -> None:
@@ -322,11 +341,10 @@ class Node:
             await asyncio.get_running_loop().run_in_executor(None, self.users.wait_ready, agent, USER_WAIT_S)
 
 
-def _concerns_users(delta: Delta) -> bool:
-    """Whether an agent was enrolled or removed. Not each that comes online: the users of all of them are compared."""
-    return any(d.kind == "agent" and d.wish == d.revision for d in delta.put) or any(
-        kind == "agent" for kind, _ in delta.deleted
-    )
+def _users_concerned(delta: Delta) -> list[str]:
+    """Broker users of agents and nodes that came, went or have another password; not of those that come online."""
+    members = [(d.kind, d.id) for d in delta.put if d.wish == d.revision] + list(delta.deleted)
+    return [id_ if kind == "agent" else node_user(id_) for kind, id_ in members if kind in ("agent", "node")]
 
 
 def check_private(files: Files) -> None:

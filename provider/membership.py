@@ -1,8 +1,5 @@
 """What newcomers are given, and what agents are told about the cluster."""
 
-import base64
-import hashlib
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +9,6 @@ from provider.core.state import State
 from provider.settings import BrokerSettings, Files, ProviderSettings
 from shared import messages as m
 from shared.tls import fingerprint
-
-
-def broker_password_hash(password: str) -> str:
-    """As RabbitMQ stores it (`rabbit_password_hashing_sha256`): base64 of a salt of 4 bytes, then SHA-256 over both."""
-    salt = secrets.token_bytes(4)
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 @dataclass(frozen=True, slots=True)

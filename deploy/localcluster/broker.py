@@ -23,6 +23,7 @@ VHOST = "bellwether"
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 """RabbitMQ's own scripts. Debian's wrappers of the same names in /usr/sbin change user and HOME."""
 READY_S = 60.0
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024 + 64 * 1024
 
 # epmd is made a child of what becomes the broker (each step is an exec, so the pid stays) and the kernel ends it with
 # its parent, however that ends: no epmd is ever left behind. RUNNING_UNDER_SYSTEMD is how RabbitMQ's script is told to
@@ -223,6 +224,8 @@ class Broker:
             "tcp_listen_options.nodelay = true",
             "tcp_listen_options.backlog = 1024",
             "channel_max = 16",
+            # Messages and log entries have at most 4 MiB; by default a client could make the broker hold 128.
+            f"max_message_size = {MESSAGE_MAX_BYTES}",
             "heartbeat = 10",
             "disk_free_limit.absolute = 100MB",
             "collect_statistics_interval = 60000",

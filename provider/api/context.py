@@ -29,7 +29,7 @@ class Context:
     history: Callable[[int, int], list[HistoryRow]]
     oldest_history: Callable[[], int | None]
     broker_user_ready: Callable[[str], Awaitable[None]]
-    """Waits until the broker knows the user of a new agent; see `provider.broker_users`."""
+    """Waits until the broker knows the user of a new agent; see `provider.broker.reconciler`."""
     forwarder: "Forwarder"
     metrics: Callable[[], bytes]
     streams: int = 0

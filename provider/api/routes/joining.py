@@ -19,10 +19,10 @@ from provider.core import commands as c
 from provider.core.documents import AgentSpec, InstanceSpec, Name, NodeSpec
 from provider.core.state import Answer, State
 from provider.log.port import Position
-from provider.membership import broker_password_hash
 from provider.settings import AmqpsUrl, HttpsUrl
 from provider.snapshot import write_snapshot
 from shared.errors import Refused
+from shared.passwords import broker_password_hash
 from shared.tokens import Token, new_token
 
 router = direct.router("joining")
