@@ -7,10 +7,11 @@ from pathlib import Path
 
 from agent import brokerfile
 from agent.daemon import Daemon
-from agent.settings import AgentFiles, load_settings
+from agent.settings import AgentFiles, AgentSettings, load_settings
 from shared import logs
 from shared.bus import Credentials, Link, Topology
 from shared.errors import Invalid
+from shared.files import check_private
 from shared.rabbitmq import RabbitLink
 
 HEARTBEAT_S = 10
@@ -22,6 +23,7 @@ def serve(config: Path) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raises `Invalid` where it cannot start as configured."""
     files = AgentFiles(config)
     settings = load_settings(config)
+    check_private(files.directory, [files.broker_password, files.api_token, *_passwords(settings)])
     broker = brokerfile.read(files)
     try:
         password = files.broker_password.read_text(encoding="utf-8").strip()
@@ -53,3 +55,7 @@ def serve(config: Path) -> None:
     gc.collect()
     gc.freeze()  # what the imports left behind lives as long as the process: no need to look at it again
     daemon.run()
+
+
+def _passwords(settings: AgentSettings) -> list[Path]:
+    return [one.password_file for one in settings.instances if one.password_file is not None]

@@ -1,17 +1,13 @@
 """`provider run`: the one place where the parts are put together."""
 
 import asyncio
-import fcntl
 import gc
-import os
 import signal
-import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import uvicorn
@@ -30,16 +26,17 @@ from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.state import Accepted, Answer, Delta, State
 from provider.engine import Engine, Result
 from provider.fleet.hub import Hub
+from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
 from provider.log.stream import StreamLog
 from provider.membership import Membership
 from provider.metrics import metrics_of, render
 from provider.secrets import Vault
 from provider.settings import Files, ProviderSettings
-from provider.store import Store
+from provider.store import Store, split_password
 from shared.backoff import Backoff
 from shared.bus import Credentials, Link, Topology
-from shared.errors import BellwetherError, Invalid, Refused
+from shared.errors import BellwetherError, Refused
 from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.rabbitmq import RabbitLink
@@ -57,12 +54,13 @@ LINK_RETRY_S = 1.0
 
 def run(settings: ProviderSettings, files: Files) -> None:
     """Runs until SIGTERM or SIGINT. Raises a `BellwetherError` where it cannot start, or cannot go on."""
-    check_private(files)
+    check_private(settings, files)
     with locked(settings.data_dir):
-        store = Store(settings.store_url)
+        store = Store(store_address(settings, files))
         store.migrate()
         if not store.exists():
-            raise Refused(f"{settings.store_url} holds no state; `provider init` or `provider join` makes it")
+            shown, _ = split_password(settings.store_url)
+            raise Refused(f"{shown} holds no state; `provider init` or `provider join` makes it")
         sys.setswitchinterval(SWITCH_S)
         node = Node(settings, files, store)
         # What is there now stays: not looking at it again and again keeps the collector's pauses short.
@@ -345,27 +343,3 @@ def _users_concerned(delta: Delta) -> list[str]:
     """Broker users of agents and nodes that came, went or have another password; not of those that come online."""
     members = [(d.kind, d.id) for d in delta.put if d.wish == d.revision] + list(delta.deleted)
     return [id_ if kind == "agent" else node_user(id_) for kind, id_ in members if kind in ("agent", "node")]
-
-
-def check_private(files: Files) -> None:
-    """Raises `Refused` where others on this host could read what is secret."""
-    for path in (files.ca_key, files.key, files.secrets_key, files.node_token, files.broker_password):
-        mode = path.stat().st_mode if path.exists() else None
-        if mode is None:
-            raise Invalid(f"{path} is missing; `provider init` or `provider join` makes it")
-        if stat.S_IMODE(mode) & 0o077:
-            raise Refused(f"{path} can be read by others (mode {stat.S_IMODE(mode):o}): chmod 600 {path}")
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """One daemon a data directory. Raises `Refused` where another one holds it."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise Refused(f"another provider runs on {directory} already") from None
-    finally:
-        os.close(descriptor)

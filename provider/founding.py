@@ -18,9 +18,9 @@ from provider.core.state import State
 from provider.secrets import Vault
 from provider.settings import ApiSettings, BrokerSettings, Files, ProviderSettings, host_of, port_of, to_toml
 from provider.snapshot import read_snapshot
-from provider.store import Store
+from provider.store import Store, with_password
 from shared.errors import Invalid, Refused
-from shared.files import write_atomically
+from shared.files import make_private_directory, write_atomically
 from shared.tls import client_context, fingerprint, unverified_context
 from shared.tokens import Token, new_token, parse_token
 from shared.version import VERSION
@@ -35,6 +35,7 @@ class Place:
     url: str
     listen: str | None = None
     store_url: str | None = None
+    store_password: str | None = None
 
     @property
     def files(self) -> Files:
@@ -65,8 +66,9 @@ class Place:
 
     def open_store(self) -> Store:
         """The store, with its tables; to be closed. Raises a `BellwetherError`, or `OSError`."""
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = Store(self.database)
+        make_private_directory(self.data_dir)
+        password = self.store_password
+        store = Store(self.database if password is None else with_password(self.database, password))
         try:
             store.migrate()
         except BaseException:
@@ -113,6 +115,7 @@ def init(place: Place, broker: dict[str, Any], broker_password: str) -> str:
             Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
         ),
     )
+    _write_store_password(place)
     _seed(place, state, None)
     write_atomically(files.config, to_toml(settings))
     return admin.text()
@@ -149,6 +152,7 @@ def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, An
     _write_secrets(files, given["ca_key"], key, given["secrets_key"], given["node_token"], broker_password)
     member = Client([url], token=given["node_token"], tls=client_context(files.ca))
     state, position = read_snapshot(member.lines("GET", "/snapshot"))
+    _write_store_password(place)
     _seed(place, state, position)
     write_atomically(files.config, to_toml(settings))
     return settings
@@ -169,6 +173,11 @@ def trusted_ca(url: str, expected: str) -> str:
 def _seed(place: Place, state: State, position: Any) -> None:
     with closing(place.open_store()) as store:
         store.seed(state, position)
+
+
+def _write_store_password(place: Place) -> None:
+    if place.store_password is not None:
+        write_atomically(place.files.store_password, place.store_password + "\n")
 
 
 def _write_secrets(

@@ -50,6 +50,9 @@ class ProviderSettings(_Section):
     url: HttpsUrl = Field(description="where the other nodes and clients reach this one")
     data_dir: Path
     store_url: str = Field(description="sqlite:////path/state.db or mysql+pymysql://user@host/database")
+    store_password_file: Path | None = Field(
+        default=None, description="password of `store_url`; default: store.password beside this file, if there"
+    )
     log_level: str = "INFO"
     advise_wait_s: float = Field(default=1.0, ge=0, description="promote waits this long for online agents to follow")
     broker: BrokerSettings
@@ -92,6 +95,16 @@ class Files:
     @property
     def broker_password(self) -> Path:
         return self._beside("broker.password")
+
+    @property
+    def store_password(self) -> Path:
+        """Only where the store is a database server that asks for one."""
+        return self._beside("store.password")
+
+    @property
+    def secrets(self) -> tuple[Path, ...]:
+        """What a provider cannot do without, and nobody else may read."""
+        return (self.ca_key, self.key, self.secrets_key, self.node_token, self.broker_password)
 
 
 def load_settings(path: Path) -> ProviderSettings:

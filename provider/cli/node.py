@@ -1,5 +1,6 @@
 """`provider`: makes and runs a node of the control plane."""
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,8 @@ from provider.cli.show import show_status
 from provider.settings import Files, load_settings
 from shared.files import write_atomically
 
+_STORE_VARIABLE = "BELLWETHER_STORE_PASSWORD"
+
 app = application("A node of the control plane: make it, run it, look at it.")
 tokens = application("Tokens for people, programs and newcomers.")
 app.add_typer(tokens, name="token")
@@ -29,7 +32,12 @@ app.add_typer(tokens, name="token")
 Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
 Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]
 Listen = Annotated[str | None, typer.Option(help="address:port to listen on, if not those of the URL.")]
-StoreUrl = Annotated[str | None, typer.Option(help="mysql+pymysql://… instead of SQLite in data/.")]
+StoreUrl = Annotated[
+    str | None, typer.Option(help="mysql+pymysql://user@host/database instead of SQLite in the data directory.")
+]
+StorePassword = Annotated[
+    Path | None, typer.Option(help="Its password; else BELLWETHER_STORE_PASSWORD, where that is set.")
+]
 
 
 @app.command()
@@ -46,6 +54,7 @@ def init(
     admin_token_file: Annotated[Path | None, typer.Option(help="Where the administrator's token goes.")] = None,
     listen: Listen = None,
     store_url: StoreUrl = None,
+    store_password_file: StorePassword = None,
 ) -> None:
     """Make a new cluster of one node: certificate authority, configuration, administrator's token."""
     from provider.founding import Place
@@ -53,7 +62,8 @@ def init(
 
     password = read_secret(broker_password_file, "BELLWETHER_BROKER_PASSWORD", "Broker password")
     broker: dict[str, Any] = {"endpoints": broker_endpoint, "username": broker_user, "management": broker_management}
-    admin_token = found(Place(config, name, url, listen, store_url), broker, password)
+    store_password = _store_password(store_url, store_password_file)
+    admin_token = found(Place(config, name, url, listen, store_url, store_password), broker, password)
     plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")
     if admin_token_file is not None:
         write_atomically(admin_token_file, admin_token + "\n")
@@ -77,6 +87,7 @@ def join(
     broker_management: Annotated[str | None, typer.Option(help="Its management API.")] = None,
     listen: Listen = None,
     store_url: StoreUrl = None,
+    store_password_file: StorePassword = None,
 ) -> None:
     """Make this host a standby of a cluster, with a one-time token (`provider token create --role node`)."""
     from provider.founding import Place
@@ -88,7 +99,8 @@ def join(
     if broker_management is not None:
         overrides["management"] = broker_management
     token = read_secret(token_file, "BELLWETHER_TOKEN", "Join token")
-    become(Place(config, name, url, listen, store_url), cluster, token, overrides)
+    store_password = _store_password(store_url, store_password_file)
+    become(Place(config, name, url, listen, store_url, store_password), cluster, token, overrides)
     plain(f"{name} is a member of the cluster at {cluster}; its files are in {config.parent}.")
     plain(f"Next: provider run --config {config}")
 
@@ -145,6 +157,17 @@ def create_token(
         print_json(created)
     else:
         plain(created["token"])
+
+
+def _store_password(url: str | None, file: Path | None) -> str | None:
+    """Raises `typer.BadParameter` where it stands in the URL: on the command line, `ps` shows it to everybody."""
+    from provider.store import split_password
+
+    if url is not None and split_password(url)[1] is not None:
+        raise typer.BadParameter("a password is not given on the command line: use --store-password-file")
+    if file is None and _STORE_VARIABLE not in os.environ:
+        return None
+    return read_secret(file, _STORE_VARIABLE, "Password of the store")
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -1,6 +1,7 @@
 """This node's durable copy of the state. Only this package imports SQLAlchemy and alembic. See DESIGN.md beside it."""
 
+from provider.store.address import split_password, with_password
 from provider.store.errors import StoreCorrupt, StoreTooNew, StoreUnavailable
 from provider.store.store import HistoryRow, Store
 
-__all__ = ["HistoryRow", "Store", "StoreCorrupt", "StoreTooNew", "StoreUnavailable"]
+__all__ = ["HistoryRow", "Store", "StoreCorrupt", "StoreTooNew", "StoreUnavailable", "split_password", "with_password"]

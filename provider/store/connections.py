@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from provider.store.errors import StoreCorrupt, StoreUnavailable
 from shared.errors import BellwetherError, DiskFull, Invalid
+from shared.files import give_to_owner_of
 
 BUSY_S = 1.0
 """How long a statement waits for another process's lock (a backup, a curious operator) before it fails. The engine
@@ -35,16 +36,21 @@ _SPACE_LEFT_BYTES = 64 * 1024
 
 def open_engine(url: str, *, busy_s: float = BUSY_S) -> Engine:
     """An engine for `sqlite:////path` or `mysql+pymysql://…`; nothing is connected yet. Raises `Invalid`."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise Invalid(f"store URL: {error}") from None
+    parsed = parse_url(url)
     match parsed.drivername:
         case "sqlite" | "sqlite+pysqlite":
             return _sqlite(parsed, busy_s)
         case "mysql+pymysql" | "mariadb+pymysql":
             return _mysql(parsed)
     raise Invalid(f"store URL: {parsed.drivername!r} is not supported; use sqlite:////path or mysql+pymysql://…")
+
+
+def parse_url(url: str) -> URL:
+    """A store URL in its parts. Raises `Invalid`, which does not repeat it: there may be a password in it."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise Invalid("store URL: not understood; use sqlite:////path or mysql+pymysql://…") from None
 
 
 def _sqlite(url: URL, busy_s: float) -> Engine:
@@ -64,11 +70,15 @@ def _sqlite(url: URL, busy_s: float) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def create_private(*_: Any) -> None:
-        # It holds hashes of tokens and sealed passwords. The WAL beside it gets the same mode from SQLite. A file that
+        # It holds hashes of tokens and sealed passwords. The WAL beside it gets mode and owner from SQLite. A file that
         # is there must not be opened: to close it again would drop all locks that SQLite has on it in this process
         # (sqlite.org/howtocorrupt.html, 2.2).
         with suppress(OSError):  # where it cannot be made, SQLite says so better
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            try:
+                give_to_owner_of(path.parent, descriptor)
+            finally:
+                os.close(descriptor)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

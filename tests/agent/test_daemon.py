@@ -23,6 +23,7 @@ from localcluster.process import Process, tail, wait_until
 from localcluster.process import start as start_process
 
 from shared.bus import Credentials
+from shared.files import write_atomically
 from shared.messages import Advice, Advised, Desired, DesiredInstance, Hello, Inquire, Pulse, Report
 from tests.support.provider_side import ProviderSide
 
@@ -101,7 +102,7 @@ def agent(tmp_path: Path, broker: Broker, mariadb: Server) -> Iterator[Agent]:
         f'user = "{mariadb.user}"\nprobe_s = 0.3\nlook_s = 1.0\nsizes_s = 60\nretry_s = 1.0\nread_timeout_s = 1.5\n'
     )
     shutil.copy(broker.ca, tmp_path / "ca.pem")
-    (tmp_path / "broker.password").write_text(PASSWORD)
+    write_atomically(tmp_path / "broker.password", PASSWORD)
     content = advice(broker).model_dump() | {"ca": "ca.pem"}
     made.broker_json.write_text(json.dumps(content))
     yield made

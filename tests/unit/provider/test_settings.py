@@ -6,16 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provider.hostfiles import check_private, store_address
 from provider.settings import (
     ApiSettings,
     BrokerSettings,
+    Files,
     ProviderSettings,
     host_of,
     load_settings,
     port_of,
     to_toml,
 )
-from shared.errors import Invalid
+from provider.store import Store, split_password
+from shared.errors import Invalid, Refused
+from shared.files import write_atomically
 
 TEXT = """
 name = "p1"
@@ -108,3 +112,63 @@ def test_parts_of_an_address() -> None:
         port_of("https://host")
     with pytest.raises(Invalid, match="no host"):
         host_of("https://:1")
+
+
+SECRET = "p@ss/w:rd %1"
+
+
+def test_the_password_of_the_store_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
+    settings = _with_store(tmp_path, "mysql+pymysql://store@10.0.0.9/bellwether")
+    files = Files(tmp_path / "provider.toml")
+    assert store_address(settings, files) == settings.store_url
+    write_atomically(files.store_password, SECRET + "\n")
+    address = store_address(settings, files)
+    assert split_password(address) == (settings.store_url, SECRET)
+    named = settings.model_copy(update={"store_password_file": Path("elsewhere")})
+    with pytest.raises(Invalid, match="elsewhere"):
+        store_address(named, files)
+    files.store_password.rename(tmp_path / "elsewhere")
+    assert store_address(named, files) == address
+
+
+def test_a_configuration_with_a_password_in_it_must_be_private(tmp_path: Path) -> None:
+    """Others may read it as long as no password is in it."""
+    files = Files(tmp_path / "provider.toml")
+    for secret in files.secrets:
+        write_atomically(secret, "secret")
+    write_atomically(files.config, "", mode=0o644)
+    check_private(_with_store(tmp_path, "mysql+pymysql://store@10.0.0.9/bellwether"), files)
+    revealing = _with_store(tmp_path, "mysql+pymysql://store:s3cret@10.0.0.9/bellwether")
+    with pytest.raises(Refused, match=r"provider\.toml can be read by others") as refused:
+        check_private(revealing, files)
+    assert "s3cret" not in refused.value.detail
+    files.config.chmod(0o600)
+    check_private(revealing, files)
+
+
+@pytest.mark.parametrize("missing", ["node.key", "secrets.key", "node.token", "broker.password"])
+def test_a_secret_that_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    files = Files(tmp_path / "provider.toml")
+    for secret in files.secrets:
+        write_atomically(secret, "secret")
+    (tmp_path / missing).unlink()
+    with pytest.raises(Invalid, match=f"{missing} is missing"):
+        check_private(_with_store(tmp_path, "sqlite:////x"), files)
+
+
+@pytest.mark.parametrize("url", ["mysql+pymysql://store:s3cret@host:port/x", "s3cret", "oracle://a:s3cret@b/c"])
+def test_a_store_url_that_is_not_understood_is_not_repeated(url: str) -> None:
+    with pytest.raises(Invalid, match="store URL") as refused:
+        Store(url)
+    assert "s3cret" not in str(refused.value)
+
+
+def _with_store(directory: Path, url: str) -> ProviderSettings:
+    return ProviderSettings(
+        name="p1",
+        url="https://a:1",
+        data_dir=directory,
+        store_url=url,
+        broker=BrokerSettings(endpoints=("amqps://a:1",), username="p"),
+        api=ApiSettings(listen="a:1"),
+    )
