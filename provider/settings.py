@@ -114,12 +114,12 @@ def load_settings(path: Path) -> ProviderSettings:
             return ProviderSettings.model_validate(tomllib.load(file))
     except FileNotFoundError:
         raise Invalid(f"{path}: not found; `provider init` or `provider join` makes it") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise Invalid(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise Invalid(f"{path}: {where}: {first['msg']}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Invalid(f"{path}: {error}") from None
 
 
 def to_toml(settings: ProviderSettings) -> str:
