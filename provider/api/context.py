@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 
 from provider.api.gateway import Gateway, Signal
+from provider.api.guard import Guard
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.secrets import Vault
@@ -31,9 +32,8 @@ class Context:
     broker_user_ready: Callable[[str], Awaitable[None]]
     """Waits until the broker knows the user of a new agent; see `provider.broker.reconciler`."""
     forwarder: "Forwarder"
+    guard: Guard
     metrics: Callable[[], bytes]
-    streams: int = 0
-    """Open event streams."""
     strangers: int = 0
     """Requests that wait until their token is known here; see `provider.api.policy`."""
     ending: bool = False

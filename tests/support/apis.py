@@ -22,6 +22,7 @@ from provider.api.app import create_app
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
+from provider.api.guard import Guard
 from provider.core.commands import Command
 from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
@@ -150,7 +151,8 @@ class ApiNode:
 
     async def _context(self) -> Context:
         loop = asyncio.get_running_loop()
-        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership)
+        guard = Guard(self.settings.api)
+        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership, guard)
         return Context(
             settings=self.settings,
             gateway=Gateway(self.host.engine, loop),
@@ -162,6 +164,7 @@ class ApiNode:
             oldest_history=self.host.store.oldest_history,
             broker_user_ready=_at_once,
             forwarder=Forwarder(node=self.name, tls=client_context(self.files.ca), timeout_s=1.0),
+            guard=guard,
             metrics=lambda: render(registry),
         )
 
