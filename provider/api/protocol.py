@@ -21,11 +21,10 @@ from uvicorn.server import ServerState
 from provider.api.guard import Guard
 from provider.api.heads import wrong
 from provider.api.limits import Phase, Place, Verdict
+from provider.api.source import PEER
 from provider.api.views import problem, to_json
 from shared.errors import BellwetherError, Invalid, TooLarge, TooManyRequests, TooSlow
 
-PEER = "bellwether.peer"
-"""In the scope of each request: the verified client certificate of its connection as DER bytes, or None."""
 UNSENT_MAX_BYTES = 131_072
 """What may wait for a client to read it, before whoever writes has to wait as well."""
 PIECE_BYTES = 16_384

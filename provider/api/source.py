@@ -7,6 +7,8 @@ from starlette.types import Scope
 
 from provider.api.limits import Networks, plain
 
+PEER = "bellwether.peer"
+"""Where in the scope the verified client certificate of the connection stands, DER bytes; None where there is none."""
 SOURCE = "bellwether.source"
 """Where in the scope the client's address stands, once it has been asked for."""
 HOPS_MAX = 50

@@ -16,8 +16,8 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from provider.api.guard import Guard
-from provider.api.protocol import PEER
 from provider.api.server import Server
+from provider.api.source import PEER
 from provider.settings import ApiSettings
 from shared.tls import server_context
 

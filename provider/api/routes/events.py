@@ -42,12 +42,15 @@ async def events(request: Request) -> Response:
             f"changes after revision {after} are no longer kept here; the oldest that can be asked for: {first}"
         )
     follow = flag(request, "follow") is not False
+    media_type = "application/x-ndjson" if lines else "text/event-stream"
+    if request.method == "HEAD":
+        return Response(media_type=media_type)
     ctx.guard.open_stream(principal.name)
     return _Counted(
         ctx,
         principal.name,
         _stream(ctx, after, lines=lines, follow=follow),
-        media_type="application/x-ndjson" if lines else "text/event-stream",
+        media_type=media_type,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
