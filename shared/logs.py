@@ -53,3 +53,4 @@ def configure(level: str = "INFO", **fields: Any) -> None:
     # diagnose=False: a traceback must never print the value of a variable, it may be a password.
     logger.add(sys.stderr, level=level, format=_line, diagnose=False, backtrace=False, colorize=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # each failed attempt in four lines; a link says it in one
