@@ -3,7 +3,7 @@
 import json
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -94,7 +94,7 @@ class Client:
                     if not response.is_success:
                         response.read()
                         raise _problem(response)
-                    yield from response.iter_lines()
+                    yield from _lines(response.iter_bytes())
                     return
             except httpx2.ConnectError as error:
                 if index + 1 == len(self._urls):
@@ -114,6 +114,16 @@ class Client:
 
     def close(self) -> None:
         self._http.close()
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Lines that end with LF and nothing else: what is told may hold other characters that end lines to some."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n") if b"\n" in piece else (rest + piece,)
+        yield from (line.decode() for line in lines)
+    if rest:
+        yield rest.decode()
 
 
 def _problem(response: httpx2.Response) -> Problem:

@@ -5,18 +5,20 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
+import uvicorn
 import uvloop
 
-from provider.api.app import create_app, stamp
+from provider.api.app import create_app
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
-from provider.api.guard import Guard
-from provider.api.server import Server
+from provider.api.protocol import Protocol as HttpProtocol
+from provider.api.refusals import Refusals
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
@@ -24,7 +26,7 @@ from provider.condition import condition
 from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.state import Accepted, Answer, Delta, State
 from provider.engine import Engine, Result
-from provider.fleet.hub import Hub
+from provider.fleet.hub import Hub, RefusedMessage
 from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
 from provider.log.stream import StreamLog
@@ -76,6 +78,15 @@ class _Part(Protocol):
     def stop(self) -> None: ...
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them anew when it has ended, and the process would end with it, before our
+    parts have."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class Node:
     """One provider: threads for the log, the engine, the fleet; the event loop for the API."""
 
@@ -84,7 +95,7 @@ class Node:
         self.vault = Vault.from_file(files.secrets_key)
         self.membership = Membership(settings, files)
         self.tls = server_context(files.certificate, files.key, files.ca)
-        """Of the API's server, which asks for it anew with each connection: another one counts from then on."""
+        """Of the API's server."""
         self._password = files.broker_password.read_text(encoding="utf-8").strip()
         self._started = now_text()
         self._own: dict[int, Callable[[bool], None]] = {}
@@ -118,7 +129,9 @@ class Node:
             unseal=self.vault.unseal,
             pulse=self._pulse,
             on_change=self._heard_something,
+            on_refused=self._message_refused,
         )
+        self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
         self.users = self._broker_users()
         self.janitor = Janitor(store, lambda: self.engine.state)
 
@@ -130,8 +143,7 @@ class Node:
         forwarder = Forwarder(
             node=self.settings.name, tls=client_context(self.files.ca), timeout_s=api.primary_wait_s + api.commit_wait_s
         )
-        guard = Guard(api)
-        registry = metrics_of(self.settings.name, self.engine, self.hub, self.membership, guard)
+        registry = metrics_of(self.settings.name, self.engine, self.hub, self.membership, self.refusals.counts)
         context = Context(
             settings=self.settings,
             gateway=gateway,
@@ -139,16 +151,15 @@ class Node:
             heard=self._heard,
             vault=self.vault,
             membership=self.membership,
+            past=self.store,
             history=self.store.history,
             oldest_history=self.store.oldest_history,
             broker_user_ready=self._user_ready,
             forwarder=forwarder,
-            guard=guard,
+            refusals=self.refusals,
             metrics=lambda: render(registry),
         )
-        server = Server(
-            create_app(context), api.listen, guard=guard, tls=lambda: self.tls, stamp=partial(stamp, context)
-        )
+        server = self._server(context)
         self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.hub, self.janitor]
         if self.users is not None:
@@ -158,10 +169,12 @@ class Node:
         told = asyncio.create_task(self._tell_ready(server))
         try:
             log(url=self.settings.url, version=VERSION, revision=self.engine.state.revision).info("provider starts")
+            self.refusals.start(context)
             await server.serve()
         finally:
             notify("STOPPING=1")
             told.cancel()
+            await self.refusals.stop(context)
             await forwarder.close()
             # Side by side: with a broker that hangs, each may take some seconds.
             await asyncio.gather(*(loop.run_in_executor(None, part.stop) for part in parts))
@@ -169,6 +182,26 @@ class Node:
             log().info("provider ends")
         if self._failure is not None:
             raise self._failure
+
+    def _server(self, context: Context) -> uvicorn.Server:
+        host, _, port = self.settings.api.listen.rpartition(":")
+        config = uvicorn.Config(
+            create_app(context),
+            host=host.strip("[]"),
+            port=int(port),
+            http=HttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # nobody may say for another where a request comes from
+            ssl_context_factory=lambda _config, _default: self.tls,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=3,
+            backlog=2048,
+        )
+        return _Server(config)
 
     def _end_on(self, loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
         """Signals end this node; so does a thread that fails. Without it the rest would look healthy, and would not be:
@@ -185,13 +218,14 @@ class Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
 
-    def _end(self, server: Server, context: Context) -> None:
+    def _end(self, server: uvicorn.Server, context: Context) -> None:
         """Event loop. Streams end now, what else is open has some seconds (`timeout_graceful_shutdown`)."""
         context.ending = server.should_exit = True
         context.gateway.changed.wake()
 
-    async def _tell_ready(self, server: Server) -> None:
-        await server.ready.wait()
+    async def _tell_ready(self, server: uvicorn.Server) -> None:
+        while not server.started:  # uvicorn has no event for it
+            await asyncio.sleep(0.02)
         notify("READY=1")
 
     # ── callbacks between the parts; each names the thread that it runs on ──
@@ -237,6 +271,21 @@ class Node:
         """Hub's thread."""
         if self._heard is not None:
             self._heard.notify()
+
+    def _message_refused(self, refused: RefusedMessage) -> None:
+        """Hub's thread. Every node hears every message: one of them notes it."""
+        state = self.engine.state
+        if state.primary != self.settings.name:
+            return
+        known = refused.user is not None and state.get("agent", refused.user) is not None
+        self.refusals.note(
+            principal="?" if refused.user is None else f"{'agent' if known else 'broker'}:{refused.user}",
+            source=None,
+            action=f"message {refused.type}",
+            code=refused.kind,
+            status=403,
+            detail=refused.why,
+        )
 
     def _pulse(self) -> NodePulse:
         """Hub's thread."""

@@ -1,6 +1,7 @@
 """Making a provider: the first of a cluster (`provider init`), or one more (`provider join`)."""
 
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from provider import pki
+from provider.backfill import fetch_history
 from provider.client import Client
 from provider.core import commands as c
 from provider.core import documents as d
@@ -153,7 +155,7 @@ def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, An
     member = Client([url], token=given["node_token"], tls=client_context(files.ca))
     state, position = read_snapshot(member.lines("GET", "/snapshot"))
     _write_store_password(place)
-    _seed(place, state, position)
+    _seed(place, state, position, lambda until: member.lines("GET", f"/history?until={until}"))
     write_atomically(files.config, to_toml(settings))
     return settings
 
@@ -170,9 +172,11 @@ def trusted_ca(url: str, expected: str) -> str:
     return ca
 
 
-def _seed(place: Place, state: State, position: Any) -> None:
+def _seed(place: Place, state: State, position: Any, history: Callable[[int], Iterable[str]] | None = None) -> None:
     with closing(place.open_store()) as store:
         store.seed(state, position)
+        if history is not None:
+            fetch_history(store, history, state.revision)
 
 
 def _write_store_password(place: Place) -> None:

@@ -1,7 +1,6 @@
 """Keeps the history within its age."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from provider.core.state import State
@@ -12,6 +11,14 @@ from shared.logs import log
 HISTORY_DAYS = 30.0
 """Can be set: `history.days`."""
 EVERY_S = 600.0
+
+
+def kept_since(state: State) -> int:
+    """From when on (Unix ms) the history is kept. By the state's time, not by this node's clock: then it is the same on
+    every node that has read as far. Where nothing is written, time stands still, and nothing grows."""
+    setting = state.get("setting", "history.days")
+    days = float(setting.spec["value"]) if setting is not None else HISTORY_DAYS
+    return max(0, state.now - int(days * 86_400_000))
 
 
 class Janitor:
@@ -31,12 +38,10 @@ class Janitor:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
-            setting = self._state().get("setting", "history.days")
-            days = float(setting.spec["value"]) if setting is not None else HISTORY_DAYS
             try:
-                removed = self._store.prune_history(int((time.time() - days * 86_400) * 1000))
+                removed = self._store.prune_history(kept_since(self._state()))
             except Unavailable as error:
                 log(why=error.detail).warning("old history could not be removed; trying again later")
                 continue
             if removed:
-                log(entries=removed, days=days).info("old history removed")
+                log(entries=removed).info("old history removed")

@@ -1,6 +1,6 @@
 """What Prometheus reads. Worked out when it asks; nothing is counted on the way of a write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,16 +11,17 @@ from prometheus_client.registry import Collector
 from provider.condition import condition, leads
 
 if TYPE_CHECKING:
-    from provider.api.guard import Guard
     from provider.engine import Engine
     from provider.fleet.hub import Hub
     from provider.membership import Membership
 
 
 class _Collector(Collector):
-    def __init__(self, node: str, engine: "Engine", hub: "Hub", membership: "Membership", guard: "Guard") -> None:
+    def __init__(
+        self, node: str, engine: "Engine", hub: "Hub", membership: "Membership", refused: Mapping[str, int]
+    ) -> None:
         self._node, self._engine, self._hub, self._membership = node, engine, hub, membership
-        self._guard = guard
+        self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
         state, health, view = self._engine.state, self._engine.health, self._hub.view
@@ -43,9 +44,6 @@ class _Collector(Collector):
         yield documents
         yield _gauge("idempotency_keys", "Idempotency keys remembered", len(state.keys))
         yield from self._agents()
-        yield _gauge("connections", "Open connections of the API", self._guard.connections.total)
-        yield _counter("refused_connections", "Connections refused or ended early", "reason", dict(self._guard.refused))
-        yield _counter("limited", "Requests that met a limit", "what", dict(self._guard.limited))
         yield _counter("records_skipped", "Log records that changed nothing", "why", health.skipped)
         yield _counter(
             "records_unreadable", "Log records that are none of ours", "why", {"unreadable": health.unreadable}
@@ -53,6 +51,8 @@ class _Collector(Collector):
         yield _counter(
             "messages_skipped", "Broker messages that were not understood", "kind", dict(self._hub.undecodable)
         )
+
+        yield _counter("refused", "What was asked and refused here, as the audit has it", "code", dict(self._refused))
 
     def _agents(self) -> Iterator[Metric]:
         state, view = self._engine.state, self._hub.view
@@ -68,10 +68,12 @@ class _Collector(Collector):
         yield _gauge("agents_advised", "Agents that acknowledged the current epoch", follow)
 
 
-def metrics_of(node: str, engine: "Engine", hub: "Hub", membership: "Membership", guard: "Guard") -> CollectorRegistry:
-    """A registry of its own: there is no global state."""
+def metrics_of(
+    node: str, engine: "Engine", hub: "Hub", membership: "Membership", refused: Mapping[str, int]
+) -> CollectorRegistry:
+    """A registry of its own: there is no global state. `refused` is `Refusals.counts`."""
     registry = CollectorRegistry()
-    registry.register(_Collector(node, engine, hub, membership, guard))
+    registry.register(_Collector(node, engine, hub, membership, refused))
     ProcessCollector(registry=registry)
     return registry
 

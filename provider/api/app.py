@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from provider.api.context import Context
 from provider.api.direct import PREFIX, DirectApp, DirectRoute
 from provider.api.policy import check_all, needs
-from provider.api.routes import cluster, events, failover, health, joining, resources
+from provider.api.refusals import note_answer
+from provider.api.routes import audit, cluster, events, failover, health, joining, resources
 from provider.api.views import problem, to_json
 from shared.errors import BellwetherError, Invalid, NotFound, OutcomeUnknown, Unauthenticated
 from shared.logs import log
@@ -23,17 +24,6 @@ from shared.version import VERSION
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-def stamp(ctx: Context) -> list[tuple[bytes, bytes]]:
-    """The headers that every answer carries: who gives it, and from which state."""
-    state = ctx.gateway.state
-    return [
-        (b"bellwether-node", ctx.node.encode()),
-        (b"bellwether-role", b"primary" if state.primary == ctx.node else b"standby"),
-        (b"bellwether-epoch", b"%d" % state.epoch),
-        (b"bellwether-revision", b"%d" % state.revision),
-    ]
 
 
 class Stamp:
@@ -54,12 +44,23 @@ class Stamp:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], *stamp(self._context)]
+                ctx = self._context
+                state = ctx.gateway.state
+                role = b"primary" if state.primary == ctx.node else b"standby"
+                message["headers"] = [
+                    *message["headers"],
+                    (b"bellwether-node", ctx.node.encode()),
+                    (b"bellwether-role", role),
+                    (b"bellwether-epoch", b"%d" % state.epoch),
+                    (b"bellwether-revision", b"%d" % state.revision),
+                ]
             await send(message)
 
         try:
             if "\ufffd" in scope["path"]:  # what the server puts where it could not decode: two names would become one
-                await _render(Invalid("the path is not UTF-8"))(scope, receive, stamped)
+                error = Invalid("the path is not UTF-8")
+                note_answer(self._context, scope, error, error.status)
+                await _render(error)(scope, receive, stamped)
                 return
             await self._app(scope, receive, stamped)
         except ClientDisconnect:
@@ -92,7 +93,8 @@ def create_app(context: Context) -> FastAPI:
     # the route itself.
     for router in (resources.router, health.probes, health.root, cluster.router, events.router, failover.router):
         app.router.routes.extend(router.routes)
-    app.router.routes.extend(joining.router.routes)
+    for router in (joining.router, audit.router):
+        app.router.routes.extend(router.routes)
     # Probes also without the prefix: their paths stand in the configuration of proxies, some with it, some without.
     for route in health.probes.routes:
         assert isinstance(route, APIRoute)  # noqa: S101 - for the type checker
@@ -125,23 +127,29 @@ def _render(error: BellwetherError, status: int | None = None) -> Response:
     return Response(to_json(problem(error, status)), status or error.status, headers)
 
 
-async def _known(_request: Request, error: Exception) -> Response:
+def _refuse(request: Request, error: BellwetherError, status: int | None = None) -> Response:
+    """The one place where an error becomes an answer, and is noted where it is a refusal."""
+    note_answer(request.app.state.context, request.scope, error, status or error.status)
+    return _render(error, status)
+
+
+async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, BellwetherError)  # noqa: S101 - registered for this type alone
-    return _render(error)
+    return _refuse(request, error)
 
 
 async def _framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
     if error.status_code == 404:
-        return _render(NotFound(f"there is no {request.url.path}"))
+        return _refuse(request, NotFound(f"there is no {request.url.path}"))
     if error.status_code == 405:
-        response = _render(Invalid(f"{request.method} is not possible on {request.url.path}"), 405)
+        response = _refuse(request, Invalid(f"{request.method} is not possible on {request.url.path}"), 405)
         response.headers.update(error.headers or {})
         return response
-    return _render(Invalid(str(error.detail)), error.status_code)
+    return _refuse(request, Invalid(str(error.detail)), error.status_code)
 
 
-async def _validation(_request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
     first = error.errors()[0]
-    return _render(Invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"))
+    return _refuse(request, Invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"))

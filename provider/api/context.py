@@ -1,21 +1,23 @@
 """Everything that a request handler may use. Made once, by `provider.daemon`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
 from provider.api.gateway import Gateway, Signal
-from provider.api.guard import Guard
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.secrets import Vault
 from provider.settings import ProviderSettings
-from provider.store import HistoryRow
+from provider.store import HistoryRow, Store
 
 if TYPE_CHECKING:
     from provider.api.forward import Forwarder
+    from provider.api.refusals import Refusals
 
 
 @dataclass(slots=True)
@@ -27,15 +29,20 @@ class Context:
     """Notified whenever `hub.view` is another."""
     vault: Vault
     membership: Membership
+    past: Store
+    """For what was: its history."""
     history: Callable[[int, int], list[HistoryRow]]
     oldest_history: Callable[[], int | None]
     broker_user_ready: Callable[[str], Awaitable[None]]
     """Waits until the broker knows the user of a new agent; see `provider.broker.reconciler`."""
     forwarder: "Forwarder"
-    guard: Guard
+    refusals: "Refusals"
     metrics: Callable[[], bytes]
+    streams: int = 0
+    """Open event streams."""
     strangers: int = 0
     """Requests that wait until their token is known here; see `provider.api.policy`."""
+    audit_turn: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     ending: bool = False
     """This node is about to end: nothing that lasts is begun any more."""
 

@@ -5,6 +5,7 @@ its own write there. While there is no primary, or while one is being replaced, 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from provider.api.auth import Principal
 from provider.api.context import Context, context
 from provider.api.forward import FORWARDED, Forwarded, NotAnswered, NotSent
 from provider.api.policy import HEADERS, PRINCIPAL
-from provider.api.source import client_address
 from provider.api.views import document_view, to_json
 from provider.core.commands import Command, Precondition
 from provider.core.state import Answer
@@ -29,6 +29,8 @@ can be asked instead. Without a key it cannot: an answer is the only way to know
 SLACK_S = 1.0
 """The primary itself answers within `commit_wait_s`; this much more for the way there and back."""
 KEY_MAX = 200
+_TOKEN = re.compile(r"(bw\.[a-z]+\.[^./]+\.)[^/]+")
+_DROP = re.compile(r"(^|&)drop=(true|1)(&|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,24 @@ class Write:
 
     @property
     def action(self) -> str:
-        return f"{self.method} {self.target}"
+        """What is asked, for the audit."""
+        path, _, query = self.target.partition("?")
+        return described(self.method, path.encode("latin-1"), query)
 
     def fingerprint(self, ctx: Context) -> str:
         """Tells this request from others under the same key. Keyed, since bodies can hold passwords."""
         if self.key is None:
             return ""
         condition = f"{self.headers.get('if-match')} {self.headers.get('if-none-match')}"
-        return ctx.vault.fingerprint(f"{self.action} {condition}\n".encode() + self.body)
+        return ctx.vault.fingerprint(f"{self.method} {self.target} {condition}\n".encode() + self.body)
+
+
+def described(method: str, raw_path: bytes, query: str = "") -> str:
+    """A request in a line, for the audit. Of the query, where a client may put what should not be told, only what
+    changes the meaning."""
+    dropping = "?drop=true" if _DROP.search(query) else ""
+    path = _TOKEN.sub(r"\1…", raw_path.decode("ascii", "backslashreplace"))  # where somebody means the token's id
+    return f"{method} {path}{dropping}"
 
 
 async def receive(request: Request) -> Write:
@@ -74,7 +86,7 @@ async def receive(request: Request) -> Write:
         headers=headers,
         body=await read_body(request, ctx.settings.api.body_max_bytes),
         principal=scope[PRINCIPAL],
-        source=client_address(scope),
+        source=scope["client"][0] if scope.get("client") else None,
         key=_key(headers.get("idempotency-key")),
         when=precondition(headers),
     )

@@ -39,6 +39,16 @@ thread."""
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedMessage:
+    """A message that its sender may not send. `user` is the broker's user who sent it, None where that is not known."""
+
+    user: str | None
+    type: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Heard:
     body: bytes
     user_id: str | None
@@ -96,12 +106,14 @@ class Hub:
         unseal: Callable[[str, str], str],
         pulse: Callable[[], m.NodePulse],
         on_change: Callable[[], None],
+        on_refused: Callable[[RefusedMessage], None],
     ) -> None:
         """`make_link(topology, on_up, on_down)` connects to the broker; `pulse()` says how this node is; `on_change` is
-        called on the hub's thread soon after `view` has become another."""
+        called on the hub's thread soon after `view` has become another, `on_refused` for each message that its sender
+        may not send."""
         self._node, self._username = node, username
         self._submit, self._advice, self._unseal, self._pulse = submit, advice, unseal, pulse
-        self._on_change = on_change
+        self._on_change, self._on_refused = on_change, on_refused
         self._roster = Roster(node, state)
         self._view = self._roster.view
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
@@ -262,10 +274,16 @@ class Hub:
         envelope, body = m.decode(event.body)
         expected = envelope.sender if isinstance(body, _FROM_AGENTS) else self._username
         if event.user_id != expected or event.dead_lettered:
-            raise m.Undecodable("forged", f"{envelope.type} of {envelope.sender!r} sent by {event.user_id!r}")
+            raise self._refuse(event, "forged", envelope, f"of {envelope.sender!r} sent by {event.user_id!r}")
         if not isinstance(body, (*_FROM_AGENTS, m.NodePulse)):
-            raise m.Undecodable("unexpected", f"{envelope.type} is not for providers")
+            raise self._refuse(event, "unexpected", envelope, "is not for providers")
         return envelope, body
+
+    def _refuse(self, event: _Heard, kind: str, envelope: m.Envelope, why: str) -> m.Undecodable:
+        # Of a dead letter the broker knows only who wrote it first.
+        user = None if event.dead_lettered else event.user_id
+        self._on_refused(RefusedMessage(user, envelope.type, kind, f"{envelope.type} {why}"))
+        return m.Undecodable(kind, f"{envelope.type} {why}")
 
     def _carry_out(self, instruction: Instruction) -> None:
         state, put = self._roster.state, self._inbox.put

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from provider.core.entries import Claim, Entry, encode
@@ -16,6 +16,7 @@ from provider.store.connections import BUSY_S, WRITE, open_engine, translated
 from provider.store.errors import StoreCorrupt, StoreUnavailable
 from provider.store.statements import Statements
 from provider.store.tables import history, id_column, meta
+from shared.errors import Invalid
 
 _SEED_ROWS = 1000
 _PRUNE_ROWS = 500
@@ -135,6 +136,51 @@ class Store:
         with self._reading() as connection:
             return [HistoryRow(*row) for row in connection.execute(query)]
 
+    def history_back(
+        self, below: int, above: int, limit: int, holding: Sequence[Sequence[str]] = ()
+    ) -> list[HistoryRow]:
+        """At most `limit` accepted records with `above` < revision < `below`, newest first. With `holding`, only those
+        whose text has at least one of each group of texts."""
+        query = (
+            select(history.c.revision, history.c.epoch, history.c.at_ms, history.c.record)
+            .where(history.c.revision < below, history.c.revision > above)
+            .order_by(history.c.revision.desc())
+            .limit(limit)
+        )
+        for texts in holding:  # not LIKE: nothing in a text then means anything else than itself
+            query = query.where(or_(*(func.instr(history.c.record, text) > 0 for text in texts)))
+        with self._reading() as connection:
+            return [HistoryRow(*row) for row in connection.execute(query)]
+
+    def history_at(self, at_ms: int) -> int | None:
+        """The lowest revision in the history of a record accepted at `at_ms` (Unix ms) or later; None: there is none.
+
+        Revisions follow each other and times never decrease, so some twenty looks find it among millions."""
+        with self._reading(snapshot=True) as connection:
+            low, high = connection.execute(select(func.min(history.c.revision), func.max(history.c.revision))).one()
+            if low is None or _time_of(connection, high) < at_ms:
+                return None
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (middle + 1, high) if _time_of(connection, middle) < at_ms else (low, middle)
+            return int(low)
+
+    def add_history(self, rows: Sequence[HistoryRow]) -> None:
+        """What was accepted before this store began: rows that follow each other, the last of them just before the
+        first that is there. Raises `Invalid` for any others."""
+        if not rows:
+            return
+        with self._writing() as connection:
+            first = connection.scalar(select(func.min(history.c.revision)))
+            if first is None:
+                first = (connection.scalar(select(meta.c.revision)) or 0) + 1
+            if [row.revision for row in rows] != list(range(first - len(rows), first)):
+                raise Invalid(f"the history does not fit: it should end with revision {first - 1}")
+            added = [
+                {"revision": row.revision, "epoch": row.epoch, "at_ms": row.at, "record": row.record} for row in rows
+            ]
+            self._compiled(connection).add_history.run_all(connection, added)
+
     def oldest_history(self) -> int | None:
         """The lowest revision that the history has; None where it has none."""
         with self._reading() as connection:
@@ -193,6 +239,12 @@ class Store:
         if self._statements is None:
             self._statements = Statements(connection.dialect)
         return self._statements
+
+
+def _time_of(connection: Connection, revision: int) -> int:
+    """When the first record from `revision` on was accepted."""
+    later = select(history.c.at_ms).where(history.c.revision >= revision).order_by(history.c.revision).limit(1)
+    return int(connection.execute(later).scalar_one())
 
 
 def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]) -> None:

@@ -398,3 +398,64 @@ def test_history_is_read_by_other_threads_while_commits_go_on(open_store: OpenSt
         reader.join()
     assert problems == []
     assert all(looks)
+
+
+def test_history_is_looked_through_from_its_new_end(open_store: OpenStore) -> None:
+    """Texts mean themselves: no letter stands for others, and upper case is not lower case."""
+    store = open_store()
+    texts = ["plain", "Plain", "100%", "a_b", "axb", "back\\slash", "ü", "u"]
+    state, accepted = seeded(store), []
+    for number, text_ in enumerate(texts * 3):
+        commit = commit_of(put("user.x", number)).model_copy(update={"action": text_})
+        accepted.append(accept_entry(state, commit))
+        state = accepted[-1].state
+    store.commit(accepted, position(state.revision))
+
+    def found(*holding: tuple[str, ...], below: int = 1000, above: int = 0, limit: int = 1000) -> list[int]:
+        return [row.revision for row in store.history_back(below, above, limit, holding)]
+
+    assert found() == list(range(25, 1, -1))
+    assert found(below=10, above=6) == [9, 8, 7]
+    assert found(limit=3) == [25, 24, 23]
+    for place, text_ in enumerate(texts):
+        wanted = json.dumps(text_, ensure_ascii=False)
+        assert found((wanted,)) == [place + 2 + 16, place + 2 + 8, place + 2], text_
+    assert found(('"plain"', '"Plain"'), ('"u"', '"plain"')) == [18, 10, 2]
+    assert found(("nowhere",)) == []
+
+
+def test_a_time_is_found_in_the_history(open_store: OpenStore) -> None:
+    store = open_store()
+    state, accepted = seeded(store), []
+    assert store.history_at(0) is None
+    for pause_ms in (10, 0, 0, 1, 5, 0, 7, 1000):
+        accepted.append(accept_entry(state, commit_of(put("user.x", pause_ms)), later_ms=pause_ms))
+        state = accepted[-1].state
+    store.commit(accepted, position(state.revision))
+    times = {one.state.revision: one.state.now for one in accepted}
+    for moment in (0, *sorted({t + d for t in times.values() for d in (-1, 0, 1)})):
+        expected = min((revision for revision, at in times.items() if at >= moment), default=None)
+        assert store.history_at(moment) == expected
+
+
+def test_a_store_that_begins_later_is_given_what_was_before(open_store: OpenStore) -> None:
+    store = open_store()
+    accepted = accept_values(seeded(store), range(20))
+    store.commit(accepted, position(21))
+    rows = store.history(0, 1000)
+
+    store.seed(accepted[14].state, position(16))
+    with pytest.raises(Invalid, match="revision 16"):
+        store.add_history(rows[:14])
+    store.add_history([])
+    store.add_history(rows[10:15])
+    with pytest.raises(Invalid):
+        store.add_history(rows[10:15])
+    with pytest.raises(Invalid):
+        store.add_history([rows[8], rows[9]][::-1])
+    store.add_history(rows[5:10])
+    assert store.history(0, 1000) == rows[5:15]
+    store.commit(accepted[15:], position(21))
+    store.add_history(rows[:5])
+    assert store.history(0, 1000) == rows
+    same(store.load()[0], accepted[-1].state)

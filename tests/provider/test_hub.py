@@ -351,6 +351,9 @@ def test_nobody_speaks_for_another(start_hub: StartHub, start_agent: StartAgent,
     host.until(lambda: host.hub.undecodable.get("forged", 0) == 2, "forgeries are believed")
     thief.say(m.Inquire())
     host.until(lambda: sum(host.hub.undecodable.values()) == 3, "it is believed")
+    assert [(r.user, r.type, r.kind) for r in host.refused] == [
+        ("db2", type_, "forged") for type_ in ("pulse", "node_pulse", "inquire")
+    ]
     assert "db1" not in host.hub.view.agents
     assert "p2" not in host.hub.view.nodes
     assert len([line for line in lines if "forged" in line]) == 1

@@ -8,7 +8,7 @@ from typing import TypeVar
 from provider.core.commands import Command
 from provider.core.entries import Change, Claim, Commit, Entry
 from provider.core.state import Accepted, State, step
-from provider.fleet.hub import Hub
+from provider.fleet.hub import Hub, RefusedMessage
 from shared import messages as m
 from shared.bus import Delivery, Exchange, Queue, Subscription, Topology
 from shared.errors import Refusal
@@ -59,6 +59,7 @@ class FleetHost(Watched):
         self.accepts = True
         self.asked: list[Command] = []
         self.changes = 0
+        self.refused: list[RefusedMessage] = []
         self.unseal: Callable[[str, str], str] = lambda sealed, _context: sealed.removeprefix("sealed ")
         self._lock = threading.RLock()
         self.hub = Hub(
@@ -75,6 +76,7 @@ class FleetHost(Watched):
             unseal=self._unseal,
             pulse=self._pulse,
             on_change=self._on_change,
+            on_refused=self.refused.append,
         )
 
     def start(self) -> "FleetHost":
