@@ -128,7 +128,7 @@ def check_ca(pem: str, where: str) -> None:
     """Raises `Invalid` unless `pem` holds certificates that TLS can use."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
-    except (ssl.SSLError, ValueError) as error:
+    except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: text that is not ASCII
         raise Invalid(f"{where}: ca holds no usable certificate: {error}") from None
 
 

@@ -125,7 +125,7 @@ def parse_settings(text: str, config: Path) -> AgentSettings:
     """As `load_settings`, of a text."""
     try:
         raw = tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{config} is not valid TOML: {error}") from None
     try:
         settings = AgentSettings.model_validate(raw)

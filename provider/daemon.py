@@ -5,20 +5,19 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-import uvicorn
 import uvloop
 
-from provider.api.app import create_app
+from provider.api.app import create_app, stamp
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
-from provider.api.protocol import Protocol as HttpProtocol
+from provider.api.guard import Guard
 from provider.api.refusals import Refusals
+from provider.api.server import Server
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
@@ -78,15 +77,6 @@ class _Part(Protocol):
     def stop(self) -> None: ...
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn raises them anew when it has ended, and the process would end with it, before our
-    parts have."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Node:
     """One provider: threads for the log, the engine, the fleet; the event loop for the API."""
 
@@ -95,7 +85,7 @@ class Node:
         self.vault = Vault.from_file(files.secrets_key)
         self.membership = Membership(settings, files)
         self.tls = server_context(files.certificate, files.key, files.ca)
-        """Of the API's server."""
+        """Of the API's server, which asks for it anew with each connection: another one counts from then on."""
         self._password = files.broker_password.read_text(encoding="utf-8").strip()
         self._started = now_text()
         self._own: dict[int, Callable[[bool], None]] = {}
@@ -143,7 +133,8 @@ class Node:
         forwarder = Forwarder(
             node=self.settings.name, tls=client_context(self.files.ca), timeout_s=api.primary_wait_s + api.commit_wait_s
         )
-        registry = metrics_of(self.settings.name, self.engine, self.hub, self.membership, self.refusals.counts)
+        guard = Guard(api)
+        registry = metrics_of(self.settings.name, self.engine, self.hub, self.membership, guard, self.refusals.counts)
         context = Context(
             settings=self.settings,
             gateway=gateway,
@@ -156,10 +147,13 @@ class Node:
             oldest_history=self.store.oldest_history,
             broker_user_ready=self._user_ready,
             forwarder=forwarder,
+            guard=guard,
             refusals=self.refusals,
             metrics=lambda: render(registry),
         )
-        server = self._server(context)
+        server = Server(
+            create_app(context), api.listen, guard=guard, tls=lambda: self.tls, stamp=partial(stamp, context)
+        )
         self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.hub, self.janitor]
         if self.users is not None:
@@ -183,26 +177,6 @@ class Node:
         if self._failure is not None:
             raise self._failure
 
-    def _server(self, context: Context) -> uvicorn.Server:
-        host, _, port = self.settings.api.listen.rpartition(":")
-        config = uvicorn.Config(
-            create_app(context),
-            host=host.strip("[]"),
-            port=int(port),
-            http=HttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nobody may say for another where a request comes from
-            ssl_context_factory=lambda _config, _default: self.tls,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=3,
-            backlog=2048,
-        )
-        return _Server(config)
-
     def _end_on(self, loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
         """Signals end this node; so does a thread that fails. Without it the rest would look healthy, and would not be:
         started anew, it begins from what is durable."""
@@ -218,14 +192,13 @@ class Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
 
-    def _end(self, server: uvicorn.Server, context: Context) -> None:
+    def _end(self, server: Server, context: Context) -> None:
         """Event loop. Streams end now, what else is open has some seconds (`timeout_graceful_shutdown`)."""
         context.ending = server.should_exit = True
         context.gateway.changed.wake()
 
-    async def _tell_ready(self, server: uvicorn.Server) -> None:
-        while not server.started:  # uvicorn has no event for it
-            await asyncio.sleep(0.02)
+    async def _tell_ready(self, server: Server) -> None:
+        await server.ready.wait()
         notify("READY=1")
 
     # ── callbacks between the parts; each names the thread that it runs on ──

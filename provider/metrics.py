@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from provider.condition import condition, leads
 
 if TYPE_CHECKING:
+    from provider.api.guard import Guard
     from provider.engine import Engine
     from provider.fleet.hub import Hub
     from provider.membership import Membership
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
 
 class _Collector(Collector):
     def __init__(
-        self, node: str, engine: "Engine", hub: "Hub", membership: "Membership", refused: Mapping[str, int]
+        self,
+        node: str,
+        engine: "Engine",
+        hub: "Hub",
+        membership: "Membership",
+        guard: "Guard",
+        refused: Mapping[str, int],
     ) -> None:
         self._node, self._engine, self._hub, self._membership = node, engine, hub, membership
-        self._refused = refused
+        self._guard, self._refused = guard, refused
 
     def collect(self) -> Iterator[Metric]:
         state, health, view = self._engine.state, self._engine.health, self._hub.view
@@ -44,6 +51,9 @@ class _Collector(Collector):
         yield documents
         yield _gauge("idempotency_keys", "Idempotency keys remembered", len(state.keys))
         yield from self._agents()
+        yield _gauge("connections", "Open connections of the API", self._guard.connections.total)
+        yield _counter("refused_connections", "Connections refused or ended early", "reason", dict(self._guard.refused))
+        yield _counter("limited", "Requests that met a limit", "what", dict(self._guard.limited))
         yield _counter("records_skipped", "Log records that changed nothing", "why", health.skipped)
         yield _counter(
             "records_unreadable", "Log records that are none of ours", "why", {"unreadable": health.unreadable}
@@ -69,11 +79,11 @@ class _Collector(Collector):
 
 
 def metrics_of(
-    node: str, engine: "Engine", hub: "Hub", membership: "Membership", refused: Mapping[str, int]
+    node: str, engine: "Engine", hub: "Hub", membership: "Membership", guard: "Guard", refused: Mapping[str, int]
 ) -> CollectorRegistry:
     """A registry of its own: there is no global state. `refused` is `Refusals.counts`."""
     registry = CollectorRegistry()
-    registry.register(_Collector(node, engine, hub, membership, refused))
+    registry.register(_Collector(node, engine, hub, membership, guard, refused))
     ProcessCollector(registry=registry)
     return registry
 

@@ -4,6 +4,7 @@ import ipaddress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -13,6 +14,15 @@ from shared.errors import Invalid
 CA_DAYS = 3650
 NODE_DAYS = 825
 """The longest that common clients accept (Apple, Mozilla, since 2019)."""
+_MALFORMED = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for a request that somebody made up."""
 _BACKDATED = timedelta(hours=1)  # clocks of newcomers may be behind ours
 
 
@@ -59,10 +69,10 @@ def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str) -> str:
     try:
         request = x509.load_pem_x509_csr(request_pem.encode())
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as error:
+        key, own = request.public_key(), request.is_signature_valid
+    except _MALFORMED as error:
         raise Invalid(f"csr: not a signing request with subject alternative names ({error})") from None
-    key = request.public_key()
-    if not request.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
+    if not own or not isinstance(key, ec.EllipticCurvePublicKey):
         raise Invalid("csr: not signed with its own EC key")
     ca = x509.load_pem_x509_certificate(ca_pem.encode())
     ca_key = _load(ca_key_pem)

@@ -3,11 +3,12 @@
 import json
 import tomllib
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from provider.core.documents import Name
 from shared.errors import Invalid
@@ -33,16 +34,49 @@ class BrokerSettings(_Section):
     heartbeat_s: int = Field(default=10, ge=2, description="a silent connection is given up after twice this long")
 
 
-class ApiSettings(_Section):
-    """The HTTPS API. Each figure bounds how long a client can be kept waiting for one thing."""
+def _network(text: str) -> str:
+    ip_network(text, strict=False)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class LimitSettings(_Section):
+    """What one client may ask of the API before it is held back. See docs/LIMITS.md for what each is answered with."""
+
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(), description="addresses and networks whose X-Forwarded-For is believed"
+    )
+    body_max_bytes: int = Field(default=1_048_576, ge=65_536, description="larger request bodies are refused (413)")
+    head_max_bytes: int = Field(default=32_768, ge=4_096, description="request line and headers in all (431)")
+    head_max_lines: int = Field(default=100, ge=10, description="headers of one request (431)")
+    connections_max: int = Field(default=4_096, ge=1, description="open connections in all (429)")
+    connections_per_client: int = Field(default=256, ge=1, description="open connections of one address (429)")
+    handshake_timeout_s: float = Field(default=10.0, gt=0, description="a TLS handshake may take this long")
+    head_timeout_s: float = Field(default=10.0, gt=0, description="the head of a request may take this long (408)")
+    body_grace_s: float = Field(default=10.0, gt=0, description="a body may be slow for this long")
+    body_min_bytes_per_s: float = Field(default=1_024, ge=0, description="and must come this fast from then on (408)")
+    idle_timeout_s: float = Field(
+        default=75.0, gt=0, description="a connection without a request is kept this long; nodes reuse theirs for 30 s"
+    )
+    unread_timeout_s: float = Field(default=60.0, gt=0, description="a client that reads nothing is cut after this")
+    requests_per_s: float = Field(default=5_000, gt=0, description="of one token, or of one address without (429)")
+    requests_burst: int = Field(default=10_000, ge=1, description="requests at once, before that rate counts")
+    unauthenticated_per_s: float = Field(default=100, gt=0, description="of one address without a good token (429)")
+    unauthenticated_burst: int = Field(default=1_000, ge=1, description="at once, before that rate counts")
+    streams_max: int = Field(default=200, ge=1, description="open /events streams at most; each holds a connection")
+    streams_per_client: int = Field(default=20, ge=1, description="of those, with one token (429)")
+
+
+class ApiSettings(LimitSettings):
+    """The HTTPS API. Each figure here bounds how long a client can be kept waiting for one thing."""
 
     listen: str = Field(description="address:port to listen on")
     primary_wait_s: float = Field(default=2.0, ge=0, description="a write waits this long for a primary to be there")
     commit_wait_s: float = Field(
         default=5.0, gt=0, description="and this long for the log; then the outcome is unknown"
     )
-    body_max_bytes: int = Field(default=1_048_576, ge=65_536, description="larger request bodies are refused (413)")
-    streams_max: int = Field(default=200, ge=1, description="open /events streams at most; each holds a connection")
 
 
 class ProviderSettings(_Section):
@@ -114,12 +148,12 @@ def load_settings(path: Path) -> ProviderSettings:
             return ProviderSettings.model_validate(tomllib.load(file))
     except FileNotFoundError:
         raise Invalid(f"{path}: not found; `provider init` or `provider join` makes it") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise Invalid(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise Invalid(f"{path}: {where}: {first['msg']}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Invalid(f"{path}: {error}") from None
 
 
 def to_toml(settings: ProviderSettings) -> str:

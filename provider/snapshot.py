@@ -51,14 +51,14 @@ def read_snapshot(lines: Iterable[str]) -> tuple[State, Position | None]:
     """What `write_snapshot` wrote. Raises `Invalid` where anything is missing or altered."""
     try:
         return _read(iter(lines))
-    except (StopIteration, KeyError, TypeError, ValueError) as error:
+    except (StopIteration, LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise Invalid(f"the snapshot is damaged or incomplete ({error!r}): fetch it again") from None
 
 
 def _read(lines: Iterator[str]) -> tuple[State, Position | None]:
     head: dict[str, Any] = json.loads(next(lines))
     if head["format"] != FORMAT:
-        raise Invalid(f"the snapshot has format {head['format']}; this program reads {FORMAT}")
+        raise Invalid(f"the snapshot has format {str(head['format'])[:20]!r}; this program reads {FORMAT}")
     documents: dict[str, dict[str, Document]] = {}
     keys: dict[str, KeyRecord] = {}
     order: dict[int, str] = {}
@@ -67,7 +67,7 @@ def _read(lines: Iterator[str]) -> tuple[State, Position | None]:
         what, value = json.loads(line)
         if what == "end":
             if value != count:
-                raise Invalid(f"the snapshot has {count} lines of {value}: fetch it again")
+                raise Invalid(f"the snapshot has {count} lines of {str(value)[:20]!r}: fetch it again")
             break
         count += 1
         if what == "document":

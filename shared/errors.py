@@ -10,6 +10,7 @@
     │   ├── Refused            409  a rule of the cluster says no; the detail says which
     │   ├── Expired            410  history that far back is no longer kept
     │   ├── StaleRevision      412  `If-Match` named another revision
+    │   ├── TooSlow            408  (retryable)
     │   ├── TooLarge           413
     │   └── TooManyRequests    429  (retryable)
     └── Unavailable        nothing was done; the same request may succeed later (503)
@@ -76,6 +77,10 @@ class StaleRevision(Refusal):
 
 class TooLarge(Refusal):
     code, status = "too_large", 413
+
+
+class TooSlow(Refusal):
+    code, status, retryable = "too_slow", 408, True
 
 
 class TooManyRequests(Refusal):

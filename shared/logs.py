@@ -1,9 +1,12 @@
-"""Logging: one line an event, structured fields, no secrets. The only module that configures loguru.
+"""Logging: one line an event, structured fields, no secrets. The only module that configures loguru, and through which
+what libraries log comes out (warnings and worse).
 
 2026-11-21T03:00:00.123Z INFO  promoted epoch=4 revision=812 node=p2
 """
 
 import json
+import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,8 @@ from loguru import logger
 
 if TYPE_CHECKING:
     from loguru import Logger, Record
+
+_TOKEN = re.compile(r"\bbw\.[a-z]+\.[^\s\"',;]+")
 
 __all__ = ["configure", "log"]
 
@@ -32,9 +37,20 @@ def _value(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "\n=') else text
 
 
+class _Forward(logging.Handler):
+    """Takes what libraries say through Python's own logging to the same place, without what looks like a token."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname if record.levelname in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "INFO"
+        text = _TOKEN.sub("bw.…", record.getMessage())
+        logger.bind(library=record.name).opt(exception=record.exc_info).log(level, text)
+
+
 def configure(level: str = "INFO", **fields: Any) -> None:
     """Send everything at `level` and above to stderr; `fields` (the node's or agent's name) go on every line."""
     logger.remove()
     logger.configure(extra=fields)
     # diagnose=False: a traceback must never print the value of a variable, it may be a password.
     logger.add(sys.stderr, level=level, format=_line, diagnose=False, backtrace=False, colorize=False)
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # each failed attempt in four lines; a link says it in one

@@ -17,16 +17,25 @@ bytes are.
         node_pulse
 """
 
-import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, cast
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, TypeVar, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, create_model
 
 VERSION = 1
 MAX_BYTES = 4 * 1024 * 1024
 """Largest message that is looked at. 10,000 databases of one host are about 1.5 MB."""
+
+PARTS_MAX = 200_000
+"""Arrays and objects in a message. One of a few bytes takes half a kilobyte to read; with fewer bytes to each than this
+leaves, nobody has anything to say."""
+FIELDS_MAX = 250_000
+"""Names in all objects of a message: 10,000 databases, as many accounts and the results of all have 150,000."""
+POSITIONS_MAX = 1_000
+"""Of an instance: one for each source that it replicates from."""
 
 AGENTS_DOWN = "agents.down"
 AGENTS_UP = "agents.up"
@@ -42,6 +51,9 @@ class Model(BaseModel):
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """Epochs and revisions: what can be written down."""
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], FailFast()]
+"""Looked at up to the first that is wrong: a description of a million errors would take gigabytes."""
 
 
 # ── what is said of a database server ────────────────────────────────────────────────────────────────────────────────
@@ -51,7 +63,7 @@ class Grant(Model):
     """Privileges of an account on one database (`*` = all databases)."""
 
     database: str
-    privileges: tuple[str, ...]
+    privileges: Many[str]
 
 
 class DesiredDatabase(Model):
@@ -65,7 +77,7 @@ class DesiredDatabase(Model):
 class DesiredAccount(Model):
     name: str
     host: str = "%"
-    grants: tuple[Grant, ...] = ()
+    grants: Many[Grant] = ()
     password: str | None = Field(default=None, repr=False)
     drop: bool = False
     version: Count
@@ -73,8 +85,8 @@ class DesiredAccount(Model):
 
 class DesiredInstance(Model):
     id: str
-    databases: tuple[DesiredDatabase, ...] = ()
-    accounts: tuple[DesiredAccount, ...] = ()
+    databases: Many[DesiredDatabase] = ()
+    accounts: Many[DesiredAccount] = ()
 
 
 class ObservedDatabase(Model):
@@ -87,7 +99,13 @@ class ObservedDatabase(Model):
 class ObservedAccount(Model):
     name: str
     host: str
-    grants: tuple[Grant, ...] = ()
+    grants: Many[Grant] = ()
+
+
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > POSITIONS_MAX:
+        raise ValueError(f"more than {POSITIONS_MAX} positions")
+    return value
 
 
 Phase = Literal["ready", "failed", "dropped"]
@@ -116,11 +134,11 @@ class ObservedInstance(Model):
     role: Literal["primary", "replica", "unknown"] = "unknown"
     read_only: bool | None = None
     uptime_s: int | None = None
-    positions: dict[str, str] = Field(default_factory=dict)
-    databases: tuple[ObservedDatabase, ...] = ()
-    accounts: tuple[ObservedAccount, ...] = ()
-    database_results: tuple[Result, ...] = ()
-    account_results: tuple[Result, ...] = ()
+    positions: Annotated[dict[str, str], BeforeValidator(_few)] = Field(default_factory=dict)
+    databases: Many[ObservedDatabase] = ()
+    accounts: Many[ObservedAccount] = ()
+    database_results: Many[Result] = ()
+    account_results: Many[Result] = ()
 
 
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,15 +149,15 @@ class Advice(Model):
 
     epoch: Count
     primary: str
-    endpoints: tuple[str, ...] = Field(min_length=1)
-    providers: tuple[str, ...]
+    endpoints: Many[str] = Field(min_length=1)
+    providers: Many[str]
     vhost: str
     ca: str = Field(description="PEM of every authority to trust")
 
 
 class Desired(Model):
     revision: Count
-    instances: tuple[DesiredInstance, ...]
+    instances: Many[DesiredInstance]
 
 
 class Inquire(Model):
@@ -152,7 +170,7 @@ class Hello(Model):
     epoch: Count
     revision: Count
     endpoint: str
-    instances: tuple[ObservedInstance, ...]
+    instances: Many[ObservedInstance]
 
 
 class Pulse(Model):
@@ -170,7 +188,7 @@ class Advised(Model):
 
 class Report(Model):
     revision: Count = Field(description="of the desired state that this answers; 0 before the first")
-    instances: tuple[ObservedInstance, ...]
+    instances: Many[ObservedInstance]
 
 
 class NodePulse(Model):
@@ -221,7 +239,21 @@ class Undecodable(Exception):
         self.kind = kind
 
 
-_ENVELOPE = TypeAdapter(Envelope)
+def _typed(name: str, body: type[Model]) -> type[Envelope]:
+    fields: dict[str, Any] = {"type": (Literal[name], name), "body": (body, ...)}
+    return create_model(name, __base__=Envelope, **fields)
+
+
+# One for each type, so that a message is read once, and only what it may hold becomes objects.
+_ENVELOPES: Any = reduce(or_, (_typed(name, body) for name, body in _TYPES.items()))
+_ENVELOPE: TypeAdapter[Envelope] = TypeAdapter(Annotated[_ENVELOPES, Field(discriminator="type")])
+
+
+class _Head(BaseModel):
+    """What tells why a message is not understood."""
+
+    v: int
+    type: str
 
 
 def now_text() -> str:
@@ -250,26 +282,37 @@ def type_of(body: Body) -> str:
 
 
 def decode(data: bytes) -> tuple[Envelope, Body]:
-    """The envelope and its typed body.
+    """The envelope and its typed body. Takes at most some 100 MB for a moment, whatever the bytes are.
 
     Raises `Undecodable` with kind `too_large`, `not_json`, `malformed`, `newer_version` or `unknown_type`.
     """
     if len(data) > MAX_BYTES:
         raise Undecodable("too_large", f"{len(data)} bytes; at most {MAX_BYTES} are read")
+    if data.count(b"{") + data.count(b"[") > PARTS_MAX or data.count(b":") > FIELDS_MAX:
+        raise Undecodable("too_large", f"more than {PARTS_MAX} arrays and objects, or {FIELDS_MAX} fields")
     try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise Undecodable("not_json", str(error)) from None
-    version = raw.get("v") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > VERSION:
-        raise Undecodable("newer_version", f"version {version}; this program speaks {VERSION}")
+        envelope = _ENVELOPE.validate_json(data)
+    except ValidationError as error:
+        raise _undecodable(data, error) from None
+    if envelope.v != VERSION:
+        raise Undecodable("newer_version" if envelope.v > VERSION else "unknown_type", f"version {envelope.v}")
+    return envelope, cast(Body, envelope.body)
+
+
+def _undecodable(data: bytes, error: ValidationError) -> Undecodable:
     try:
-        envelope = _ENVELOPE.validate_python(raw)
-        model = _TYPES.get(envelope.type)
-        if model is None or envelope.v != VERSION:
-            raise Undecodable("unknown_type", f"type {envelope.type[:80]!r}, version {envelope.v}")
-        # JSON mode, so that lists become tuples as they would from the wire.
-        body = model.model_validate_json(json.dumps(envelope.body))
-    except (ValidationError, RecursionError, ValueError) as error:
-        raise Undecodable("malformed", " ".join(str(error).split())[:300]) from None
-    return envelope, cast(Body, body)
+        head = _Head.model_validate_json(data)
+    except ValidationError as why:
+        kind = "not_json" if why.errors(include_url=False)[0]["type"] == "json_invalid" else "malformed"
+        return Undecodable(kind, _reason(why))
+    if head.v > VERSION:
+        return Undecodable("newer_version", f"version {head.v}; this program speaks {VERSION}")
+    if head.type not in _TYPES or head.v != VERSION:
+        return Undecodable("unknown_type", f"type {head.type[:80]!r}, version {head.v}")
+    return Undecodable("malformed", _reason(error))
+
+
+def _reason(error: ValidationError) -> str:
+    if error.error_count() > 20:  # a text of a hundred thousand errors takes a second to write
+        return f"{error.error_count()} errors"
+    return " ".join(str(error).split())[:300]

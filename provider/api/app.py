@@ -26,6 +26,17 @@ _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+def stamp(ctx: Context) -> list[tuple[bytes, bytes]]:
+    """The headers that every answer carries: who gives it, and from which state."""
+    state = ctx.gateway.state
+    return [
+        (b"bellwether-node", ctx.node.encode()),
+        (b"bellwether-role", b"primary" if state.primary == ctx.node else b"standby"),
+        (b"bellwether-epoch", b"%d" % state.epoch),
+        (b"bellwether-revision", b"%d" % state.revision),
+    ]
+
+
 class Stamp:
     """Puts on each answer who gave it, and from which state; answers where a bug left none. Plain ASGI: it costs
     microseconds."""
@@ -44,16 +55,7 @@ class Stamp:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                ctx = self._context
-                state = ctx.gateway.state
-                role = b"primary" if state.primary == ctx.node else b"standby"
-                message["headers"] = [
-                    *message["headers"],
-                    (b"bellwether-node", ctx.node.encode()),
-                    (b"bellwether-role", role),
-                    (b"bellwether-epoch", b"%d" % state.epoch),
-                    (b"bellwether-revision", b"%d" % state.revision),
-                ]
+                message["headers"] = [*message["headers"], *stamp(self._context)]
             await send(message)
 
         try:

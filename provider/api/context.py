@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 
 from provider.api.gateway import Gateway, Signal
+from provider.api.guard import Guard
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.secrets import Vault
@@ -36,10 +37,9 @@ class Context:
     broker_user_ready: Callable[[str], Awaitable[None]]
     """Waits until the broker knows the user of a new agent; see `provider.broker.reconciler`."""
     forwarder: "Forwarder"
+    guard: Guard
     refusals: "Refusals"
     metrics: Callable[[], bytes]
-    streams: int = 0
-    """Open event streams."""
     strangers: int = 0
     """Requests that wait until their token is known here; see `provider.api.policy`."""
     audit_turn: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))

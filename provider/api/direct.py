@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from provider.api.policy import Policy, admit, policy_of
@@ -56,9 +58,26 @@ class DirectRoute(APIRoute):
                 raise TypeError(f"{path} has no policy")
             await admit(policy, scope)
             response: Response = await endpoint(Request(scope, receive), **scope["path_params"])
+            if scope["method"] == "HEAD" and isinstance(response, StreamingResponse):
+                response = Response(status_code=response.status_code, headers=dict(response.headers))
+                del response.headers["content-length"]  # nobody has counted
             await response(scope, receive, send)
 
         self.app = serve
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """HEAD wherever there is GET, which proxies ask; not in the OpenAPI document, which would have each twice."""
+        match, child = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL and self._heads(scope) else match), child
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._heads(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    def _heads(self, scope: Scope) -> bool:
+        return scope["method"] == "HEAD" and "GET" in (self.methods or ())
 
 
 def _described(policy: Policy | None) -> dict[str, Any]:

@@ -26,6 +26,8 @@ CONNECT_S = 1.0
 IDLE_S = 30.0
 """Idle connections are given up before the other side ends them (75 s): a request must not meet a closing one."""
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
+HEAD_MAX_BYTES = 256 * 1024
+"""As much as comes at once; the parser itself would keep a header of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._size = 0
+        """Bytes of the answer so far, its head included."""
+        self._has_head = False
         self.idle_since_s = 0.0
 
     @property
@@ -69,6 +73,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():  # since it was chosen
             raise NotSent("the connection was closed")
         self._answer = asyncio.get_running_loop().create_future()
+        self._size, self._has_head = 0, False
         self._transport.write(request)
         try:
             return await self._answer
@@ -92,10 +97,16 @@ class _Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             self.close()  # nobody asked: it would be taken for the answer to what is asked next
             return
+        self._size += len(data)
+        if self._size > ANSWER_MAX_BYTES:
+            self._fail(f"the answer is larger than {ANSWER_MAX_BYTES} bytes")
+            return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(f"not HTTP: {error}")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(f"not HTTP: {error!r}")
+        if not self._has_head and self._size > HEAD_MAX_BYTES:
+            self._fail(f"the answer's head is larger than {HEAD_MAX_BYTES} bytes")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(str(error) if error is not None else "the connection was closed")
@@ -108,26 +119,29 @@ class _Connection(asyncio.Protocol):
     # ── httptools ──
 
     def on_message_begin(self) -> None:
-        self._headers, self._body, self._size = {}, [], 0
+        self._headers, self._body = {}, []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
+    def on_headers_complete(self) -> None:
+        self._has_head = self._parser.get_status_code() >= 200
+
     def on_body(self, body: bytes) -> None:
-        self._size += len(body)
-        if self._size > ANSWER_MAX_BYTES:
-            self._fail(f"the answer is larger than {ANSWER_MAX_BYTES} bytes")
-            return
         self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() < 200:  # not the answer yet
             return
+        revision = self._headers.get(_REVISION, "0")
+        if not revision.isdecimal() or len(revision) > 18:
+            self._fail(f"{revision[:80]!r} is no revision")
+            return
         answer = Forwarded(
             status=self._parser.get_status_code(),
             headers={name: self._headers[name] for name in _RESPONSE_HEADERS if name in self._headers},
             body=b"".join(self._body),
-            revision=int(self._headers.get(_REVISION, 0)),
+            revision=int(revision),
         )
         if not self._parser.should_keep_alive():
             self.close()

@@ -7,6 +7,7 @@
 `DirectRoute` asks `admit` before it calls the endpoint; `create_app` refuses a route that says nothing.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
@@ -16,6 +17,8 @@ from starlette.types import Scope
 
 from provider.api.auth import Principal, authenticate, newcomer
 from provider.api.context import Context
+from provider.api.limits import group
+from provider.api.source import PEER, client_address
 from shared.errors import Behind, Forbidden, Unauthenticated
 
 Rule = Literal["open", "viewer", "operator", "admin", "node", "agent", "newcomer:node", "newcomer:agent"]
@@ -84,25 +87,40 @@ def check_all(routes: Iterable[BaseRoute]) -> None:
 
 
 async def admit(policy: Policy, scope: Scope) -> None:
-    """Lets a request pass: puts headers and principal into its scope. Raises `Unauthenticated`, `Forbidden`, `Behind`.
+    """Lets a request pass: puts headers and principal into its scope. Raises `Unauthenticated`, `Forbidden`, `Behind`,
+    `TooManyRequests`.
 
     A token that was made on another node a moment ago may not have arrived here. Where the client says which revision
     it has seen (`Bellwether-Min-Revision`), this node first gets as far, as it would for a read.
     """
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     scope[HEADERS] = headers
+    ctx: Context = scope["app"].state.context
+    ours = scope.get(PEER) is not None  # another node: it holds its own clients to their limits
     if policy.rule == "open":
         scope[PRINCIPAL] = None
+        if not ours:
+            ctx.guard.check_request(group(client_address(scope)), time.monotonic())
         return
-    ctx: Context = scope["app"].state.context
     try:
-        principal = identify(policy, ctx, headers)
+        principal = await _identify(policy, ctx, headers)
+    except Unauthenticated:
+        ctx.guard.check_stranger(client_address(scope), time.monotonic())
+        raise
+    scope[PRINCIPAL] = principal  # first: a refusal is noted with who was refused
+    if not ours:
+        ctx.guard.check_request(principal.name, time.monotonic())
+    policy.check(principal, scope["path_params"])
+
+
+async def _identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Principal:
+    """Who asks, once this node has heard of them. Raises `Unauthenticated`, `Behind`."""
+    try:
+        return identify(policy, ctx, headers)
     except Unauthenticated:
         if not await _news(ctx, headers):
             raise
-        principal = identify(policy, ctx, headers)
-    scope[PRINCIPAL] = principal  # first: a refusal is noted with who was refused
-    policy.check(principal, scope["path_params"])
+        return identify(policy, ctx, headers)
 
 
 def identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Principal:

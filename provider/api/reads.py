@@ -36,7 +36,7 @@ def paging(request: Request) -> tuple[int, str | None]:
     text = request.query_params.get("limit")
     if text is None:
         return LIMIT_DEFAULT, request.query_params.get("after")
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= LIMIT_MAX:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= LIMIT_MAX:
         raise Invalid(f"limit: expected a number from 1 to {LIMIT_MAX}")
     return int(text), request.query_params.get("after")
 

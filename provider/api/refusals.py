@@ -20,6 +20,7 @@ from provider.api.auth import Principal, bearer
 from provider.api.forward import Forwarded
 from provider.api.policy import PRINCIPAL
 from provider.api.refusals_book import ACTION_MAX, DETAIL_MAX, Book, Kind, legible
+from provider.api.source import client_address
 from provider.api.writes import Write, commit, described
 from provider.core.commands import ALWAYS, RecordRefusals
 from provider.core.entries import Attempt
@@ -168,12 +169,13 @@ class Refusals:
 
 def note_answer(ctx: "Context", scope: Scope, error: BellwetherError, status: int) -> None:
     """Notes that a request was answered with `error`, if that is a refusal: of whoever may not, or of a write."""
-    if not 400 <= status < 500 or (status not in (401, 403) and scope["method"] not in _WRITES):
+    stranger = status == 429 and PRINCIPAL not in scope  # who tried too many tokens
+    if not 400 <= status < 500 or not (status in (401, 403) or scope["method"] in _WRITES or stranger):
         return
     principal: Principal | None = scope.get(PRINCIPAL)
     ctx.refusals.note(
         principal=principal.name if principal is not None else _claimed(ctx.gateway.state, scope),
-        source=scope["client"][0] if scope.get("client") else None,
+        source=client_address(scope) or None,
         action=described(scope["method"], scope["raw_path"]),
         code=error.code,
         status=status,

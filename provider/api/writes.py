@@ -16,6 +16,7 @@ from provider.api.auth import Principal
 from provider.api.context import Context, context
 from provider.api.forward import FORWARDED, Forwarded, NotAnswered, NotSent
 from provider.api.policy import HEADERS, PRINCIPAL
+from provider.api.source import client_address
 from provider.api.views import document_view, to_json
 from provider.core.commands import Command, Precondition
 from provider.core.state import Answer
@@ -86,7 +87,7 @@ async def receive(request: Request) -> Write:
         headers=headers,
         body=await read_body(request, ctx.settings.api.body_max_bytes),
         principal=scope[PRINCIPAL],
-        source=scope["client"][0] if scope.get("client") else None,
+        source=client_address(scope),
         key=_key(headers.get("idempotency-key")),
         when=precondition(headers),
     )

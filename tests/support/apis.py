@@ -22,6 +22,7 @@ from provider.api.app import create_app
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
+from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.core.commands import Command
 from provider.core.state import Answer, State
@@ -152,8 +153,9 @@ class ApiNode:
 
     async def _context(self) -> Context:
         loop = asyncio.get_running_loop()
+        guard = Guard(self.settings.api)
         refusals = Refusals(self.name, lambda: self.files.node_token.read_text().strip())
-        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership, refusals.counts)
+        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership, guard, refusals.counts)
         return Context(
             settings=self.settings,
             gateway=Gateway(self.host.engine, loop),
@@ -166,6 +168,7 @@ class ApiNode:
             oldest_history=self.host.store.oldest_history,
             broker_user_ready=_at_once,
             forwarder=Forwarder(node=self.name, tls=client_context(self.files.ca), timeout_s=1.0),
+            guard=guard,
             refusals=refusals,
             metrics=lambda: render(registry),
         )

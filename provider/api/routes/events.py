@@ -3,17 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from provider.api import direct
 from provider.api.context import Context
 from provider.api.policy import needs
 from provider.api.reads import flag, reading
 from provider.api.views import event_view, to_json
-from shared.errors import Expired, Invalid, TooManyRequests, Unavailable
+from shared.errors import Expired, Invalid, Unavailable
 from shared.logs import log
 
 router = direct.router("events")
@@ -30,7 +32,7 @@ async def events(request: Request) -> Response:
 
     With `Accept: application/x-ndjson` lines instead of events. `?follow=false` ends at the newest.
     """
-    ctx, state, _ = await reading(request)
+    ctx, state, principal = await reading(request)
     lines = "application/x-ndjson" in request.headers.get("accept", "")
     after = _start(request, state.revision)
     oldest = await run_in_threadpool(ctx.oldest_history)
@@ -39,14 +41,32 @@ async def events(request: Request) -> Response:
         raise Expired(
             f"changes after revision {after} are no longer kept here; the oldest that can be asked for: {first}"
         )
-    if ctx.streams >= ctx.settings.api.streams_max:
-        raise TooManyRequests(f"{ctx.streams} event streams are open on this node, the most it serves: try another")
     follow = flag(request, "follow") is not False
-    return StreamingResponse(
+    media_type = "application/x-ndjson" if lines else "text/event-stream"
+    if request.method == "HEAD":
+        return Response(media_type=media_type)
+    ctx.guard.open_stream(principal.name)
+    return _Counted(
+        ctx,
+        principal.name,
         _stream(ctx, after, lines=lines, follow=follow),
-        media_type="application/x-ndjson" if lines else "text/event-stream",
+        media_type=media_type,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+class _Counted(StreamingResponse):
+    """One of the streams of its client until it ends, also where it never began."""
+
+    def __init__(self, ctx: Context, client: str, content: AsyncIterator[bytes], **options: Any) -> None:
+        super().__init__(content, **options)
+        self._ctx, self._client = ctx, client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ctx.guard.close_stream(self._client)
 
 
 def _start(request: Request, newest: int) -> int:
@@ -59,7 +79,6 @@ def _start(request: Request, newest: int) -> int:
 
 
 async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
-    ctx.streams += 1
     try:
         if not lines:
             yield b": from revision %d\n\n" % after
@@ -82,5 +101,3 @@ async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> Asy
         return
     except Unavailable as error:  # clients come back to where they were
         log(why=error.detail).warning("an event stream ends: the store cannot be read")
-    finally:
-        ctx.streams -= 1

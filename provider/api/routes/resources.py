@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from provider.api import direct
 from provider.api.context import context
+from provider.api.limits import too_deep
 from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page, rest
@@ -39,6 +40,8 @@ class SettingBody(BaseModel):
 
 def parse(body: bytes, model: type[T]) -> T:
     """The body as `model`. Raises `Invalid` with the field and what is wrong with it; the value is never repeated."""
+    if too_deep(body):
+        raise Invalid("body: arrays and objects are nested more than 64 levels deep")
     try:
         return model.model_validate_json(body or b"{}")
     except (ValidationError, ValueError, RecursionError) as error:
