@@ -30,6 +30,9 @@ UNSENT_MAX_BYTES = 131_072
 PIECE_BYTES = 16_384
 """The parser is given so much at once while it is in a body, that a head behind it cannot be much longer unseen."""
 
+GOODBYE_S = 0.5
+"""For clients to acknowledge that a server which ends closes their connection."""
+
 Stamp = Callable[[], list[tuple[bytes, bytes]]]
 """The headers that every answer of this node carries."""
 
@@ -62,8 +65,7 @@ class Protocol(HttpToolsProtocol):
         self._refusal: tuple[BellwetherError, int, str] | None = None
         self._deaf = False
         """Nothing more is read from this client."""
-        self._stale_parser = False
-        """The parser has read a chunked body."""
+        self._ending = False
 
     # ── asyncio.Protocol ──
 
@@ -89,10 +91,6 @@ class Protocol(HttpToolsProtocol):
                 return
             if self._phase is Phase.IDLE:
                 self._enter(Phase.HEAD)
-                if self._stale_parser:
-                    # It may hold a header from behind the last body, and would put it before those of the next request,
-                    # which behind a proxy is another client's.
-                    self.parser, self._stale_parser = _parser(self), False
             in_head = self._phase in (Phase.FIRST, Phase.HEAD)
             # Never more than a head may have: one that is complete within it is not too long.
             room = self._head_max - self._size if in_head else PIECE_BYTES
@@ -134,9 +132,6 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._end_after_answer()
             raise _Stop
-        if self._stale_parser:  # see `data_received`; this request came with the end of a body that was answered early
-            self._end_after_answer()
-            raise _Stop
         if self._phase is Phase.IDLE:
             self._enter(Phase.HEAD)
         super().on_message_begin()
@@ -157,8 +152,6 @@ class Protocol(HttpToolsProtocol):
                 "head_max_lines",
             )
         super().on_header(name, value)
-        if name.lower() == b"transfer-encoding":
-            self._stale_parser = True
 
     def on_headers_complete(self) -> None:
         version, parser = self.parser.get_http_version(), self.parser
@@ -211,9 +204,18 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            if self._ending:
+                self.loop.call_later(GOODBYE_S, self.transport.abort)
             return
         self._enter(Phase.IDLE if self._phase is Phase.ANSWER else Phase.REST)
         self.flow.resume_reading()
+
+    def shutdown(self) -> None:
+        """The server ends. Clients that do not say goodbye are not waited for."""
+        self._ending = True
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(GOODBYE_S, self.transport.abort)
 
     def look(self, now_s: float) -> None:
         """Ends this connection where patience with its client has come to an end."""
@@ -300,12 +302,6 @@ class Protocol(HttpToolsProtocol):
             lines = [b"%s: %s\r\n" % header for header in headers]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
-
-
-def _parser(protocol: Protocol) -> httptools.HttpRequestParser:
-    parser = httptools.HttpRequestParser(protocol)
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # we see to it ourselves; it would be an error
-    return parser
 
 
 def _too_many(place: Place) -> TooManyRequests:

@@ -126,8 +126,5 @@ def test_a_header_behind_a_body_does_not_become_one_of_the_next_request(server: 
     with server.connect() as connection:
         head = b"PUT /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head + b"1\r\nx\r\n0\r\nAuthorization: Bearer stolen\r\n\r\n")
-        said = answered(connection)
-        if said.status == 200:
-            assert [name for name, _ in ask(connection)["headers"]] == ["host"]
-        else:
-            problem(said, 400, "invalid")
+        problem(answered(connection), 400, "invalid")
+        assert ended(connection)
