@@ -17,23 +17,30 @@ python_is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split("."))))' "$PYTHON_NEEDED" 2>/dev/null
 }
 
-# Prints the first Python that is new enough.
+# Whether users other than root can run it. One below /root is root's alone, and daemons shall not be root.
+others_can_run() {
+    setpriv --reuid=65534 --regid=65534 --clear-groups "$1" -c '' 2>/dev/null
+}
+
+# Prints the first Python that is new enough; for root, one that others can run as well goes first.
 find_python() {
-    local candidate
+    local candidate second=
     for candidate in ${PYTHON:-python3 /usr/bin/python3 python3.13 python3.12 python3.11}; do
-        if has "$candidate" && python_is_new_enough "$candidate"; then
+        has "$candidate" && python_is_new_enough "$candidate" || continue
+        if [ "$(id -u)" != 0 ] || others_can_run "$candidate"; then
             echo "$candidate"
             return
         fi
+        second=${second:-$candidate}
     done
-    return 1
+    [ -n "$second" ] && echo "$second"
 }
 
-# Prints the Debian packages that are missing. Arguments: further ones, each named like its command.
+# Prints the Debian packages that are missing. Arguments: further ones, each named like its command, or COMMAND:PACKAGE.
 missing_packages() {
     local python extra
     for extra in "$@"; do
-        has "$extra" || echo "$extra"
+        has "${extra%%:*}" || echo "${extra##*:}"
     done
     has rabbitmq-server || echo rabbitmq-server
     { has mariadbd && has mariadb-install-db; } || echo mariadb-server

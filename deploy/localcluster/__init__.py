@@ -6,6 +6,7 @@ nothing but the standard library. Nothing outside that directory is written, eve
     layout     where each file is
     ports      free TCP ports, chosen once and kept
     process    one detached process: start, stop, kill, suspend; and the record by which a later command finds it again
+    users      which user of this machine each of them runs as
     broker     RabbitMQ
     mariadb    a MariaDB server
     records    what was started, written down for later commands

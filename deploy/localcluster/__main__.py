@@ -12,6 +12,7 @@ from localcluster.cluster import Cluster
 from localcluster.layout import Layout
 from localcluster.process import ProcessFailed
 from localcluster.records import exclusive
+from localcluster.users import OURS, choose_users
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = "deploy/quickstart"
@@ -29,8 +30,10 @@ def main() -> int:
     try:
         if arguments.action == "status":
             return _status(_open(layout))
-        layout.create()
+        layout.create(passable=layout.users_file.exists())
         with exclusive(layout.lock_file, lambda: _tell("Another quickstart is at work here; waiting for it ...")):
+            if not layout.ports_file.exists():
+                choose_users(layout.root, layout.users_file, _tell)
             return _change(arguments.action, arguments.name, _open(layout))
     except ProcessFailed as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
@@ -76,6 +79,8 @@ def _change(action: str, name: str | None, cluster: Cluster) -> int:
     if action == "clean":
         shutil.rmtree(cluster.layout.root)
         _tell(f"{cluster.layout.root} is deleted.")
+        if cluster.users.own:
+            _tell(f"The system users {' and '.join(OURS)} stay; `userdel` removes them.")
     return OK
 
 

@@ -11,6 +11,7 @@ from localcluster.layout import ServerFiles
 from localcluster.mariadb import MariaDB
 from localcluster.process import Process, ProcessFailed, environment, start, tail, wait_until
 from localcluster.provider import program_path, run_program
+from localcluster.users import own_directory
 
 READY_S = 60.0
 LEAN = {"PYTHONOPTIMIZE": "2", "PYTHONNODEBUGRANGES": "1"}
@@ -18,13 +19,14 @@ LEAN = {"PYTHONOPTIMIZE": "2", "PYTHONNODEBUGRANGES": "1"}
 
 
 def compile_agent() -> None:
-    """Write the bytecode that a lean agent loads. Else the first one compiles it and keeps the memory that it took."""
+    """Write the bytecode that a lean agent loads. Else each compiles it and keeps the memory that it took."""
     subprocess.run(
         [sys.executable, "-c", "import agent.cli, agent.service, agent.commands, agent.enrolment"],
         env=environment(**LEAN),
         check=True,
         capture_output=True,
         timeout=READY_S,
+        umask=0o022,
     )
 
 
@@ -43,11 +45,13 @@ class Agent:
         is_well: Callable[[str, datetime], bool],
         *,
         process: Process | None = None,
+        user: str | None = None,
     ) -> None:
         self.name = name
         self.files = files
         self.server = server
         self.process = process
+        self.user = user
         self._is_well = is_well
         self._launched_at = datetime.fromtimestamp(0, UTC)
 
@@ -61,9 +65,9 @@ class Agent:
 
     def enroll(self, urls: Sequence[str], token_file: Path) -> None:
         """Make it known to the cluster at `urls`, with its server as its one instance. Raises `ProcessFailed`."""
-        self.files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(self.files.directory, self.user)
         who = ["--id", self.name, "--token-file", str(token_file)]
-        instance = ["--engine", "mariadb", "--socket", str(self.server.socket), "--user", self.server.user]
+        instance = ["--engine", "mariadb", "--socket", str(self.server.socket), "--user", self.server.agent]
         self.command("enroll", ",".join(urls), *who, *instance)
 
     def command(self, *arguments: str) -> str:
@@ -75,7 +79,7 @@ class Agent:
         if self.process is None or not self.process.alive:
             argv: list[str | Path] = [program_path("agent"), "run", "--config", self.files.config]
             self._launched_at = datetime.now(UTC)
-            self.process = start(argv, log=self.log, env=environment(**LEAN))
+            self.process = start(argv, log=self.log, env=environment(self.user, **LEAN), user=self.user)
         return self.process
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.ports import is_free
-from localcluster.process import Process, ProcessFailed, environment, start, tail, wait_until
+from localcluster.process import Process, ProcessFailed, as_user, environment, start, tail, wait_until
+from localcluster.users import own_directory
 from shared.files import write_atomically
 
 VHOST = "bellwether"
@@ -63,7 +64,8 @@ class Broker:
     """A broker whose data and log lie in `directory`. `process` is the real beam.smp, None before it was started.
 
     `certificate` and `key` are PEM files for 127.0.0.1; `ca` verifies them. They need to exist only when it is started.
-    A later command that knows the process (`Process.find`) hands it in. Use from one thread.
+    It runs as `owner`, to whom its files belong. A later command that knows the process (`Process.find`) hands it in.
+    Use from one thread.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Broker:
         users: Sequence[BrokerUser],
         name: str = "bellwether",
         process: Process | None = None,
+        owner: str | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.ports = ports
@@ -84,6 +87,7 @@ class Broker:
         self.users = users
         self.node = f"{name}@127.0.0.1"  # a long name that needs no resolver: not every machine knows `localhost`
         self.process = process
+        self.owner = owner
 
     @property
     def log(self) -> Path:
@@ -96,6 +100,15 @@ class Broker:
     @property
     def endpoint(self) -> str:
         return f"amqps://127.0.0.1:{self.ports.amqps}"
+
+    @property
+    def own_certificate(self) -> Path:
+        """What it presents: `certificate`, or a copy where it runs as a user who cannot read that."""
+        return self.certificate if self.owner is None else self.directory / "node.pem"
+
+    @property
+    def own_key(self) -> Path:
+        return self.key if self.owner is None else self.directory / "node.key"
 
     @property
     def plain_endpoint(self) -> str:
@@ -124,11 +137,12 @@ class Broker:
 
     def launch(self) -> Process:
         """Start it on the data that is there, or new; does not wait. Raises `ProcessFailed`, `OSError`."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(self.directory, self.owner)
         self._write_files()
         # The former epmd ends just after its broker; a second one would give way to it and nobody would be left.
         wait_until(lambda: is_free(self.ports.epmd), timeout_s=5.0, what=f"port {self.ports.epmd} for epmd is taken")
-        self.process = start(["sh", "-c", _SCRIPT, PROGRAMS], log=self.log, env=self._environment())
+        command: list[str | Path] = ["sh", "-c", _SCRIPT, PROGRAMS]
+        self.process = start(command, log=self.log, env=self._environment(), user=self.owner)
         return self.process
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
@@ -166,7 +180,7 @@ class Broker:
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints, run against this broker (about a second). Raises `ProcessFailed`."""
-        command = [str(PROGRAMS / "rabbitmqctl"), "--quiet", *arguments]
+        command = as_user(self.owner, [PROGRAMS / "rabbitmqctl", "--quiet", *arguments])
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False, timeout=60)
         if done.returncode:
             raise ProcessFailed(f"rabbitmqctl {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()}")
@@ -192,6 +206,7 @@ class Broker:
             "HOME": self.directory,  # the Erlang cookie
         }
         return environment(
+            self.owner,
             **{name: str(path) for name, path in files.items()},
             RABBITMQ_LOGS="-",
             RABBITMQ_NODENAME=self.node,
@@ -208,6 +223,9 @@ class Broker:
         if not cookie.exists():
             write_atomically(cookie, secrets.token_hex(20), mode=0o400)
         plugins = "" if self.ports.management is None else "rabbitmq_management"
+        if self.owner is not None:
+            write_atomically(self.own_certificate, self.certificate.read_text())
+            write_atomically(self.own_key, self.key.read_text())
         write_atomically(self.directory / "enabled_plugins", f"[{plugins}].\n")
         write_atomically(self.directory / "definitions.json", json.dumps(self._definitions(), indent=2) + "\n")
         write_atomically(self.directory / "rabbitmq.conf", self._configuration())
@@ -217,8 +235,8 @@ class Broker:
         lines = [
             f"listeners.tcp = {listeners}" if listeners else f"listeners.tcp.1 = 127.0.0.1:{self.ports.plain}",
             f"listeners.ssl.1 = 127.0.0.1:{self.ports.amqps}",
-            f"ssl_options.certfile = {self.certificate}",
-            f"ssl_options.keyfile = {self.key}",
+            f"ssl_options.certfile = {self.own_certificate}",
+            f"ssl_options.keyfile = {self.own_key}",
             "ssl_options.verify = verify_none",  # clients prove who they are by password
             f"load_definitions = {self.directory / 'definitions.json'}",
             "tcp_listen_options.nodelay = true",
@@ -235,8 +253,8 @@ class Broker:
             lines += [
                 "management.ssl.ip = 127.0.0.1",
                 f"management.ssl.port = {self.ports.management}",
-                f"management.ssl.certfile = {self.certificate}",
-                f"management.ssl.keyfile = {self.key}",
+                f"management.ssl.certfile = {self.own_certificate}",
+                f"management.ssl.keyfile = {self.own_key}",
                 # Users and permissions are managed through it; figures are not asked of it, and they cost.
                 "management.rates_mode = none",
                 "management_agent.disable_metrics_collector = true",

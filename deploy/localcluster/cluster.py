@@ -21,6 +21,7 @@ from localcluster.process import Process, ProcessFailed, tail, wait_until
 from localcluster.provider import Provider
 from localcluster.records import Records
 from localcluster.steps import Steps, Tell, quiet
+from localcluster.users import kept_users
 from shared.files import write_atomically
 
 BROKER_USER = "bellwether"
@@ -48,7 +49,8 @@ class Cluster:
 
     def __init__(self, root: Path, *, providers: int = 3, databases: int = 3, tell: Tell = quiet) -> None:
         self.layout = Layout(root.absolute())
-        self.layout.create()
+        self.users = kept_users(self.layout.users_file)
+        self.layout.create(passable=self.users.own)
         self._tell = tell
         self._records = Records(self.layout.processes_file)
         nodes = [f"p{number}" for number in range(1, providers + 1)]
@@ -80,19 +82,33 @@ class Cluster:
             ca=self.layout.ca,
             users=[BrokerUser(BROKER_USER, self.layout.broker_password)],
             process=self._records.get("broker"),
+            owner=self.users.broker,
         )
 
     def _make_provider(self, name: str) -> Provider:
-        return Provider(name, self.layout.provider(name), self.ports[name], process=self._records.get(name))
+        process, user = self._records.get(name), self.users.provider
+        return Provider(name, self.layout.provider(name), self.ports[name], process=process, user=user)
 
     def _make_server(self, name: str, number: int) -> MariaDB:
         member = f"mariadb-{name}"
         directory, process = self.layout.mariadb(name), self._records.get(member)
-        return MariaDB(directory, self.ports[member], server_id=number, process=process)
+        return MariaDB(
+            directory,
+            self.ports[member],
+            server_id=number,
+            process=process,
+            owner=self.users.database,
+            client=self.users.agent,
+        )
 
     def _make_agent(self, name: str) -> Agent:
         return Agent(
-            name, self.layout.agent(name), self.servers[name], self.agent_is_well, process=self._records.get(name)
+            name,
+            self.layout.agent(name),
+            self.servers[name],
+            self.agent_is_well,
+            process=self._records.get(name),
+            user=self.users.agent,
         )
 
     @property

@@ -27,6 +27,7 @@ class Layout:
     ROOT/cluster.json             what runs where, for tests and scripts; written when all is healthy
     ROOT/processes.json           what was started, for `down`
     ROOT/ports.json               ports, chosen once
+    ROOT/users.json               who runs what, chosen once; not there where all runs as one user
     ROOT/admin.token, curl.header the administrator's token; the same as a header line for curl
     ROOT/ca.pem                   the cluster's CA certificate
     ROOT/p1/                      a provider: provider.toml, node.pem, data/, provider.log …
@@ -38,10 +39,12 @@ class Layout:
 
     root: Path
 
-    def create(self) -> None:
-        """Make the directory; keys and passwords lie in it, so nobody else may look inside."""
+    def create(self, *, passable: bool = False) -> None:
+        """Make the directory. Keys and passwords lie in it, so nobody else may look inside; `passable`: others may pass
+        through it to what is theirs.
+        """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root.chmod(0o700)
+        self.root.chmod(0o711 if passable else 0o700)
         self.tokens.mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -55,6 +58,10 @@ class Layout:
     @property
     def ports_file(self) -> Path:
         return self.root / "ports.json"
+
+    @property
+    def users_file(self) -> Path:
+        return self.root / "users.json"
 
     @property
     def lock_file(self) -> Path:

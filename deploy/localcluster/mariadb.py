@@ -1,7 +1,8 @@
 """A MariaDB server of our own: in one directory, on 127.0.0.1, small and quick to start. Debian's is never touched.
 
-The operating system's user who started it is its administrator, over the socket and without a password; there is no
-other account. It writes a binary log, so that it has a GTID position.
+Who started it is its administrator, over the socket and without a password. Where the agent is another user, it has
+an account of its own (`deploy/agent-account.sql`); there is no other account. It writes a binary log, so that it has a
+GTID position.
 """
 
 import contextlib
@@ -14,8 +15,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from localcluster.process import Process, ProcessFailed, environment, find_program, start, tail, wait_until
+from localcluster.process import Process, ProcessFailed, as_user, environment, find_program, start, tail, wait_until
+from localcluster.users import own_directory
+from shared.files import write_atomically
 
+AGENT_ACCOUNT = Path(__file__).resolve().parents[1] / "agent-account.sql"
 LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes, see unix(7)
 READY_S = 30.0
 
@@ -51,14 +55,27 @@ _SERVER_OPTIONS = (
 class MariaDB:
     """A server whose data and log lie in `directory`. `process` is the real mariadbd, None before it was started.
 
-    A later command that knows the process (`Process.find`) hands it in. Use from one thread.
+    It runs as `owner`, to whom its files belong; `client` is the user whose agent looks after it, and who alone may go
+    through its directory to the socket. A later command that knows the process (`Process.find`) hands it in. Use from
+    one thread.
     """
 
-    def __init__(self, directory: Path, port: int, *, server_id: int = 1, process: Process | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        *,
+        server_id: int = 1,
+        process: Process | None = None,
+        owner: str | None = None,
+        client: str | None = None,
+    ) -> None:
         self.directory = directory.absolute()
         self.port = port
         self.server_id = server_id
         self.process = process
+        self.owner = owner
+        self.client = client
 
     @property
     def data(self) -> Path:
@@ -75,8 +92,13 @@ class MariaDB:
 
     @property
     def user(self) -> str:
-        """The database account that needs no password on the socket."""
+        """The administrator's account, which needs no password on the socket."""
         return pwd.getpwuid(os.getuid()).pw_name  # not $USER: after su or sudo it may name another
+
+    @property
+    def agent(self) -> str:
+        """The account that the agent uses."""
+        return self.client or self.user
 
     @property
     def socket(self) -> Path:
@@ -96,19 +118,27 @@ class MariaDB:
         """Make the data directory unless it is there. Raises `ProcessFailed`."""
         if self.data.exists():
             return
-        self.temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(self.directory, self.owner, mode=0o710, group=self.client)
+        own_directory(self.temporary, self.owner)
         # Made aside and then renamed: an interrupted attempt is never taken for a data directory.
         unfinished = self.directory / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         command = [
             find_program("mariadb-install-db"),
             "--no-defaults",
-            f"--user={self.user}",
             f"--datadir={unfinished}",
             f"--tmpdir={self.temporary}",
         ]
-        command += [f"--auth-root-socket-user={self.user}", *_INSTALL_OPTIONS]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+        command += [*self._run_as, f"--auth-root-socket-user={self.user}", *_INSTALL_OPTIONS]
+        done = subprocess.run(
+            as_user(self.owner, command),
+            env=environment(self.owner),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
         if done.returncode:
             raise ProcessFailed(f"mariadb-install-db failed: {(done.stderr or done.stdout).strip()[-800:]}")
         unfinished.rename(self.data)
@@ -126,9 +156,23 @@ class MariaDB:
         self.create()
         files = (f"--datadir={self.data}", f"--tmpdir={self.temporary}", f"--socket={self.socket}")
         pid_file = f"--pid-file={self.directory / 'mariadb.pid'}"
-        identity = (f"--user={self.user}", f"--port={self.port}", f"--server-id={self.server_id}", pid_file)
-        self.process = start(["mariadbd", "--no-defaults", *identity, *files, *_SERVER_OPTIONS], log=self.log)
+        identity = (*self._run_as, f"--port={self.port}", f"--server-id={self.server_id}", pid_file)
+        command = ["mariadbd", "--no-defaults", *identity, *files, *self._init_file(), *_SERVER_OPTIONS]
+        self.process = start(command, log=self.log, env=environment(self.owner), user=self.owner)
         return self.process
+
+    @property
+    def _run_as(self) -> list[str]:
+        """MariaDB asks for it where root runs it."""
+        return [f"--user={self.user}"] if self.owner is None else []
+
+    def _init_file(self) -> list[str]:
+        """SQL that the server runs at each start: what is there already stays as it is."""
+        if self.client is None:
+            return []
+        file = self.directory / "agent-account.sql"
+        write_atomically(file, AGENT_ACCOUNT.read_text(encoding="utf-8"))
+        return [f"--init-file={file}"]
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Wait until it takes connections. Raises `ProcessFailed` with the end of its log."""

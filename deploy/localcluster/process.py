@@ -6,6 +6,7 @@ not touch. Signals go through a pidfd, which cannot come to mean another process
 
 import contextlib
 import os
+import pwd
 import select
 import shutil
 import signal
@@ -119,40 +120,76 @@ class Process:
 
 
 def start(
-    argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: str | None = None,
 ) -> Process:
     """Start `argv` detached: in a session of its own, stdin empty, stdout and stderr appended to `log`.
 
     `argv[0]` is looked up in `PATH` and in the sbin directories. `env` replaces the environment (see `environment`).
-    Raises `ProcessFailed` where there is no such program.
+    `user` is who it runs as, which only root can choose; the log is that user's then. Each step before the program is
+    an exec, so the pid is the program's own. Raises `ProcessFailed` where there is no such program.
     """
     program = find_program(str(argv[0]))
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [program, *map(str, argv[1:])]
+    command = as_user(user, [program, *map(str, argv[1:])])
+    if user is not None and cwd is None:
+        cwd = Path("/")  # where we are may be closed to others
     if cwd is not None:  # posix_spawn knows no working directory
         command = ["/usr/bin/env", f"--chdir={cwd}", *command]
-    pid = os.posix_spawn(
-        command[0],
-        command,
-        environment() if env is None else env,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
-    )
+    output = _open_log(log, user)
+    try:
+        pid = os.posix_spawn(
+            command[0],
+            command,
+            environment(user) if env is None else env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        )
+    finally:
+        os.close(output)
     stat = _stat(pid)
     if stat is None:  # cannot be while we have not waited for it
         raise ProcessFailed(f"{program} was gone at once; see {log}")
     return Process(pid, _identity(stat))
 
 
-def environment(**extra: str) -> dict[str, str]:
+def _open_log(log: Path, user: str | None) -> int:
+    """A descriptor that appends. Opened by us: a link that the directory's owner may have put there is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    if user is None:
+        return os.open(log, flags, 0o600)
+    descriptor = os.open(log, flags | os.O_NOFOLLOW, 0o600)
+    found = pwd.getpwnam(user)
+    os.fchown(descriptor, found.pw_uid, found.pw_gid)
+    return descriptor
+
+
+def as_user(user: str | None, argv: Sequence[str | Path]) -> list[str]:
+    """`argv`, run by `user` and unable to become anybody else. None: as whoever runs it."""
+    command = list(map(str, argv))
+    if user is None:
+        return command
+    found = pwd.getpwnam(user)
+    identity = [f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--init-groups", "--no-new-privs"]
+    return [find_program("setpriv"), *identity, "--", *command]
+
+
+def environment(user: str | None = None, **extra: str) -> dict[str, str]:
     """A small environment for servers: nothing of the caller's virtual environment or locale reaches them."""
-    kept = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "TMPDIR") if name in os.environ}
+    if user is None:
+        kept = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "TMPDIR") if name in os.environ}
+    else:
+        kept = {"HOME": "/nonexistent", "USER": user, "LOGNAME": user}
     return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "PYTHONSAFEPATH": "1"} | kept | extra
 
 

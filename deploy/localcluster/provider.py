@@ -7,19 +7,26 @@ from pathlib import Path
 from localcluster.api import Api
 from localcluster.layout import ServerFiles
 from localcluster.process import Process, ProcessFailed, environment, start, tail, wait_until
+from localcluster.users import own_directory
 
 COMMAND_S = 60.0
 READY_S = 60.0
 
 
 class Provider:
-    """`process` is the daemon, None before it was started; a later command that knows it hands it in. One thread."""
+    """`process` is the daemon, None before it was started; a later command that knows it hands it in. One thread.
 
-    def __init__(self, name: str, files: ServerFiles, port: int, *, process: Process | None = None) -> None:
+    The daemon runs as `user`, to whom its files belong. Commands run as whoever runs this, as people run them.
+    """
+
+    def __init__(
+        self, name: str, files: ServerFiles, port: int, *, process: Process | None = None, user: str | None = None
+    ) -> None:
         self.name = name
         self.files = files
         self.port = port
         self.process = process
+        self.user = user
 
     @property
     def url(self) -> str:
@@ -56,14 +63,14 @@ class Provider:
 
     def command(self, *arguments: str, program: str = "provider") -> str:
         """Run `provider` (or `failover`) with this node's configuration; its stdout. Raises `ProcessFailed`."""
-        self.files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(self.files.directory, self.user)
         return run_program(program, *arguments, "--config", str(self.files.config))
 
     def launch(self) -> Process:
         """Start the daemon unless it runs, without waiting."""
         if self.process is None or not self.process.alive:
             argv: list[str | Path] = [program_path("provider"), "run", "--config", self.files.config]
-            self.process = start(argv, log=self.log)
+            self.process = start(argv, log=self.log, env=environment(self.user), user=self.user)
         return self.process
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
@@ -92,6 +99,7 @@ def run_program(name: str, *arguments: str, timeout_s: float = COMMAND_S) -> str
             text=True,
             check=False,
             timeout=timeout_s,
+            umask=0o022,  # the bytecode that it leaves behind is for everybody; what is private it makes so by itself
         )
     except subprocess.TimeoutExpired:
         raise ProcessFailed(f"{' '.join(command)}: not within {timeout_s:g} s") from None

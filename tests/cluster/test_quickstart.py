@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from localcluster.ports import is_free
-from localcluster.process import wait_until
+from localcluster.process import as_user, wait_until
 
 from tests.support.api import Client
 
@@ -74,13 +75,27 @@ class Quickstart:
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
-    quickstart = Quickstart(tmp_path_factory.mktemp("visit") / "quickstart")
-    try:
-        assert quickstart() == 0, quickstart.output
-        yield quickstart
-    finally:
-        quickstart("clean")
+def quickstart() -> Iterator[Quickstart]:
+    """Not below pytest's own directory, where nobody else gets: started by root, each part runs as another user."""
+    with tempfile.TemporaryDirectory(prefix="bellwether-visit-") as parent:
+        Path(parent).chmod(0o711)
+        quickstart = Quickstart(Path(parent) / "quickstart")
+        try:
+            assert quickstart() == 0, quickstart.output
+            yield quickstart
+        finally:
+            quickstart("clean")
+
+
+@pytest.fixture
+def own_users(quickstart: Quickstart) -> dict[str, str]:
+    """Which user runs each member."""
+    file = quickstart.directory / "users.json"
+    if not file.exists():
+        pytest.skip("not run by root, or with a Python that other users cannot reach: all of it runs as one user")
+    users = json.loads(file.read_text())
+    roles = {"p": users["provider"], "db": users["agent"], "mariadb-db": users["database"]}
+    return {"broker": users["broker"]} | {f"{role}{n}": user for role, user in roles.items() for n in (1, 2, 3)}
 
 
 def test_cluster_json_says_what_runs_where(quickstart: Quickstart) -> None:
@@ -105,9 +120,76 @@ def test_its_pids_are_those_of_the_real_processes(quickstart: Quickstart) -> Non
 
 
 def test_nobody_else_may_look_into_it(quickstart: Quickstart) -> None:
-    assert stat.S_IMODE(quickstart.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(quickstart.directory.stat().st_mode) in (0o700, 0o711), "711: to go through, not to look"
     for name in ("cluster.json", "admin.token", "curl.header", "broker.password", "processes.json"):
         assert stat.S_IMODE((quickstart.directory / name).stat().st_mode) == 0o600, name
+
+
+def test_each_part_runs_as_a_user_of_its_own(quickstart: Quickstart, own_users: dict[str, str]) -> None:
+    assert {name: psutil.Process(pid).username() for name, pid in quickstart.pids.items()} == own_users
+    assert {own_users["p1"], own_users["db1"]} == {"bellwether", "bellwether-agent"}
+    for name, pid in quickstart.pids.items():
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), f"{name} has no privilege"
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE), f"{name} gets none"
+
+
+def test_each_part_s_files_are_its_own_and_private(quickstart: Quickstart, own_users: dict[str, str]) -> None:
+    _check_files(quickstart, own_users)
+
+
+def test_a_user_of_this_machine_gets_to_none_of_it(quickstart: Quickstart, own_users: dict[str, str]) -> None:
+    directory = quickstart.directory
+    files = [
+        directory / "admin.token",
+        directory / "p1/node.key",
+        directory / "db1/api.token",
+        directory / "db1/ca.pem",
+    ]
+    for path in [directory, *files, directory / "mariadb-db1/data"]:
+        looked = subprocess.run(as_user("nobody", ["ls" if path.is_dir() else "cat", path]), check=False)
+        assert looked.returncode != 0, path
+    database = [
+        "mariadb",
+        "--socket",
+        directory / "mariadb-db1/mariadb.sock",
+        "--user",
+        "bellwether-agent",
+        "-e",
+        "do 1",
+    ]
+    assert subprocess.run(as_user("nobody", database), check=False).returncode != 0
+    assert subprocess.run(as_user(own_users["db1"], database), check=False).returncode == 0
+
+
+def test_what_root_s_commands_write_the_daemons_can_read(quickstart: Quickstart, own_users: dict[str, str]) -> None:
+    programs = REPOSITORY / ".venv" / "bin"
+    url = quickstart.file["nodes"][0]["url"]
+    token = quickstart.directory / "viewer.token"
+    provider, agent = (["--config", quickstart.directory / name] for name in ("p1/provider.toml", "db1/agent.toml"))
+    for command in (
+        ["provider", "status", *provider],
+        ["provider", "token", "create", "--role", "viewer", "--token-out", token, *provider],
+        ["failover", "--operation", "preflight", *provider],
+        ["agent", "status", *agent],
+        ["agent", "advise", url, *agent],
+    ):
+        done = subprocess.run([programs / str(command[0]), *command[1:]], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert token.stat().st_uid == os.getuid()
+    _check_files(quickstart, own_users)
+
+
+def _check_files(quickstart: Quickstart, own_users: dict[str, str]) -> None:
+    for name, user in own_users.items():
+        top = quickstart.directory / name
+        assert stat.S_IMODE(top.stat().st_mode) == (0o710 if name.startswith("mariadb") else 0o700)
+        for path in [top, *top.rglob("*")]:
+            if not path.is_symlink() and path.exists():
+                assert path.owner() == user, path
+        for path in top.iterdir():
+            if path.is_file() and path.suffix not in (".pem", ".pid"):  # certificates and pids are no secrets
+                assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_it_listens_on_the_loopback_interface_only(quickstart: Quickstart) -> None:
