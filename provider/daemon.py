@@ -12,11 +12,13 @@ from typing import Protocol
 import uvloop
 
 from provider.api.app import create_app, stamp
+from provider.api.bookkeeping import record_uses
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
 from provider.api.guard import Guard
 from provider.api.refusals import Refusals
+from provider.api.refused import TokensRefused
 from provider.api.server import Server
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
@@ -133,8 +135,10 @@ class Node:
         forwarder = Forwarder(
             node=self.settings.name, tls=client_context(self.files.ca), timeout_s=api.primary_wait_s + api.commit_wait_s
         )
-        guard = Guard(api)
-        registry = metrics_of(self.settings.name, self.engine, self.hub, self.membership, guard, self.refusals.counts)
+        guard, refused = Guard(api), TokensRefused()
+        registry = metrics_of(
+            self.settings.name, self.engine, self.hub, self.membership, guard, self.refusals.counts, refused
+        )
         context = Context(
             settings=self.settings,
             gateway=gateway,
@@ -150,6 +154,7 @@ class Node:
             guard=guard,
             refusals=self.refusals,
             metrics=lambda: render(registry),
+            tokens_refused=refused,
         )
         server = Server(
             create_app(context), api.listen, guard=guard, tls=lambda: self.tls, stamp=partial(stamp, context)
@@ -160,15 +165,17 @@ class Node:
             parts.append(self.users)
         for part in parts:
             part.start()
-        told = asyncio.create_task(self._tell_ready(server))
+        tasks = [asyncio.create_task(self._tell_ready(server)), asyncio.create_task(record_uses(context))]
         try:
             log(url=self.settings.url, version=VERSION, revision=self.engine.state.revision).info("provider starts")
             self.refusals.start(context)
             await server.serve()
         finally:
             notify("STOPPING=1")
-            told.cancel()
+            for task in tasks:
+                task.cancel()
             await self.refusals.stop(context)
+            context.passwords.close()
             await forwarder.close()
             # Side by side: with a broker that hangs, each may take some seconds.
             await asyncio.gather(*(loop.run_in_executor(None, part.stop) for part in parts))

@@ -112,7 +112,7 @@ def init(place: Place, broker: dict[str, Any], broker_password: str) -> str:
         now=int(time.time() * 1000),
         changes=(
             c.put("node", place.name, node),
-            c.put("token", admin.id, d.TokenSpec(role="admin", sha256=admin.hashed, expires_at=None)),
+            c.put("token", admin.id, _first(admin)),
             Change(kind="setting", id=c.CLUSTER_ID, spec={"value": str(uuid4())}),
             Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
         ),
@@ -192,3 +192,8 @@ def _write_secrets(
     write_atomically(files.secrets_key, secrets_key)
     write_atomically(files.node_token, node_token)
     write_atomically(files.broker_password, broker_password)
+
+
+def _first(admin: Token) -> d.TokenSpec:
+    """The administrator's first token is marked: only it can be issued anew with root on a provider alone."""
+    return d.TokenSpec(role="admin", sha256=admin.hashed, expires_at=None, administrator=True)

@@ -12,6 +12,7 @@ from provider.condition import condition, leads
 
 if TYPE_CHECKING:
     from provider.api.guard import Guard
+    from provider.api.refused import TokensRefused
     from provider.engine import Engine
     from provider.fleet.hub import Hub
     from provider.membership import Membership
@@ -26,9 +27,10 @@ class _Collector(Collector):
         membership: "Membership",
         guard: "Guard",
         refused: Mapping[str, int],
+        tokens_refused: "TokensRefused",
     ) -> None:
         self._node, self._engine, self._hub, self._membership = node, engine, hub, membership
-        self._guard, self._refused = guard, refused
+        self._guard, self._refused, self._tokens_refused = guard, refused, tokens_refused
 
     def collect(self) -> Iterator[Metric]:
         state, health, view = self._engine.state, self._engine.health, self._hub.view
@@ -54,6 +56,7 @@ class _Collector(Collector):
         yield _gauge("connections", "Open connections of the API", self._guard.connections.total)
         yield _counter("refused_connections", "Connections refused or ended early", "reason", dict(self._guard.refused))
         yield _counter("limited", "Requests that met a limit", "what", dict(self._guard.limited))
+        yield _counter("tokens_refused", "Tokens that were refused", "reason", dict(self._tokens_refused.counts))
         yield _counter("records_skipped", "Log records that changed nothing", "why", health.skipped)
         yield _counter(
             "records_unreadable", "Log records that are none of ours", "why", {"unreadable": health.unreadable}
@@ -79,11 +82,17 @@ class _Collector(Collector):
 
 
 def metrics_of(
-    node: str, engine: "Engine", hub: "Hub", membership: "Membership", guard: "Guard", refused: Mapping[str, int]
+    node: str,
+    engine: "Engine",
+    hub: "Hub",
+    membership: "Membership",
+    guard: "Guard",
+    refused: Mapping[str, int],
+    tokens_refused: "TokensRefused",
 ) -> CollectorRegistry:
     """A registry of its own: there is no global state. `refused` is `Refusals.counts`."""
     registry = CollectorRegistry()
-    registry.register(_Collector(node, engine, hub, membership, guard, refused))
+    registry.register(_Collector(node, engine, hub, membership, guard, refused, tokens_refused))
     ProcessCollector(registry=registry)
     return registry
 

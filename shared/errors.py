@@ -4,6 +4,7 @@
     ├── Refusal            the request cannot be done as asked; asking again changes nothing
     │   ├── Invalid            422  the body, a name or a parameter is wrong
     │   ├── Unauthenticated    401  no token, or one that is not (any longer) good
+    │   │   └── TokenRefused       the same, and what was wrong with the token
     │   ├── Forbidden          403  the token's role may not do this
     │   ├── NotFound           404
     │   ├── Conflict           409  the document is in a state that rules this out
@@ -51,6 +52,14 @@ class Unauthenticated(Refusal):
     code, status = "unauthenticated", 401
 
 
+class TokenRefused(Unauthenticated):
+    """`reason` is one of a few words, for counting: what the detail does not tell whoever has not the secret."""
+
+    def __init__(self, detail: str, *, reason: str, token_id: str) -> None:
+        super().__init__(detail)
+        self.reason, self.token_id = reason, token_id
+
+
 class Forbidden(Refusal):
     code, status = "forbidden", 403
 
@@ -84,7 +93,13 @@ class TooSlow(Refusal):
 
 
 class TooManyRequests(Refusal):
+    """`retry_after_s` is how many seconds to wait before asking again makes sense."""
+
     code, status, retryable = "too_many_requests", 429, True
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(BellwetherError):

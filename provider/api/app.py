@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,9 +16,18 @@ from provider.api.context import Context
 from provider.api.direct import PREFIX, DirectApp, DirectRoute
 from provider.api.policy import check_all, needs
 from provider.api.refusals import note_answer
-from provider.api.routes import audit, cluster, events, failover, health, joining, resources
+from provider.api.routes import audit, cluster, events, failover, health, joining, people, resources, tokens
+from provider.api.source import client_address
 from provider.api.views import problem, to_json
-from shared.errors import BellwetherError, Invalid, NotFound, OutcomeUnknown, Unauthenticated
+from shared.errors import (
+    BellwetherError,
+    Invalid,
+    NotFound,
+    OutcomeUnknown,
+    TokenRefused,
+    TooManyRequests,
+    Unauthenticated,
+)
 from shared.logs import log
 from shared.version import VERSION
 
@@ -95,7 +105,7 @@ def create_app(context: Context) -> FastAPI:
     # the route itself.
     for router in (resources.router, health.probes, health.root, cluster.router, events.router, failover.router):
         app.router.routes.extend(router.routes)
-    for router in (joining.router, audit.router):
+    for router in (joining.router, tokens.router, people.router, audit.router):
         app.router.routes.extend(router.routes)
     # Probes also without the prefix: their paths stand in the configuration of proxies, some with it, some without.
     for route in health.probes.routes:
@@ -125,12 +135,15 @@ def _render(error: BellwetherError, status: int | None = None) -> Response:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if error.retryable:
-        headers["Retry-After"] = "1"
+        wait_s = error.retry_after_s if isinstance(error, TooManyRequests) else 1.0
+        headers["Retry-After"] = str(max(1, ceil(wait_s)))
     return Response(to_json(problem(error, status)), status or error.status, headers)
 
 
 def _refuse(request: Request, error: BellwetherError, status: int | None = None) -> Response:
     """The one place where an error becomes an answer, and is noted where it is a refusal."""
+    if isinstance(error, TokenRefused):
+        request.app.state.context.tokens_refused.note(error, client_address(request.scope))
     note_answer(request.app.state.context, request.scope, error, status or error.status)
     return _render(error, status)
 

@@ -10,10 +10,14 @@
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from provider.api.sessions import Session, session_of, user_of
+from provider.core.commands import ONE_TIME, refused, why_not
+from provider.core.documents import Document
 from provider.core.state import State
-from shared.errors import Invalid, Unauthenticated
+from provider.secrets import Vault
+from shared.errors import Invalid, TokenRefused, Unauthenticated
 from shared.tokens import Token, matches, parse_token
 
 
@@ -23,6 +27,16 @@ class Principal:
 
     name: str
     role: str
+    scope: tuple[str, ...] | None = None
+    """Paths below /api/v1 that it may ask for; None: all."""
+    session: Session | None = None
+    """Of a person who logged in."""
+    recorded: Document | None = field(default=None, compare=False)
+    """The token's document, whose last use is recorded."""
+
+    def reaches(self, path: str) -> bool:
+        """Whether its scope covers a path below /api/v1."""
+        return self.scope is None or any(covers(prefix, path) for prefix in self.scope)
 
     @property
     def id(self) -> str:
@@ -41,6 +55,14 @@ def bearer(authorization: str | None) -> Token:
         raise Unauthenticated(error.detail) from None
 
 
+def covers(prefix: str, path: str) -> bool:
+    """Whether `path` is `prefix` or below it. With `*` at its end, `prefix` is the beginning of the last segment."""
+    if prefix.endswith("*"):
+        beginning = prefix[:-1]
+        return path.startswith(beginning) and "/" not in path[len(beginning) :]
+    return path == prefix or path.startswith(prefix + "/")
+
+
 def authenticate(state: State, authorization: str | None) -> Principal:
     """The principal behind a header. Raises `Unauthenticated`; unknown, expired and wrong tokens look alike."""
     token = bearer(authorization)
@@ -51,14 +73,33 @@ def authenticate(state: State, authorization: str | None) -> Principal:
                 return Principal(f"{token.role}:{token.id}", token.role)
         case role:
             document = state.get("token", token.id)
-            if (
-                document is not None
-                and document.spec["role"] == role
-                and matches(token, document.spec["sha256"])
-                and document.spec.get("expires_at", float("inf")) > time.time() * 1000
-            ):
-                return Principal(f"token:{token.id}", role)
-    raise Unauthenticated("this token is not good (any longer)")
+            if document is not None and document.spec["role"] == role and matches(token, document.spec["sha256"]):
+                if document.spec.get("expires_at", float("inf")) <= time.time() * 1000:
+                    raise TokenRefused("this token has expired", reason="expired", token_id=token.id)
+                scope = document.spec.get("scope")
+                return Principal(
+                    f"token:{token.id}", role, tuple(scope) if scope is not None else None, recorded=document
+                )
+    raise _not_good(state, token)
+
+
+def _not_good(state: State, token: Token) -> TokenRefused:
+    """Whoever has the secret of a one-time token is told that it is one. All others look alike."""
+    document = state.get("token", token.id)
+    if document is not None and document.spec["role"] in ONE_TIME and matches(token, document.spec["sha256"]):
+        detail = f"this token lets a new {document.spec['role']} in, once; it is good for nothing else"
+        return TokenRefused(detail, reason="wrong_kind", token_id=token.id)
+    return TokenRefused("this token is not good (any longer)", reason="unknown", token_id=token.id)
+
+
+def person(state: State, authorization: str, vault: Vault) -> Principal:
+    """The principal behind a header with a session's token. Raises `Unauthenticated`."""
+    scheme, _, text = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated("no token: send `Authorization: Bearer TOKEN`")
+    session = session_of(text.strip(), vault)
+    user = user_of(session, state, int(time.time() * 1000))
+    return Principal(f"user:{user.id}", user.spec["role"], session=session)
 
 
 def newcomer(state: State, authorization: str | None, kind: str) -> Principal:
@@ -68,8 +109,8 @@ def newcomer(state: State, authorization: str | None, kind: str) -> Principal:
     """
     token = bearer(authorization)
     document = state.get("token", token.id)
-    if token.role != kind or document is None or not matches(token, document.spec["sha256"]):
-        raise Unauthenticated(
-            f"this needs a one-time {kind} token that is still good: `provider token create --role {kind}`"
-        )
+    genuine = document is not None and matches(token, document.spec["sha256"])
+    reason = why_not(document, kind, int(time.time() * 1000)) if document is not None and genuine else "unknown"
+    if reason is not None or token.role != kind:
+        raise refused(document, token.id, kind, reason or "unknown")
     return Principal(f"token:{token.id}", f"newcomer:{kind}")

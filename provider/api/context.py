@@ -10,11 +10,15 @@ from fastapi import Request
 
 from provider.api.gateway import Gateway, Signal
 from provider.api.guard import Guard
+from provider.api.refused import TokensRefused
+from provider.api.uses import Uses
 from provider.fleet.hub import Hub
 from provider.membership import Membership
+from provider.passwords import Passwords
 from provider.secrets import Vault
 from provider.settings import ProviderSettings
 from provider.store import HistoryRow, Store
+from provider.throttle import Throttle
 
 if TYPE_CHECKING:
     from provider.api.forward import Forwarder
@@ -40,6 +44,12 @@ class Context:
     guard: Guard
     refusals: "Refusals"
     metrics: Callable[[], bytes]
+    uses: Uses = field(default_factory=Uses)
+    """When tokens were used."""
+    passwords: Passwords = field(default_factory=Passwords)
+    throttle: Throttle = field(default_factory=Throttle)
+    """Of logins. On the event loop only."""
+    tokens_refused: TokensRefused = field(default_factory=TokensRefused)
     strangers: int = 0
     """Requests that wait until their token is known here; see `provider.api.policy`."""
     audit_turn: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))

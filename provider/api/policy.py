@@ -7,6 +7,7 @@
 `DirectRoute` asks `admit` before it calls the endpoint; `create_app` refuses a route that says nothing.
 """
 
+import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,39 +16,45 @@ from typing import Any, Literal, TypeVar, get_args
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
-from provider.api.auth import Principal, authenticate, newcomer
+from provider.api.auth import Principal, authenticate, newcomer, person
 from provider.api.context import Context
 from provider.api.limits import group
+from provider.api.sessions import CSRF_HEADER, PREFIX, cookie_in, session_of
 from provider.api.source import PEER, client_address
 from shared.errors import Behind, Forbidden, Unauthenticated
 
 Rule = Literal["open", "viewer", "operator", "admin", "node", "agent", "newcomer:node", "newcomer:agent"]
 """What a route asks for: a role (whoever ranks above it may, too), `node` (a provider itself, nobody else), `agent` (an
 agent, or a viewer), a one-time token that has not been used, or nothing at all."""
+By = Callable[[Principal, Mapping[str, Any]], Rule]
+"""From who asks, and the path's parameters. Its docstring stands in docs/ROLES.md."""
 _RANK: Mapping[str, int] = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
 
 PRINCIPAL = "bellwether.principal"
 """Where in the scope the principal stands; None on an open route."""
 HEADERS = "bellwether.headers"
 """Where in the scope the headers stand, decoded once: a dict by lower-case name."""
+POLICY = "bellwether.policy"
+"""Where in the scope the policy stands that let the request in."""
+BELOW = "/api/v1"
+_BEARER = "Bearer "
 NEWS_WAIT_S = 5.0
 NEWS_WAITING_MAX = 64
 """Requests whose token is not known here yet. More are not held: nobody has vouched for them."""
-_POLICY = "bellwether_policy"
+_MARK = "bellwether_policy"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one endpoint asks for. `by` says it from the path's parameters, where it depends on them; `rule` is then the
-    least of it."""
+    """What one endpoint asks for. Where it depends on who asks for what, `by` says so; `rule` is then the least."""
 
     rule: Rule
-    by: Callable[[Mapping[str, Any]], Rule] | None = None
+    by: By | None = None
 
     def check(self, principal: Principal, parameters: Mapping[str, Any]) -> None:
         """Raises `Forbidden` where this principal may not do it."""
-        rule = self.rule if self.by is None else self.by(parameters)
+        rule = self.rule if self.by is None else self.by(principal, parameters)
         if not may(principal.role, rule):
             raise Forbidden(f"this needs the role {rule}; the token given is for {principal.role}")
 
@@ -61,13 +68,13 @@ def may(role: str, rule: Rule) -> bool:
     return _RANK[role] >= _RANK[rule]
 
 
-def needs(rule: Rule, by: Callable[[Mapping[str, Any]], Rule] | None = None) -> Callable[[F], F]:
+def needs(rule: Rule, by: By | None = None) -> Callable[[F], F]:
     """Below each `@router.…`: who may call this endpoint."""
     if rule not in get_args(Rule):
         raise ValueError(f"there is no rule {rule!r}")
 
     def mark(endpoint: F) -> F:
-        setattr(endpoint, _POLICY, Policy(rule, by))
+        setattr(endpoint, _MARK, Policy(rule, by))
         return endpoint
 
     return mark
@@ -75,7 +82,7 @@ def needs(rule: Rule, by: Callable[[Mapping[str, Any]], Rule] | None = None) -> 
 
 def policy_of(endpoint: object) -> Policy | None:
     """What `needs` said; None where it said nothing."""
-    found = getattr(endpoint, _POLICY, None)
+    found = getattr(endpoint, _MARK, None)
     return found if isinstance(found, Policy) else None
 
 
@@ -94,7 +101,7 @@ async def admit(policy: Policy, scope: Scope) -> None:
     it has seen (`Bellwether-Min-Revision`), this node first gets as far, as it would for a read.
     """
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    scope[HEADERS] = headers
+    scope[HEADERS], scope[POLICY] = headers, policy
     ctx: Context = scope["app"].state.context
     ours = scope.get(PEER) is not None  # another node: it holds its own clients to their limits
     if policy.rule == "open":
@@ -103,6 +110,8 @@ async def admit(policy: Policy, scope: Scope) -> None:
             ctx.guard.check_request(group(client_address(scope)), time.monotonic())
         return
     try:
+        if "authorization" not in headers and "cookie" in headers:
+            _from_cookie(ctx, scope["method"], headers)
         principal = await _identify(policy, ctx, headers)
     except Unauthenticated:
         ctx.guard.check_stranger(client_address(scope), time.monotonic())
@@ -110,7 +119,12 @@ async def admit(policy: Policy, scope: Scope) -> None:
     scope[PRINCIPAL] = principal  # first: a refusal is noted with who was refused
     if not ours:
         ctx.guard.check_request(principal.name, time.monotonic())
+    path: str = scope["path"]
+    if not principal.reaches(path.removeprefix(BELOW)):
+        raise Forbidden(f"this token is for {', '.join(principal.scope or ())} only")
     policy.check(principal, scope["path_params"])
+    if principal.recorded is not None and not ours:  # the node that forwards has noted it
+        ctx.uses.note(principal.recorded.id, client_address(scope))
 
 
 async def _identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Principal:
@@ -127,7 +141,34 @@ def identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Princi
     """Who asks, as of now. Raises `Unauthenticated`."""
     if policy.rule in ("newcomer:node", "newcomer:agent"):
         return newcomer(ctx.gateway.state, headers.get("authorization"), policy.rule.partition(":")[2])
-    return authenticate(ctx.gateway.state, headers.get("authorization"))
+    authorization = headers.get("authorization")
+    if authorization is not None and authorization.startswith(PREFIX, len(_BEARER)):
+        return person(ctx.gateway.state, authorization, ctx.vault)
+    return authenticate(ctx.gateway.state, authorization)
+
+
+def still_good(scope: Scope) -> bool:
+    """Whether a request that goes on for long would still be let in: its token may have been revoked, or be over."""
+    policy: Policy = scope[POLICY]
+    ctx: Context = scope["app"].state.context
+    try:
+        policy.check(identify(policy, ctx, scope[HEADERS]), scope["path_params"])
+    except (Unauthenticated, Forbidden):
+        return False
+    return True
+
+
+def _from_cookie(ctx: Context, method: str, headers: dict[str, str]) -> None:
+    """A browser's session, as if it had come as a bearer token: so it is forwarded, too. Raises `Unauthenticated`, or
+    `Forbidden` for a write that a page of somebody else's could have made the browser send."""
+    token = cookie_in(headers["cookie"])
+    if token is None:
+        return
+    if method not in ("GET", "HEAD"):
+        said = headers.get(CSRF_HEADER.lower(), "")
+        if not hmac.compare_digest(said.encode(), session_of(token, ctx.vault).csrf(ctx.vault).encode()):
+            raise Forbidden(f"a write with a cookie needs the header {CSRF_HEADER}, with what /login answered as csrf")
+    headers["authorization"] = _BEARER + token
 
 
 async def _news(ctx: Context, headers: Mapping[str, str]) -> bool:

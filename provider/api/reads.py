@@ -1,5 +1,7 @@
 """The way of a read: answered from this node's own copy, also when log and primary are gone."""
 
+from collections.abc import Mapping
+
 from fastapi import Request, Response
 
 from provider.api.auth import Principal
@@ -68,8 +70,8 @@ def shown(document: Document, view: dict[str, object], request: Request) -> Resp
     return Response(to_json(view), 200, {"ETag": etag, "Content-Type": "application/json"})
 
 
-def answer(value: object, status: int = 200) -> Response:
-    return Response(to_json(value), status, {"Content-Type": "application/json"})
+def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(value), status, {"Content-Type": "application/json", **(headers or {})})
 
 
 def _number(name: str, text: str | None, default: float) -> float:

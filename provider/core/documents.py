@@ -13,7 +13,7 @@ from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-Kind = Literal["node", "agent", "instance", "database", "account", "setting", "task", "token"]
+Kind = Literal["node", "agent", "instance", "database", "account", "setting", "task", "token", "user", "session"]
 Json = Mapping[str, Any]
 
 
@@ -95,6 +95,15 @@ def _identifier(text: str) -> str:
     return _plain(text)
 
 
+def _scope(text: str) -> str:
+    parts = text.split("/")
+    if "." in parts or ".." in parts:
+        raise ValueError("no . or .. in a path")
+    if parts[1] in ("tokens", "users", "login", "session"):
+        raise ValueError("a token for this path could make itself one without a scope")
+    return _plain(text)
+
+
 def _legible(text: str) -> str:
     return text[:STATUS_TEXT_MAX].encode("utf-8", "replace").decode()
 
@@ -112,6 +121,15 @@ HostPattern = Annotated[str, StringConstraints(min_length=1, max_length=60, patt
 ServerWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 """Of nodes, agents and instances: as a host name, so that it can stand in addresses, file names and routing keys."""
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$")]
+PersonRole = Literal["admin", "operator", "viewer"]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_plain)]
+ScopePath = Annotated[
+    str,
+    StringConstraints(max_length=300, pattern=r"^(/settings/[A-Za-z0-9_.:-]+\*|(/[^/*?#%\\\s]+)+)$"),
+    AfterValidator(_scope),
+]
+"""A path below /api/v1 and all below it; for settings also a beginning of the key, with `*` behind it."""
 SettingKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
 
 
@@ -163,6 +181,25 @@ class TokenSpec(Content):
     role: Literal["admin", "operator", "viewer", "node", "agent"]
     sha256: str
     expires_at: int | None = Field(description="Unix milliseconds; None for ever")
+    name: Label | None = Field(default=None, description="what it is for, in words")
+    scope: tuple[ScopePath, ...] | None = Field(
+        default=None, min_length=1, max_length=32, description="good for these paths below /api/v1 only"
+    )
+    created_by: str | None = Field(default=None, description="the principal that asked for it")
+    administrator: Literal[True] | None = Field(default=None, description="the cluster's first one, or its successor")
+
+
+class UserSpec(Content):
+    role: PersonRole
+    password_hash: str = Field(repr=False, description="argon2id, PHC string")
+    sessions_since: int = Field(description="Unix milliseconds; sessions that were begun before it are over")
+
+
+class SessionSpec(Content):
+    """A session that was ended before its time. Those that go on are nowhere: their tokens are signed."""
+
+    user: str
+    expires_at: int = Field(description="Unix milliseconds; then it need not be remembered any longer")
 
 
 class TaskSpec(Content):
@@ -195,6 +232,16 @@ class AgentStatus(Content):
     )
 
 
+class TokenStatus(Content):
+    """Times are Unix milliseconds."""
+
+    last_used_at: int | None = Field(default=None, description="known to some minutes only")
+    last_used_from: StatusText | None = None
+    used_at: int | None = Field(default=None, description="of a one-time token: it is used up")
+    used_by: str | None = Field(default=None, description="whom it let in")
+    revoked_at: int | None = Field(default=None, description="of a one-time token")
+
+
 class TaskStatus(Content):
     phase: Literal["pending", "running", "done", "failed"] = "pending"
     progress: float = Field(default=0.0, ge=0, le=1)
@@ -213,7 +260,9 @@ CONTENTS: Mapping[Kind, tuple[type[Content], type[Content]]] = {
     "account": (AccountSpec, WishStatus),
     "setting": (SettingSpec, Nothing),
     "task": (TaskSpec, TaskStatus),
-    "token": (TokenSpec, Nothing),
+    "token": (TokenSpec, TokenStatus),
+    "user": (UserSpec, Nothing),
+    "session": (SessionSpec, Nothing),
 }
 """Spec and status of each kind. Checked when a change is planned, never when it is applied: what the log holds is
 applied alike by every node, whatever version each runs."""
@@ -223,6 +272,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "agent": frozenset({"token_sha256", "broker_password_hash"}),
     "account": frozenset({"password"}),
     "token": frozenset({"sha256"}),
+    "user": frozenset({"password_hash"}),
 }
 """Fields of a spec that never leave a provider."""
 

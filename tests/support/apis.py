@@ -24,6 +24,7 @@ from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
 from provider.api.guard import Guard
 from provider.api.refusals import Refusals
+from provider.api.refused import TokensRefused
 from provider.core.commands import Command
 from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
@@ -127,7 +128,9 @@ class ApiNode:
         transport = httpx2.ASGITransport(self.app, client=(source, 1))
         url = path if path.startswith(("/api/", "/health", "/metrics")) else f"/api/v1{path}"
         async with httpx2.AsyncClient(transport=transport, base_url=self.settings.url) as client:
-            answer = await client.request(method, url, json=body, headers=headers)
+            answer = await client.request(
+                method, url, json=body, headers=[(name, value.encode("latin-1")) for name, value in headers.items()]
+            )
         return Said(answer.status_code, answer.headers, answer.content, dict(answer.cookies))
 
     def _hub(self) -> Hub:
@@ -153,9 +156,9 @@ class ApiNode:
 
     async def _context(self) -> Context:
         loop = asyncio.get_running_loop()
-        guard = Guard(self.settings.api)
+        guard, refused = Guard(self.settings.api), TokensRefused()
         refusals = Refusals(self.name, lambda: self.files.node_token.read_text().strip())
-        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership, guard, refusals.counts)
+        registry = metrics_of(self.name, self.host.engine, self.hub, self.membership, guard, refusals.counts, refused)
         return Context(
             settings=self.settings,
             gateway=Gateway(self.host.engine, loop),
@@ -171,6 +174,7 @@ class ApiNode:
             guard=guard,
             refusals=refusals,
             metrics=lambda: render(registry),
+            tokens_refused=refused,
         )
 
 

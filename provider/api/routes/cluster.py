@@ -1,28 +1,25 @@
 """The cluster as a whole: nodes, agents, tokens."""
 
 import time
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fastapi import Request, Response
 from immutables import Map
-from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
+from provider.api.auth import Principal
 from provider.api.context import Context
-from provider.api.policy import needs
+from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
-from provider.api.routes.resources import documented, parse
 from provider.api.views import advised, agent_view, document_view, page, rest, time_text
-from provider.api.writes import commit, receive, render, respond, to_primary
+from provider.api.writes import receive, render, respond, to_primary
 from provider.condition import condition
 from provider.core import commands as c
-from provider.core.documents import Document, TokenSpec
-from provider.core.state import Answer, State
+from provider.core.documents import Document
+from provider.core.state import State
 from provider.fleet.roster import NODE_LOST_AFTER_S
-from shared.errors import Forbidden
 from shared.messages import TO_ALL
-from shared.tokens import new_token
 from shared.version import VERSION
 
 router = direct.router()
@@ -178,13 +175,16 @@ async def delete_agent(request: Request, agent: str) -> Response:
     return await respond(request, lambda _: c.RemoveAgent(agent))
 
 
+def _own_advice(principal: Principal, parameters: Mapping[str, Any]) -> Rule:
+    """an agent: its own; others' need viewer"""
+    return "agent" if principal.name == f"agent:{parameters['agent']}" else "viewer"
+
+
 @router.get("/agents/{agent}/advice", tags=["agents"])
-@needs("agent")
+@needs("agent", by=_own_advice)
 async def get_advice(request: Request, agent: str) -> Response:
     """Who is primary and how to reach the broker: for the agent itself, which may have lost all of it."""
-    ctx, state, principal = await reading(request)
-    if principal.role == "agent" and principal.name != f"agent:{agent}":
-        raise Forbidden("an agent may read its own advice only")
+    ctx, state, _ = await reading(request)
     c.need(state, "agent", agent)
     return answer(ctx.membership.advice(state).model_dump(mode="json"))
 
@@ -216,53 +216,3 @@ async def _advise(request: Request, agent: str | None) -> Response:
     for one in told if len(told) < MISSING_SHOWN else [TO_ALL]:
         ctx.hub.advise(one)
     return answer({"told": told, "epoch": state.epoch}, 202)
-
-
-# ── tokens ──
-
-
-class TokenBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["admin", "operator", "viewer", "node", "agent"]
-    ttl_s: int | None = Field(default=None, ge=1, le=10 * 365 * 86400)
-
-
-ONE_TIME_TTL_S = 3600
-
-
-@router.get("/tokens", tags=["tokens"])
-@needs("admin")
-async def list_tokens(request: Request) -> Response:
-    _, state, _ = await reading(request)
-    items = (document_view(document) for document in state.of("token"))
-    return answer(page(items, state.revision, *paging(request)))
-
-
-@router.post("/tokens", tags=["tokens"], openapi_extra=documented(TokenBody))
-@needs("admin")
-async def create_token(request: Request) -> Response:
-    """A new token, shown this once. `node` and `agent` tokens work once, for an hour unless `ttl_s` says otherwise."""
-    write = await receive(request)
-    ctx: Context = request.app.state.context
-    body = parse(write.body, TokenBody)
-    one_time = body.role in ("node", "agent")
-    token = new_token(body.role, ctx.membership.ca_fingerprint() if one_time else None)
-    ttl_s = body.ttl_s if body.ttl_s is not None else ONE_TIME_TTL_S if one_time else None
-    expires_at = int((time.time() + ttl_s) * 1000) if ttl_s is not None else None
-    spec = TokenSpec(role=body.role, sha256=token.hashed, expires_at=expires_at)
-    result = await commit(ctx, write, c.PutToken(token.id, spec))
-    if not isinstance(result, Answer) or result.document is None:
-        return render(result)
-    if result.document.id != token.id:
-        return answer(
-            {**document_view(result.document), "token": None}, result.status
-        )  # the key again: shown once only
-    return answer({**document_view(result.document), "token": token.text()}, result.status)
-
-
-@router.delete("/tokens/{token}", tags=["tokens"])
-@needs("admin")
-async def delete_token(request: Request, token: str) -> Response:
-    """Revoke a token at once."""
-    return await respond(request, lambda _: c.DeleteToken(token))

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from provider.api import direct
 from provider.api.context import Context
-from provider.api.policy import needs
+from provider.api.policy import needs, still_good
 from provider.api.reads import flag, reading
 from provider.api.views import event_view, to_json
 from shared.errors import Expired, Invalid, Unavailable
@@ -49,7 +49,7 @@ async def events(request: Request) -> Response:
     return _Counted(
         ctx,
         principal.name,
-        _stream(ctx, after, lines=lines, follow=follow),
+        _stream(ctx, request.scope, after, lines=lines, follow=follow),
         media_type=media_type,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -78,12 +78,14 @@ def _start(request: Request, newest: int) -> int:
     return int(text)
 
 
-async def _stream(ctx: Context, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
+async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
     try:
         if not lines:
             yield b": from revision %d\n\n" % after
         while not ctx.ending:
             rows = await run_in_threadpool(ctx.history, after, BATCH)
+            if not still_good(scope):  # the token was revoked, or its time is over
+                return
             for row in rows:
                 after = row.revision
                 data = to_json(event_view(json.loads(row.record), row.revision))

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from provider.api import direct
+from provider.api.auth import Principal
 from provider.api.context import context
 from provider.api.limits import too_deep
 from provider.api.policy import Rule, needs
@@ -184,7 +185,8 @@ async def delete_account(request: Request, instance: str, name: str) -> Response
 # ── settings ──
 
 
-def _setting(parameters: Mapping[str, Any]) -> Rule:
+def _setting(_principal: Principal, parameters: Mapping[str, Any]) -> Rule:
+    """keys that begin with `user.`; the others need admin"""
     return "operator" if parameters["key"].startswith(c.USER_SETTINGS) else "admin"
 
 

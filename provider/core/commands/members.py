@@ -25,7 +25,7 @@ class JoinNode:
 
     def plan(self, state: State, now: int) -> Plan:
         check_name("node", self.name, Name)
-        used = one_time_token(state, self.token_id, "node", now)
+        used = one_time_token(state, self.token_id, "node", now, self.name)
         nodes = state.of("node")
         if any(node.id == self.name for node in nodes):
             raise Refused(f"a node named {self.name!r} is a member already; choose another name")
@@ -69,7 +69,7 @@ class EnrollAgent:
         check_name("agent", self.id, Name)
         if self.id in RESERVED:
             raise Invalid(f"agent name {self.id!r}: it means every agent; choose another id")
-        used = one_time_token(state, self.token_id, "agent", now)
+        used = one_time_token(state, self.token_id, "agent", now, self.id)
         if state.get("agent", self.id) is not None:
             raise Refused(
                 f"agent {self.id!r} is enrolled already: DELETE /agents/{self.id} first, or choose another id"

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from provider.api.auth import Principal, authenticate
+from provider.api.auth import Principal, authenticate, covers, newcomer
 from provider.api.policy import Policy, Rule
 from provider.core.entries import Change
 from provider.core.state import State
-from shared.errors import Forbidden, Unauthenticated
+from shared.errors import Forbidden, TokenRefused, Unauthenticated
 from shared.tokens import Token, new_token
 from tests.support.history import accept_entry, commit_of, genesis
 
@@ -84,13 +84,59 @@ def test_everything_else_is_nobody(given: str | None) -> None:
     assert TOKENS["admin"].secret not in error.value.detail
 
 
-def test_what_is_no_good_looks_alike_whatever_the_reason() -> None:
+def test_whoever_has_not_the_secret_learns_nothing() -> None:
     reasons = set()
-    for token in (new_token("admin"), EXPIRED, ONCE, Token("admin", TOKENS["admin"].id, "0" * 64)):
-        with pytest.raises(Unauthenticated) as error:
-            authenticate(STATE, header(token))
-        reasons.add(error.value.detail)
+    for known in (*TOKENS.values(), EXPIRED, ONCE, new_token("admin")):
+        with pytest.raises(TokenRefused) as error:
+            authenticate(STATE, header(Token(known.role, known.id, "0" * 64)))
+        reasons.add((error.value.detail, error.value.reason))
     assert len(reasons) == 1
+
+
+def test_whoever_has_it_is_told_why_it_is_no_good() -> None:
+    for token, reason in ((EXPIRED, "expired"), (ONCE, "wrong_kind")):
+        with pytest.raises(TokenRefused) as error:
+            authenticate(STATE, header(token))
+        assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        (header(ONCE), "node", "wrong_kind"),
+        (header(TOKENS["admin"]), "agent", "wrong_kind"),
+        (header(Token("agent", ONCE.id, "0" * 64)), "agent", "unknown"),
+        (header(Token("node", ONCE.id, "0" * 64)), "node", "unknown"),
+        (header(Token("agent", "db1", TOKENS["agent"].secret)), "agent", "unknown"),
+        (header(Token("admin", ONCE.id, ONCE.secret)), "agent", "unknown"),
+    ],
+)
+def test_newcomers_with_another_token(text: str, kind: str, reason: str) -> None:
+    with pytest.raises(TokenRefused) as error:
+        newcomer(STATE, text, kind)
+    assert error.value.reason == reason
+
+
+def test_a_newcomer_with_a_good_one() -> None:
+    assert newcomer(STATE, header(ONCE), "agent") == Principal(f"token:{ONCE.id}", "newcomer:agent")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "covered"),
+    [
+        ("/instances/db1", "/instances/db1", True),
+        ("/instances/db1", "/instances/db1/databases/x", True),
+        ("/instances/db1", "/instances/db10", False),
+        ("/instances/db1", "/instances", False),
+        ("/settings/user.app", "/settings/user.app", True),
+        ("/settings/user.app", "/settings/user.app.x", False),
+        ("/settings/user.app*", "/settings/user.app.x", True),
+        ("/settings/user.app*", "/settings/user.ap", False),
+        ("/settings/user.app*", "/settings/user.app/x", False),
+    ],
+)
+def test_a_scope_ends_where_a_segment_ends(prefix: str, path: str, covered: bool) -> None:
+    assert covers(prefix, path) is covered
 
 
 def test_each_role_may_what_the_ones_below_it_may() -> None:
