@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from provider.api.context import Context
-from provider.api.direct import PREFIX, DirectApp, DirectRoute
+from provider.api.direct import HEAD, PREFIX, DirectApp, DirectRoute
 from provider.api.policy import check_all, needs
 from provider.api.refusals import note_answer
 from provider.api.routes import audit, cluster, events, failover, health, joining, people, resources, tokens
@@ -59,6 +59,7 @@ class Stamp:
             await self._app(scope, receive, send)
             return
 
+        scope = _as_get(scope)
         started = False
 
         async def stamped(message: MutableMapping[str, Any]) -> None:
@@ -87,6 +88,11 @@ class Stamp:
                 await _render(BellwetherError("an internal error; the node's log has the details"))(
                     scope, receive, stamped
                 )
+
+
+def _as_get(scope: _Scope) -> _Scope:
+    """HEAD is GET whose body the server leaves out."""
+    return {**scope, "method": "GET", HEAD: True} if scope["method"] == "HEAD" else scope
 
 
 def create_app(context: Context) -> FastAPI:

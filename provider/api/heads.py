@@ -7,6 +7,8 @@ The parser has refused most of what is malformed already (folded lines, NUL, spa
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
 
 SINGLE = frozenset(
     (
@@ -44,16 +46,18 @@ def wrong(version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], *
         return "the target of a request must be a path: no scheme and host, no fragment, and all but ASCII %-encoded"
     seen: set[bytes] = set()
     for name, value in headers:
-        if b"_" in name and _single(name.replace(b"_", b"-")):
+        kind = _kind(name)
+        if kind is None:
+            continue
+        if kind != "single":
             return f"the header {_shown(name)} is written with hyphens"
-        if _single(name):
-            if name in seen:
-                return f"the header {_shown(name)} stands there twice"
-            seen.add(name)
-            if name == b"host" and not _HOST.fullmatch(value):
-                return "Host: that is no name of a host"
-            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                return "Transfer-Encoding: only chunked is understood"
+        if name in seen:
+            return f"the header {_shown(name)} stands there twice"
+        seen.add(name)
+        if name == b"host" and not _HOST.fullmatch(value):
+            return "Host: that is no name of a host"
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return "Transfer-Encoding: only chunked is understood"
     return _together(version, seen)
 
 
@@ -65,8 +69,12 @@ def _together(version: str, seen: set[bytes]) -> str | None:
     return None
 
 
-def _single(name: bytes) -> bool:
-    return name in SINGLE or name.startswith(_OURS)
+@lru_cache(maxsize=512)  # clients send the same few all the time
+def _kind(name: bytes) -> Literal["single", "disguised"] | None:
+    """`single`: it may stand once. `disguised`: with hyphens it would be one of those."""
+    if name in SINGLE or name.startswith(_OURS):
+        return "single"
+    return "disguised" if b"_" in name and _kind(name.replace(b"_", b"-")) == "single" else None
 
 
 def _shown(name: bytes) -> str:

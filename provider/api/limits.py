@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import accumulate
 
@@ -191,6 +192,7 @@ def plain(text: str) -> str:
     return bare[7:] if bare.lower().startswith("::ffff:") and "." in bare else bare
 
 
+@lru_cache(maxsize=4096)
 def group(address: str) -> str:
     """Whom an address belongs to: itself; of IPv6 the network of /64, all of which one host has."""
     text = plain(address)

@@ -151,7 +151,10 @@ class Protocol(HttpToolsProtocol):
                 431,
                 "head_max_lines",
             )
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         version, parser = self.parser.get_http_version(), self.parser

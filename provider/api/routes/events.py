@@ -43,7 +43,7 @@ async def events(request: Request) -> Response:
         )
     follow = flag(request, "follow") is not False
     media_type = "application/x-ndjson" if lines else "text/event-stream"
-    if request.method == "HEAD":
+    if direct.HEAD in request.scope:
         return Response(media_type=media_type)
     ctx.guard.open_stream(principal.name)
     return _Counted(
