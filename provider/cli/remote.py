@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from provider.cli.audit import items, line, moment
 from provider.cli.console import AsJson, application, entry, fail, plain, print_json, read_secret, table
 from provider.cli.show import show_cluster
 from provider.client import Client, Problem, from_environment
@@ -116,6 +118,37 @@ def events(after: Annotated[int | None, typer.Option(help="Begin after this revi
         for line in client.lines("GET", path, accept="application/x-ndjson"):
             if line:
                 plain(line)
+
+
+@app.command()
+def audit(
+    principal: Annotated[str | None, typer.Option(help="Who, for example token:0123456789abcdef or user:ann.")] = None,
+    source: Annotated[str | None, typer.Option(help="From which address.")] = None,
+    action: Annotated[str | None, typer.Option(help="What: a part of it, such as DELETE or /settings/.")] = None,
+    kind: Annotated[str | None, typer.Option(help="On a document of this kind.")] = None,
+    document: Annotated[str | None, typer.Option("--id", help="On the document with this id.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="done or refused.")] = None,
+    code: Annotated[str | None, typer.Option(help="Refused with this code, such as forbidden.")] = None,
+    since: Annotated[str | None, typer.Option(help="30m, 1h, 2d ago, or a time such as 2030-01-31T12:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="The same.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what nodes write down of agents' reports.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Who did what, and who was refused what; the newest first."""
+    now = datetime.now(UTC)
+    given = {
+        **{"principal": principal, "source": source, "action": action, "kind": kind, "id": document},
+        **{"outcome": outcome, "code": code, "since": moment(since, now), "until": moment(until, now)},
+        **{"all": "true" if everything else None},
+    }
+    asked = {name: value for name, value in given.items() if value is not None}
+    with remote() as client:
+        if as_json:
+            print_json(list(items(client, asked, limit)))
+            return
+        for item in items(client, asked, limit):
+            plain(line(item))
 
 
 # ── agents ──

@@ -1,6 +1,7 @@
 """The audit: who did what, who was refused what, on one node whose API, engine and store are the real ones."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,37 @@ def test_what_nodes_write_down_of_agents_is_shown_only_where_it_is_asked_for(p1:
     # Nobody hides behind that name.
     p1.ask("PUT", "/settings/user.RecordStatus", {"value": {"action": "RecordStatus", "principal": "node:p1"}})
     assert len(audit_of(p1, "&action=RecordStatus")) == 1
+
+
+KEPT_NOWHERE = {("POST", "/agents/advise"), ("POST", "/audit/refusals")}
+"""Writes that change nothing that is kept, or that are what this is about."""
+
+
+def test_every_write_leaves_a_line_whichever_route_it_takes(p1: ApiNode) -> None:
+    """Also those that will be added: asked with a body that may make no sense, as an administrator and as nobody."""
+    paths = p1.ask("GET", "/openapi.json", token=None).json["paths"]
+    writes = {
+        (method.upper(), path.removeprefix("/api/v1")): operation["x-role"]
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if method not in ("get", "head")
+    }
+    assert len(writes) > 15
+    for number, ((method, path), role) in enumerate(sorted(writes.items())):
+        concrete = re.sub(r"{\w+}", f"walked{number}", path)
+        for who, token in (("an administrator", ""), ("nobody", None)):
+            source = f"198.18.{number}.{0 if token is None else 1}"
+            answer = p1.ask(method, concrete, {}, token=token, source=source)
+            outcome = "done" if answer.status < 400 else "refused"
+            if outcome == "done" and (method, path) in KEPT_NOWHERE:
+                continue
+            assert token is not None or role == "open" or answer.status == 401, (method, path)
+            (item,) = audit_of(p1, f"&source={source}")
+            assert (item["action"], item["outcome"], item["status"]) == (
+                f"{method} /api/v1{concrete}",
+                outcome,
+                answer.status,
+            ), who
 
 
 # ── what was refused ──
