@@ -26,8 +26,9 @@ SCAN_S = 1.0
 CHUNK = 1000
 ROWS = 50
 """Read at once. A record can have 2 MiB."""
-BOOKKEEPING = frozenset({"RecordStatus"})
-"""Actions of nodes that only write down what agents report: most of what there is, and of no interest here."""
+BOOKKEEPING = frozenset({"RecordStatus", "RecordTokenUses"})
+"""Actions of nodes that only write down what agents report, and when tokens were last used: most of what there is, and
+of no interest here."""
 Item = dict[str, Any]
 
 
@@ -134,12 +135,13 @@ def items_of(row: HistoryRow) -> Iterator[tuple[Item, int]]:
         return
     for commit in record["commits"]:
         for attempt in commit.get("refused", ()):
-            yield _item(row, attempt["at"], attempt, refused=True), attempt["at"]
+            yield _item(row, attempt["at"], attempt), attempt["at"]
         if not commit.get("refused"):
             yield _item(row, row.at, {**commit, "node": record["node"]}), row.at
 
 
-def _item(row: HistoryRow, at_ms: int, said: dict[str, Any], *, refused: bool = False) -> Item:
+def _item(row: HistoryRow, at_ms: int, said: dict[str, Any]) -> Item:
+    code = said.get("code") or None
     return {
         "at": time_text(at_ms),
         "revision": row.revision,
@@ -147,9 +149,9 @@ def _item(row: HistoryRow, at_ms: int, said: dict[str, Any], *, refused: bool = 
         "principal": said["principal"],
         "source": said.get("source"),
         "action": said["action"],
-        "outcome": "refused" if refused else "done",
+        "outcome": "done" if code is None else "refused",
         "status": said.get("status", 200),
-        "code": said.get("code"),
+        "code": code,
         "detail": said.get("detail"),
         "count": said.get("count", 1),
         "documents": _documents(row.revision, said),

@@ -36,6 +36,8 @@ TARGET = "/api/v1/audit/refusals"
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
 LAST_S = 1.0
 """How long a node that ends tries to tell the rest."""
+CLAIMED = "bellwether.claimed"
+"""Where in the scope the principal's name stands that somebody gave who was not let in, where there is such a one."""
 _WRITES = frozenset({"PUT", "POST", "DELETE", "PATCH"})
 _DETAILED = frozenset({"conflict", "forbidden", "refused", "stale_revision", "too_many_requests", "unauthenticated"})
 """Errors whose text is ours alone. The others repeat something of what was sent, which could be a password at the wrong
@@ -60,16 +62,18 @@ class Refusals:
     def note(
         self, *, principal: str, source: str | None, action: str, code: str, status: int, detail: str | None = None
     ) -> None:
-        """One attempt that was refused. `detail` must hold nothing secret. Any thread."""
+        """One attempt that was refused; or, with an empty `code`, something that was done and is no commit. `detail`
+        must hold nothing secret. Any thread."""
         place = None if source is None else legible(source, ACTION_MAX)
         kind = Kind(legible(principal, ACTION_MAX), place, legible(action, ACTION_MAX), code)
         said = None if detail is None else legible(detail, DETAIL_MAX)
         with self._lock:
-            self.counts[code] = self.counts.get(code, 0) + 1
+            if code:
+                self.counts[code] = self.counts.get(code, 0) + 1
             before_s = self._book.due_s
             new = self._book.note(kind, status, said, time.time_ns() // 1_000_000, time.monotonic())
             sooner = self._book.due_s != before_s
-        if new:
+        if new and code:
             log(principal=kind.principal, source=place, code=code).info(f"refused: {kind.action}")
         if sooner and self._sooner is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._sooner.set)
@@ -183,9 +187,22 @@ def note_answer(ctx: "Context", scope: Scope, error: BellwetherError, status: in
     )
 
 
+def note_done(ctx: "Context", scope: Scope, principal: str, status: int) -> None:
+    """Notes what was done without a commit: a login, advice sent again."""
+    ctx.refusals.note(
+        principal=principal,
+        source=client_address(scope) or None,
+        action=described(scope["method"], scope["raw_path"]),
+        code="",
+        status=status,
+    )
+
+
 def _claimed(state: State, scope: Scope) -> str:
     """Whom somebody who was not authenticated named: "?", and the principal's name where there is such a one. Anybody
-    can name it; that an expired token is tried, or a node's name, is worth knowing all the same."""
+    can name it; that an expired token is tried, or a user's name, is worth knowing all the same."""
+    if CLAIMED in scope:
+        return f"?{scope[CLAIMED]}"
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"").decode("latin-1")
     try:
         token = bearer(header)

@@ -97,7 +97,8 @@ class Change(Record):
 
 
 class Attempt(Record):
-    """Something that was asked for and refused, as often as `count` says. Nothing of it changes the state."""
+    """Something that was asked for and refused, as often as `count` says; or done without a commit (a login), and then
+    `code` is empty. Nothing of it changes the state."""
 
     at: Count = Field(description="of the first, Unix milliseconds")
     node: Text = Field(description="that refused it")

@@ -134,7 +134,7 @@ class RefusalBody(BaseModel):
     source: str | None = Field(default=None, max_length=300)
     action: str = Field(max_length=300)
     code: str = Field(max_length=60)
-    status: int = Field(ge=400, le=499)
+    status: int = Field(ge=200, le=499)
     count: int = Field(default=1, ge=1, le=2**63 - 1)
     detail: str | None = Field(default=None, max_length=300)
 

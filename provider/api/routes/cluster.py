@@ -12,6 +12,7 @@ from provider.api.auth import Principal
 from provider.api.context import Context
 from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
+from provider.api.refusals import note_done
 from provider.api.views import advised, agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
 from provider.condition import condition
@@ -215,4 +216,5 @@ async def _advise(request: Request, agent: str | None) -> Response:
     told = [agent] if agent is not None else agents_summary(ctx, state)["missing"]
     for one in told if len(told) < MISSING_SHOWN else [TO_ALL]:
         ctx.hub.advise(one)
+    note_done(ctx, request.scope, write.principal.name, 202)
     return answer({"told": told, "epoch": state.epoch}, 202)

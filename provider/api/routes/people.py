@@ -12,6 +12,7 @@ from provider.api.auth import Principal
 from provider.api.context import Context, context
 from provider.api.policy import HEADERS, Rule, may, needs
 from provider.api.reads import answer, paging, reading, shown
+from provider.api.refusals import CLAIMED, note_done
 from provider.api.routes.resources import documented, parse
 from provider.api.sessions import LIFETIME_S, begin, set_cookie
 from provider.api.source import client_address
@@ -142,6 +143,8 @@ async def login(request: Request) -> Response:
     body = parse(await read_body(request, LOGIN_MAX_BYTES), LoginBody)
     user = ctx.gateway.state.get("user", body.name)
     source = client_address(request.scope)
+    if user is not None:
+        request.scope[CLAIMED] = f"user:{user.id}"
     good = await _is_password(ctx, body.name, body.password, user, source)
     if not good or user is None or ctx.gateway.state.get("user", body.name) is not user:
         log(user=user.id if user is not None else None, source=source).warning("a login failed")
@@ -149,6 +152,7 @@ async def login(request: Request) -> Response:
     session = begin(user, int(time.time() * 1000))
     token = session.text(ctx.vault)
     log(user=user.id, source=source).info("a session begins")
+    note_done(ctx, request.scope, f"user:{user.id}", 200)
     given = {
         "token": token,
         "csrf": session.csrf(ctx.vault),
