@@ -33,7 +33,7 @@ from shared.errors import Invalid
 from shared.files import write_atomically
 from shared.logs import log
 from shared.messages import AGENTS_UP, MAX_BYTES, Body, Hello, ObservedInstance, Report, encode, type_of
-from shared.systemd import notify
+from shared.systemd import Watchdog, notify
 from shared.version import VERSION
 
 TICK_S = 0.5
@@ -118,6 +118,7 @@ class Daemon:
         self._again = Backoff(first_s=1.0, longest_s=15.0)
         self._again_pending = False
         self._ready = False
+        self._watchdog, self._said_alive_s = Watchdog.from_environment(), 0.0
 
     def stop(self) -> None:
         """Make `run` return soon."""
@@ -155,7 +156,15 @@ class Daemon:
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2]()
         self._status.update(self._session, self._file_error)
+        self._say_alive(now)
         return True
+
+    def _say_alive(self, now_s: float) -> None:
+        """Each turn is a sign of life: workers and links that hang are shown in reports, and replaced."""
+        pause_s = self._watchdog.pause_s
+        if pause_s is not None and now_s - self._said_alive_s >= pause_s:
+            self._said_alive_s = now_s
+            notify("WATCHDOG=1")
 
     def _handle(self, event: _Event) -> None:
         match event:

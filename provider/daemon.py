@@ -5,6 +5,7 @@ import gc
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -42,7 +43,7 @@ from shared.errors import BellwetherError, Refused
 from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.rabbitmq import RabbitLink
-from shared.systemd import notify
+from shared.systemd import Watchdog, notify
 from shared.tls import client_context, server_context
 from shared.version import VERSION
 
@@ -205,8 +206,14 @@ class Node:
         context.gateway.changed.wake()
 
     async def _tell_ready(self, server: Server) -> None:
+        """Event loop. Ready, and from then on alive: as long as this loop turns, and the engine does."""
         await server.ready.wait()
         notify("READY=1")
+        watchdog = Watchdog.from_environment()
+        while watchdog.pause_s is not None:
+            if watchdog.is_well(time.monotonic(), self.engine.beat_s):
+                notify("WATCHDOG=1")
+            await asyncio.sleep(watchdog.pause_s)
 
     # ── callbacks between the parts; each names the thread that it runs on ──
 

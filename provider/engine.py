@@ -150,7 +150,7 @@ class Engine:
         self._retry = Backoff(first_s=0.1, longest_s=1.0)
         self._retry_at_s = 0.0
         self._failed: list[LogRecord] = []
-        self._saved_s = 0.0
+        self._saved_s, self.beat_s = 0.0, time.monotonic()  # `beat_s`: when the thread last began a turn
 
     # ── for other threads ──
 
@@ -241,9 +241,9 @@ class Engine:
     # ── the thread ──
 
     def _run(self) -> None:
-        next_tick_s = time.monotonic() + TICK_S
-        stopping = False
+        next_tick_s, stopping = time.monotonic() + TICK_S, False
         while not stopping:
+            self.beat_s = time.monotonic()
             events = self._take(next_tick_s - time.monotonic())
             instructions: list[Instruction] = []
             for event in events:
