@@ -94,7 +94,7 @@ def table(rows: list[list[str]], *, indent: str = "  ") -> None:
         plain((indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip())
 
 
-def read_secret(path: Path | None, environment: str, prompt: str) -> str:
+def read_secret(path: Path | None, environment: str, prompt: str, *, confirm: bool = False) -> str:
     """A secret from a file, the environment or a prompt: never from the command line, which `ps` shows."""
     import os
 
@@ -102,4 +102,4 @@ def read_secret(path: Path | None, environment: str, prompt: str) -> str:
         return path.read_text(encoding="utf-8").strip()
     if environment in os.environ:
         return os.environ[environment].strip()
-    return str(typer.prompt(prompt, hide_input=True)).strip()
+    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)).strip()

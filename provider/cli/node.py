@@ -1,13 +1,12 @@
 """`provider`: makes and runs a node of the control plane."""
 
 import os
-import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from provider.cli.access import tokens, users
 from provider.cli.console import (
     DEFAULT_CONFIG,
     AsJson,
@@ -26,8 +25,8 @@ from shared.files import write_atomically
 _STORE_VARIABLE = "BELLWETHER_STORE_PASSWORD"
 
 app = application("A node of the control plane: make it, run it, look at it.")
-tokens = application("Tokens for people, programs and newcomers.")
 app.add_typer(tokens, name="token")
+app.add_typer(users, name="user")
 
 Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
 Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]
@@ -128,37 +127,6 @@ def status(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         show_status(settings.name, cluster)
 
 
-class Role(StrEnum):
-    admin = "admin"
-    operator = "operator"
-    viewer = "viewer"
-    node = "node"
-    agent = "agent"
-
-
-@tokens.command("create")
-def create_token(
-    role: Annotated[Role, typer.Option(help="node and agent tokens work once.")],
-    config: Config = DEFAULT_CONFIG,
-    ttl: Annotated[str | None, typer.Option(help="30m, 1h, 7d …; one-time tokens: 1h unless given.")] = None,
-    token_out: Annotated[Path | None, typer.Option(help="Write it to this file (mode 600) instead.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a token and print it, this once."""
-    body: dict[str, Any] = {"role": role.value}
-    if ttl is not None:
-        body["ttl_s"] = seconds(ttl)
-    with daemon(config) as (_, client):
-        created = client.request("POST", "/tokens", body)
-    if token_out is not None:
-        write_atomically(token_out, created["token"] + "\n")
-        plain(f"The {role.value} token is in {token_out}.")
-    elif as_json:
-        print_json(created)
-    else:
-        plain(created["token"])
-
-
 def _store_password(url: str | None, file: Path | None) -> str | None:
     """Raises `typer.BadParameter` where it stands in the URL: on the command line, `ps` shows it to everybody."""
     from provider.store import split_password
@@ -168,17 +136,6 @@ def _store_password(url: str | None, file: Path | None) -> str | None:
     if file is None and _STORE_VARIABLE not in os.environ:
         return None
     return read_secret(file, _STORE_VARIABLE, "Password of the store")
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> int:
-    """`30m`, `1h`, `7d` as seconds. Raises `typer.BadParameter`: exit code 2."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 30m, 1h or 7d")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 main = entry(app)

@@ -16,6 +16,7 @@ import typer
 
 from provider.cli.audit import items, line, moment
 from provider.cli.console import AsJson, application, entry, fail, plain, print_json, read_secret, table
+from provider.cli.remote_access import add_to
 from provider.cli.show import show_cluster
 from provider.client import Client, Problem, from_environment
 
@@ -46,6 +47,9 @@ def remote() -> Iterator[Client]:
         fail(f"{error.detail} [{error.answer_code}]")
     finally:
         client.close()
+
+
+add_to(app, remote)
 
 
 def _path(*parts: str) -> str:
