@@ -172,12 +172,14 @@ def _from_cookie(ctx: Context, method: str, headers: dict[str, str]) -> None:
 
 
 async def _news(ctx: Context, headers: Mapping[str, str]) -> bool:
-    """Waits for the revision that the client has seen, if this node has not; whether there is anything new to look at.
+    """Waits for the revision that the client has seen, if this node has not; whether it is worth another look.
     Raises `Behind`."""
     wanted = headers.get("bellwether-min-revision", "")
     if not wanted.isdecimal() or len(wanted) > 18 or "authorization" not in headers:
         return False
-    if int(wanted) <= ctx.gateway.state.revision or ctx.strangers >= NEWS_WAITING_MAX:
+    if int(wanted) <= ctx.gateway.state.revision:
+        return True  # perhaps only since it was looked at
+    if ctx.strangers >= NEWS_WAITING_MAX:
         return False
     ctx.strangers += 1
     try:
