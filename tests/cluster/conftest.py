@@ -1,38 +1,23 @@
 """Whole clusters of real processes, each in a directory of its own."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 from localcluster.cluster import Cluster
-from localcluster.process import ProcessFailed
 
 from tests.support.amqp import Rogue, enrolled
 from tests.support.api import Client, client
+from tests.support.clusters import running
 from tests.support.nodes import primary_of, standbys_of
 
 StartCluster = Callable[..., Cluster]
 
 
-@contextmanager
-def _running(root: Path, *, providers: int, databases: int) -> Iterator[Cluster]:
-    cluster = Cluster(root, providers=providers, databases=databases)
-    try:
-        try:
-            cluster.up()
-        except ProcessFailed as error:
-            error.add_note(cluster.failure_report())
-            raise
-        yield cluster
-    finally:
-        cluster.kill_all()
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three providers and one MariaDB with its agent, shared by all tests that leave it as healthy as they found it."""
-    with _running(tmp_path_factory.mktemp("shared"), providers=3, databases=1) as cluster:
+    with running(tmp_path_factory.mktemp("shared"), providers=3, databases=1) as cluster:
         yield cluster
 
 
@@ -43,7 +28,7 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartClu
 
         def start(*, providers: int = 3, databases: int = 1) -> Cluster:
             root = tmp_path_factory.mktemp("own")
-            return stack.enter_context(_running(root, providers=providers, databases=databases))
+            return stack.enter_context(running(root, providers=providers, databases=databases))
 
         yield start
 
