@@ -84,6 +84,31 @@ _OTHERS: Mapping[str, Schema] = {
             "warnings": NAMES,
         }
     ),
+    "LoggedIn": _object({"token": TEXT, "csrf": TEXT, "expires_at": TIME, "user": TEXT, "role": TEXT}),
+    "Session": _object(
+        {
+            "principal": TEXT,
+            "role": TEXT,
+            "scope": {},
+            "user": _or_null(TEXT),
+            "expires_at": _or_null(TIME),
+            "csrf": _or_null(TEXT),
+        }
+    ),
+    "Audit": _object(
+        {
+            "items": _list(
+                _object(
+                    {"revision": COUNT, "at": TIME, "principal": TEXT, "action": TEXT},
+                    {"source": _or_null(TEXT), "outcome": {"enum": ["done", "refused"]}, "code": _or_null(TEXT)},
+                )
+            ),
+            "revision": COUNT,
+            "next": _or_null(TEXT),
+            "complete": YES_OR_NO,
+            "oldest": _or_null(_object({"revision": COUNT, "at": TIME})),
+        }
+    ),
     "Told": _object({"told": NAMES, "epoch": COUNT}),
     "Preflight": _object(
         {
@@ -256,6 +281,29 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/tokens"): _collection("Token"),
     ("post", "/tokens"): _says("NewToken", KEY, status=201),
     ("delete", "/tokens/{token}"): _delete(),
+    ("get", "/tokens/{token}"): _reads("Token"),
+    ("post", "/tokens/administrator"): _says("NewToken", KEY, status=201),
+    ("post", "/tokens/uses"): Operation({204: {}}),
+    ("get", "/users"): _collection("User"),
+    ("get", "/users/{name}"): _one("User"),
+    ("put", "/users/{name}"): _put("User"),
+    ("delete", "/users/{name}"): _delete(*WHEN),
+    ("put", "/users/{name}/password"): Operation({204: {}}, (KEY,)),
+    ("delete", "/users/{name}/sessions"): _delete(),
+    ("post", "/login"): _says("LoggedIn"),
+    ("get", "/session"): _reads("Session"),
+    ("delete", "/session"): _delete(),
+    ("get", "/audit"): _reads(
+        "Audit",
+        *(_query(name, TEXT) for name in ("principal", "source", "action", "kind", "id", "code")),
+        _choice("outcome", "done", "refused"),
+        *(_query(name, TIME) for name in ("since", "until")),
+        _query("all", YES_OR_NO, "also what nodes write down of agents' reports"),
+        LIMIT,
+        _query("after", {"type": "string", "pattern": r"^[0-9]{1,18}\.[0-9]{1,9}$"}, "`next` of the page before"),
+    ),
+    ("post", "/audit/refusals"): Operation({204: {}}, (KEY,)),
+    ("get", "/history"): Operation({200: {_LINES: TEXT}}, (_query("until", COUNT, "a revision"), *READ)),
     ("get", "/events"): Operation(
         {200: {"text/event-stream": _object({}, {"id": TEXT, "event": TEXT, "data": TEXT}), _LINES: TEXT}},
         (
