@@ -79,9 +79,17 @@ class Client:
             raise last
         raise Unreachable("; ".join(reasons))
 
-    def lines(self, method: str, path: str, body: Any = None, *, accept: str | None = None) -> Iterator[str]:
+    def lines(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        accept: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Iterator[str]:
         """The answer's lines as they come, from the first URL that answers."""
-        headers = {"Accept": accept} if accept is not None else {}
+        headers = {**(headers or {}), **({"Accept": accept} if accept is not None else {})}
         for index, url in enumerate(self._urls):
             try:
                 with self._http.stream(
@@ -135,9 +143,15 @@ def _problem(response: httpx2.Response) -> Problem:
 
 
 def local(settings: ProviderSettings, files: Files) -> Client:
-    """A client for the daemon on this very host, with this node's own token."""
+    """A client for the daemon on this very host: with this node's own token, and the certificate without which that
+    token is worth nothing."""
+    return as_node([settings.url], files)
+
+
+def as_node(urls: Sequence[str], files: Files) -> Client:
+    """A client that speaks for this node."""
     token = files.node_token.read_text(encoding="ascii").strip()
-    return Client([settings.url], token=token, tls=client_context(files.ca))
+    return Client(urls, token=token, tls=client_context(files.ca, files.certificate, files.key))
 
 
 def from_environment() -> Client:

@@ -3,15 +3,19 @@
 import asyncio
 import gc
 import signal
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from functools import partial
 from typing import Protocol
 
 import uvloop
 
+from provider import pki
 from provider.api.app import create_app, stamp
 from provider.api.bookkeeping import record_uses
 from provider.api.context import Context
@@ -21,11 +25,14 @@ from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.api.refused import TokensRefused
 from provider.api.server import Server
+from provider.authorities import untrusting_nodes
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
+from provider.certificates import Certificates
+from provider.client import Client, as_node
 from provider.condition import condition
-from provider.core.commands import LOG_SIZES, Command, need
+from provider.core.commands import CERTIFICATE_DAYS, LOG_SIZES, Command, RenewCertificate, SignWith, need
 from provider.core.state import Accepted, Answer, Delta, State
 from provider.engine import Engine, Result
 from provider.fleet.hub import Hub, RefusedMessage
@@ -34,12 +41,12 @@ from provider.janitor import Janitor
 from provider.log.stream import StreamLog
 from provider.membership import Membership
 from provider.metrics import metrics_of, render
-from provider.secrets import Vault
+from provider.secrets import Vault, data_keys
 from provider.settings import Files, ProviderSettings
 from provider.store import Store, split_password
 from shared.backoff import Backoff
 from shared.bus import Credentials, Link, Topology
-from shared.errors import BellwetherError, Refused
+from shared.errors import BellwetherError, Refused, Unavailable
 from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.rabbitmq import RabbitLink
@@ -85,8 +92,6 @@ class Node:
 
     def __init__(self, settings: ProviderSettings, files: Files, store: Store) -> None:
         self.settings, self.files, self.store = settings, files, store
-        self.vault = Vault.from_file(files.secrets_key)
-        self.membership = Membership(settings, files)
         self.tls = server_context(files.certificate, files.key, files.ca)
         """Of the API's server, which asks for it anew with each connection: another one counts from then on."""
         self._password = files.broker_password.read_text(encoding="utf-8").strip()
@@ -94,10 +99,14 @@ class Node:
         self._own: dict[int, Callable[[bool], None]] = {}
         self._gateway: Gateway | None = None
         self._heard: Signal | None = None
+        self._forwarder: Forwarder | None = None
         self._failure: BellwetherError | None = None
         """Why this node must not go on."""
         loaded = store.load()  # once: a second for each 40,000 documents
         state, _ = loaded
+        self._private_key = files.secrets_key.read_text(encoding="ascii")
+        self.vault = Vault(data_keys(state.of("key"), settings.name, self._private_key))
+        self.membership = Membership(settings, files, self.vault)
         sizes = need(state, "setting", LOG_SIZES).spec["value"]
         self.engine = Engine(
             node=settings.name,
@@ -125,6 +134,16 @@ class Node:
             on_refused=self._message_refused,
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
+        self.certificates = Certificates(
+            node=settings.name,
+            url=settings.url,
+            files=files,
+            state=lambda: self.engine.state,
+            renew=self._renewed,
+            reload=self._reload,
+            untrusting=self._untrusting,
+            sign_with=lambda id_: self._submit(SignWith(id_), _whatever),
+        )
         self.users = self._broker_users()
         self.janitor = Janitor(store, lambda: self.engine.state)
 
@@ -133,8 +152,8 @@ class Node:
         self._gateway = gateway = Gateway(self.engine, loop)
         self._heard = Signal(loop)
         api = self.settings.api
-        forwarder = Forwarder(
-            node=self.settings.name, tls=client_context(self.files.ca), timeout_s=api.primary_wait_s + api.commit_wait_s
+        self._forwarder = forwarder = Forwarder(
+            node=self.settings.name, tls=self._client_tls(), timeout_s=api.primary_wait_s + api.commit_wait_s
         )
         guard, refused = Guard(api), TokensRefused()
         registry = metrics_of(
@@ -156,12 +175,13 @@ class Node:
             refusals=self.refusals,
             metrics=lambda: render(registry),
             tokens_refused=refused,
+            untrusting=self._untrusting,
         )
         server = Server(
             create_app(context), api.listen, guard=guard, tls=lambda: self.tls, stamp=partial(stamp, context)
         )
         self._end_on(loop, partial(self._end, server, context))
-        parts: list[_Part] = [self.engine, self.hub, self.janitor]
+        parts: list[_Part] = [self.engine, self.hub, self.janitor, self.certificates]
         if self.users is not None:
             parts.append(self.users)
         for part in parts:
@@ -219,6 +239,8 @@ class Node:
 
     def _applied(self, state: State, accepted: Sequence[Accepted]) -> None:
         """Engine's thread."""
+        for item in accepted:
+            self._trust(item.delta)
         self.hub.applied(state, accepted)
         if self._gateway is not None:
             self._gateway.changed.notify()
@@ -232,6 +254,15 @@ class Node:
                     self.users.look_again()
                 elif concerned := _users_concerned(item.delta):
                     self.users.look_again(concerned)
+
+    def _trust(self, delta: Delta) -> None:
+        """Engine's thread. Data keys are known before anything that they seal is looked at."""
+        keys = [document for document in delta.put if document.kind == "key" and not self.vault.knows(document.id)]
+        for id_, key in data_keys(keys, self.settings.name, self._private_key).items():
+            self.vault.add(id_, key)
+        touched = [(document.kind, document.id) for document in delta.put] + list(delta.deleted)
+        if any(kind in ("authority", "node") or id_ == CERTIFICATE_DAYS for kind, id_ in touched):
+            self.certificates.look_again()
 
     def _results(self, pairs: list[tuple[int, Result]]) -> None:
         """Engine's thread."""
@@ -285,7 +316,52 @@ class Node:
             revision=state.revision,
             digest=state.digest,
             started=self._started,
+            trust=self.certificates.trust,
         )
+
+    # ── certificates ──
+
+    def _client_tls(self) -> ssl.SSLContext:
+        return client_context(self.files.ca, self.files.certificate, self.files.key)
+
+    def _renewed(self, csr: str) -> str:
+        """Certificates' thread. The primary signs its own; the others ask it."""
+        state, node = self.engine.state, self.settings.name
+        if state.primary == node:
+            certificate, recorded = self.membership.sign(state, csr, node)
+            done: Future[bool] = Future()
+            self._submit(RenewCertificate(node, recorded), done.set_result)
+            if not done.result(OWN_WRITE_WAIT_S + 1.0):
+                raise Unavailable("the certificate could not be recorded")
+            return certificate
+        primary = need(state, "node", state.primary)
+        with closing(self._as_node(primary.spec["url"])) as client:
+            given = client.request("POST", f"/nodes/{node}/certificate", {"csr": csr})
+        if self._gateway is not None:  # else the next look would take it for one that is not on record
+            reached = self._gateway.reach(given["revision"], OWN_WRITE_WAIT_S)
+            self._gateway.run(reached)
+        return str(given["certificate"])
+
+    def _untrusting(self, state: State) -> list[str]:
+        """Any thread."""
+        view, node = self.hub.view, self.settings.name
+        trusts = {name: seen.pulse.trust for name, seen in view.nodes.items()} | {node: self.certificates.trust}
+        return untrusting_nodes(state, trusts)
+
+    def _as_node(self, url: str) -> Client:
+        """A client with this node's certificate; without it where that has expired: to have it renewed, the token
+        will do."""
+        pem = self.files.certificate.read_text(encoding="ascii")
+        if pki.days_left(pem) > 0:
+            return as_node([url], self.files)
+        token = self.files.node_token.read_text(encoding="ascii").strip()
+        return Client([url], token=token, tls=client_context(self.files.ca))
+
+    def _reload(self) -> None:
+        """Certificates' thread. What is connected stays so; whoever connects from now on meets the new files."""
+        self.tls = server_context(self.files.certificate, self.files.key, self.files.ca)
+        if self._forwarder is not None:
+            self._forwarder.tls = self._client_tls()
 
     # ── the broker ──
 
@@ -334,11 +410,14 @@ class Node:
         if broker.management is None:
             log().warning("no broker management address is configured: agents' broker users must be made by hand")
             return None
-        known = [(broker.username, self._password)]
         return BrokerUsers(
             node=self.settings.name,
             vhost=broker.vhost,
-            management=Management(broker.management, client_context(self.files.ca), lambda: known),
+            management=Management(
+                broker.management,
+                lambda: client_context(self.files.ca),
+                lambda: self.membership.broker_admin(self.engine.state),
+            ),
             state=lambda: self.engine.state,
         )
 
@@ -352,3 +431,7 @@ def _users_concerned(delta: Delta) -> list[str]:
     """Broker users of agents and nodes that came, went or have another password; not of those that come online."""
     members = [(d.kind, d.id) for d in delta.put if d.wish == d.revision] + list(delta.deleted)
     return [id_ if kind == "agent" else node_user(id_) for kind, id_ in members if kind in ("agent", "node")]
+
+
+def _whatever(_done: bool) -> None:
+    """For what is tried again anyway."""

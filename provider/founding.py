@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,18 +11,31 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from provider import pki
+from provider.authorities import bundle, checked_authority
 from provider.backfill import fetch_history
+from provider.broker.users import node_user
 from provider.client import Client
 from provider.core import commands as c
 from provider.core import documents as d
 from provider.core.entries import Change
 from provider.core.state import State
-from provider.secrets import Vault
-from provider.settings import ApiSettings, BrokerSettings, Files, ProviderSettings, host_of, port_of, to_toml
+from provider.membership import Membership
+from provider.secrets import Vault, data_keys, new_data_key, new_private_key, public_key
+from provider.settings import (
+    ApiSettings,
+    BrokerSettings,
+    Files,
+    ProviderSettings,
+    certificate_hosts,
+    host_of,
+    port_of,
+    to_toml,
+)
 from provider.snapshot import read_snapshot
 from provider.store import Store, with_password
 from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically
+from shared.passwords import broker_password_hash
 from shared.tls import client_context, fingerprint, unverified_context
 from shared.tokens import Token, new_token, parse_token
 from shared.version import VERSION
@@ -85,75 +98,133 @@ class Place:
 
     def hosts(self) -> tuple[str, ...]:
         """Names and addresses that the node's certificate is for."""
-        return (host_of(self.url), "localhost", "127.0.0.1")
+        return certificate_hosts(self.url)
 
 
-def init(place: Place, broker: dict[str, Any], broker_password: str) -> str:
-    """Makes a cluster of one node: authority, keys, configuration, store. The administrator's token.
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What a node makes for itself. Others are told hashes, public keys and a signing request only."""
 
-    Needs no running broker. The configuration is written last: while it is not there, nothing is.
+    key: str
+    """Of its certificate, PEM."""
+    secrets_key: str
+    token: Token
+    broker_password: str
+
+    @classmethod
+    def new(cls, name: str) -> "Secrets":
+        token = Token("node", name, new_token("node").secret)
+        return cls(pki.new_key(), new_private_key(), token, new_token("node").secret)
+
+    def write(self, files: Files) -> None:
+        write_atomically(files.key, self.key)
+        write_atomically(files.secrets_key, self.secrets_key)
+        write_atomically(files.node_token, self.token.text())
+        write_atomically(files.broker_password, self.broker_password)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority, PEM."""
+
+    certificate: str
+    key: str
+
+    @classmethod
+    def new(cls) -> "Authority":
+        return cls(*pki.new_ca(f"Bellwether {uuid4().hex[:8]}"))
+
+
+def init(
+    place: Place, broker: dict[str, Any], broker_admin: tuple[str, str], authority: Authority | None = None
+) -> str:
+    """Makes a cluster of one node: authority (a new one, unless one is brought), keys, configuration, store. The
+    administrator's token.
+
+    `broker_admin` is name and password of a user who may administer the broker's users. Where the broker has no
+    management address, nobody can make users there, and this node uses that one for everything. Needs no running
+    broker. The configuration is written last: while it is not there, nothing is.
     """
     place.must_be_new()
-    settings, files = place.settings(broker), place.files
-    ca, ca_key = pki.new_ca(f"Bellwether {uuid4().hex[:8]}")
-    key = pki.new_key()
-    certificate = pki.sign(pki.new_request(key, place.name, place.hosts()), place.name, ca, ca_key)
-    node_token = Token("node", place.name, new_token("node").secret)
+    authority = authority or Authority.new()
+    authority_id = checked_authority(authority.certificate, authority.key)
+    own = Secrets.new(place.name)
+    managed = broker.get("management") is not None
+    if not managed:
+        own = replace(own, broker_password=broker_admin[1])
+    settings = place.settings({**broker, "username": node_user(place.name) if managed else broker_admin[0]})
+    vault = Vault({"k1": new_data_key()})
+    membership = Membership(settings, place.files, vault)
+    signed = membership.authority(authority.certificate, authority.key, authority_id, signs=True)
+    credential = d.CredentialSpec(username=broker_admin[0], passwords=(vault.seal(broker_admin[1], c.BROKER_ADMIN),))
+    wrapped = vault.wrapped_for(public_key(own.secrets_key))
     admin = new_token("admin")
-    write_atomically(files.ca, ca, mode=0o644)
-    write_atomically(files.certificate, certificate, mode=0o644)
-    _write_secrets(files, ca_key, key, Vault.new_key(), node_token.text(), broker_password)
+    founding = (
+        c.put("authority", authority_id, signed),
+        c.put("key", "k1", d.KeySpec(wrapped={place.name: wrapped["k1"]})),
+        *((c.put("credential", c.BROKER_ADMIN, credential),) if managed else ()),
+        c.put("token", admin.id, _first(admin)),
+        Change(kind="setting", id=c.CLUSTER_ID, spec={"value": str(uuid4())}),
+        Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
+    )
+    generation, now = uuid4().hex[:16], int(time.time() * 1000)
+    trusting = State.genesis(generation=generation, primary=place.name, now=now, changes=founding)
+    certificate, given = membership.sign(trusting, pki.new_request(own.key, place.name, place.hosts()), place.name)
     node = d.NodeSpec(
-        url=place.url, endpoints=settings.broker.endpoints, version=VERSION, token_sha256=node_token.hashed
+        url=place.url,
+        endpoints=settings.broker.endpoints,
+        version=VERSION,
+        token_sha256=own.token.hashed,
+        public_key=public_key(own.secrets_key),
+        broker_password_hash=broker_password_hash(own.broker_password) if managed else None,
+        certificates=(given,),
     )
-    state = State.genesis(
-        generation=uuid4().hex[:16],
-        primary=place.name,
-        now=int(time.time() * 1000),
-        changes=(
-            c.put("node", place.name, node),
-            c.put("token", admin.id, _first(admin)),
-            Change(kind="setting", id=c.CLUSTER_ID, spec={"value": str(uuid4())}),
-            Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
-        ),
-    )
+    changes = (c.put("node", place.name, node), *founding)
+    state = State.genesis(generation=generation, primary=place.name, now=now, changes=changes)
+    write_atomically(place.files.ca, bundle(state), mode=0o644)
+    write_atomically(place.files.certificate, certificate, mode=0o644)
+    own.write(place.files)
     _write_store_password(place)
     _seed(place, state, None)
-    write_atomically(files.config, to_toml(settings))
+    write_atomically(place.files.config, to_toml(settings))
     return admin.text()
 
 
 def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, Any]) -> ProviderSettings:
     """Makes this host a standby of the cluster at `url`. Raises a `BellwetherError`.
 
-    The token's fingerprint says which authority to trust, before anything is sent.
+    The token's fingerprint says which authority to trust, before anything is sent. No secret is: this node makes its
+    own, and can open the data keys in the state that it gets since they were wrapped for it.
     """
     place.must_be_new()
     token = parse_token(token_text)
     if token.role != "node" or token.fingerprint is None:
         raise Invalid("this is no token for a node: make one with `provider token create --role node`")
     files = place.files
-    ca = trusted_ca(url, token.fingerprint)
-    write_atomically(files.ca, ca, mode=0o644)
+    write_atomically(files.ca, trusted_ca(url, token.fingerprint), mode=0o644)
     place.open_store().close()  # what cannot work here is found before token and name are used up
-    key = pki.new_key()
+    own = Secrets.new(place.name)
     client = Client([url], token=token_text.strip(), tls=client_context(files.ca))
     body: dict[str, Any] = {
         "name": place.name,
         "url": place.url,
         "version": VERSION,
-        "csr": pki.new_request(key, place.name, place.hosts()),
+        "csr": pki.new_request(own.key, place.name, place.hosts()),
+        "public_key": public_key(own.secrets_key),
+        "token_sha256": own.token.hashed,
+        "broker_password_hash": broker_password_hash(own.broker_password),
     }
     if "endpoints" in broker_overrides:
         body["endpoints"] = broker_overrides["endpoints"]
     given = client.request("POST", "/join", body)
-    broker = {**given["broker"], **broker_overrides}
-    broker_password = broker.pop("password")
-    settings = place.settings(broker)
+    settings = place.settings({"username": node_user(place.name), **given["broker"], **broker_overrides})
+    write_atomically(files.ca, given["ca"], mode=0o644)
     write_atomically(files.certificate, given["certificate"], mode=0o644)
-    _write_secrets(files, given["ca_key"], key, given["secrets_key"], given["node_token"], broker_password)
-    member = Client([url], token=given["node_token"], tls=client_context(files.ca))
-    state, position = read_snapshot(member.lines("GET", "/snapshot"))
+    own.write(files)
+    member = Client([url], token=own.token.text(), tls=client_context(files.ca, files.certificate, files.key))
+    newest = {"Bellwether-Min-Revision": str(given["revision"])}
+    state, position = read_snapshot(member.lines("GET", "/snapshot", headers=newest))
+    data_keys(state.of("key"), place.name, own.secrets_key)  # or it could not do anything with what it has
     _write_store_password(place)
     _seed(place, state, position, lambda until: member.lines("GET", f"/history?until={until}"))
     write_atomically(files.config, to_toml(settings))
@@ -182,16 +253,6 @@ def _seed(place: Place, state: State, position: Any, history: Callable[[int], It
 def _write_store_password(place: Place) -> None:
     if place.store_password is not None:
         write_atomically(place.files.store_password, place.store_password + "\n")
-
-
-def _write_secrets(
-    files: Files, ca_key: str, key: str, secrets_key: str, node_token: str, broker_password: str
-) -> None:
-    write_atomically(files.ca_key, ca_key)
-    write_atomically(files.key, key)
-    write_atomically(files.secrets_key, secrets_key)
-    write_atomically(files.node_token, node_token)
-    write_atomically(files.broker_password, broker_password)
 
 
 def _first(admin: Token) -> d.TokenSpec:

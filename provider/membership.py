@@ -1,32 +1,27 @@
-"""What newcomers are given, and what agents are told about the cluster."""
+"""What newcomers are given, what agents are told about the cluster, and what is signed for whom."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from provider import pki
-from provider.core.documents import Document
+from provider.authorities import bundle
+from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, signing
+from provider.core.documents import AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
-from provider.settings import BrokerSettings, Files, ProviderSettings
+from provider.secrets import Vault, new_data_key, wrap
+from provider.settings import Files, ProviderSettings
 from shared import messages as m
 from shared.tls import fingerprint
+from shared.tokens import new_token
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Reads the files beside the configuration each time: a renewed certificate or authority is used at once."""
+    """Works on the state that it is given, with this node's vault and settings. Any thread."""
 
     settings: ProviderSettings
     files: Files
-
-    def ca(self) -> str:
-        return self.files.ca.read_text(encoding="ascii")
-
-    def ca_fingerprint(self) -> str:
-        return fingerprint(self.ca())
-
-    def sign(self, csr: str, name: str) -> str:
-        """The certificate for a newcomer. Raises `Invalid`."""
-        return pki.sign(csr, name, self.ca(), self.files.ca_key.read_text(encoding="ascii"))
+    vault: Vault
 
     def certificate_days_left(self) -> float:
         return pki.days_left(self.files.certificate.read_text(encoding="ascii"))
@@ -40,23 +35,70 @@ class Membership:
             endpoints=tuple(dict.fromkeys(endpoint for node in nodes for endpoint in node.spec["endpoints"])),
             providers=tuple(_url(node) for node in nodes),
             vhost=self.settings.broker.vhost,
-            ca=self.ca(),
+            ca=bundle(state),
         )
 
-    def given_to_node(self, certificate: str, node_token: str) -> dict[str, Any]:
-        """Everything that a new provider needs and cannot make itself."""
-        broker: BrokerSettings = self.settings.broker
-        return {
-            "certificate": certificate,
-            "ca": self.ca(),
-            "ca_key": self.files.ca_key.read_text(encoding="ascii"),
-            "secrets_key": self.files.secrets_key.read_text(encoding="ascii"),
-            "node_token": node_token,
-            "broker": {
-                **broker.model_dump(mode="json", exclude_defaults=True),
-                "password": self.files.broker_password.read_text(encoding="utf-8"),
-            },
-        }
+    # ── certificates ──
+
+    def sign(self, state: State, csr: str, name: str) -> tuple[str, CertificateSpec]:
+        """The certificate for a node, PEM, and what is to be recorded of it. Raises `Invalid`, `Refused`."""
+        authority = signing(state)
+        key = self.vault.unseal(authority.spec["key"], authority.id)
+        pem = pki.sign(csr, name, authority.spec["certificate"], key, days=certificate_days(state))
+        given = pki.read_certificate(pem)
+        expires_at = int(given.not_after.timestamp() * 1000)
+        return pem, CertificateSpec(sha256=given.sha256, authority=authority.id, expires_at=expires_at)
+
+    def authority(self, certificate: str, key: str, id_: str, *, signs: bool = False) -> AuthoritySpec:
+        """What the state holds of an authority: its key sealed."""
+        return AuthoritySpec(certificate=certificate, key=self.vault.seal(key, id_), signs=signs)
+
+    @staticmethod
+    def ca_fingerprint(state: State) -> str:
+        """Of the authority that signs: what a one-time token pins."""
+        return fingerprint(signing(state).spec["certificate"])
+
+    # ── members that come and go ──
+
+    def given_to_node(self, state: State, certificate: str) -> dict[str, Any]:
+        """What a new provider needs to know. No secret: it has made those itself, and data keys come with the state."""
+        broker = self.settings.broker.model_dump(mode="json", exclude_defaults=True, exclude={"username"})
+        return {"certificate": certificate, "ca": bundle(state), "broker": broker}
+
+    def without(self, state: State, node: str) -> tuple[str, KeySpec, dict[str, CredentialSpec]]:
+        """For the removal of `node`: the id of the next data key, the key wrapped for all others, and new passwords in
+        the place of those that it knew, sealed with that key. Raises `Invalid`."""
+        id_, key = f"k{max(int(one.id[1:]) for one in state.of('key')) + 1}", new_data_key()
+        others = [one for one in state.of("node") if one.id != node]
+        wrapped = {one.id: wrap(key, one.spec["public_key"], id_) for one in others}
+        vault, credentials = self.vault.with_key(id_, key), {}
+        known = state.get("credential", BROKER_ADMIN)
+        if known is not None:
+            passwords = [self.vault.unseal(sealed, BROKER_ADMIN) for sealed in known.spec["passwords"]]
+            # The last one is what the broker began with, and would begin with again if it were made anew.
+            kept = dict.fromkeys([new_token("node").secret, passwords[0], passwords[-1]])
+            credentials[BROKER_ADMIN] = CredentialSpec(
+                username=known.spec["username"], passwords=tuple(vault.seal(one, BROKER_ADMIN) for one in kept)
+            )
+        return id_, KeySpec(wrapped=wrapped), credentials
+
+    def broker_names(self, state: State) -> set[str]:
+        """Users of the broker that are the providers' own: no agent can be called so."""
+        known = state.get("credential", BROKER_ADMIN)
+        return {self.settings.broker.username, *((known.spec["username"],) if known is not None else ())}
+
+    def broker_admin(self, state: State) -> list[tuple[str, str]]:
+        """User names and passwords for the broker's management API, the one that should be good first."""
+        known = state.get("credential", BROKER_ADMIN)
+        if known is None:
+            return []
+        return [(known.spec["username"], self.vault.unseal(one, BROKER_ADMIN)) for one in known.spec["passwords"]]
+
+
+def certificate_days(state: State) -> float:
+    """Days that a node's certificate is to live."""
+    setting = state.get("setting", CERTIFICATE_DAYS)
+    return float(setting.spec["value"]) if setting is not None else pki.NODE_DAYS
 
 
 def _url(node: Document) -> str:

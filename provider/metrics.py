@@ -9,6 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from provider.condition import condition, leads
+from provider.pki import days_left
 
 if TYPE_CHECKING:
     from provider.api.guard import Guard
@@ -42,6 +43,12 @@ class _Collector(Collector):
         yield _gauge(
             "certificate_days", "Days until the node's certificate expires", self._membership.certificate_days_left()
         )
+        days = GaugeMetricFamily(
+            "bellwether_authority_days", "Days until a trusted certificate authority expires", labels=["authority"]
+        )
+        for authority in state.of("authority"):
+            days.add_metric([authority.id], days_left(authority.spec["certificate"]))
+        yield days
         newest = max([state.revision, *(seen.pulse.revision for seen in view.nodes.values())])
         yield _gauge("lag_revisions", "Revisions that this node is behind", newest - state.revision)
         states = GaugeMetricFamily("bellwether_node_state", "1 for the state that this node is in", labels=["state"])

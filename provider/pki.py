@@ -1,19 +1,25 @@
 """The cluster's own certificate authority. EC P-256 throughout: small, fast, understood everywhere."""
 
 import ipaddress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import Invalid
 
+_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 CA_DAYS = 3650
-NODE_DAYS = 825
-"""The longest that common clients accept (Apple, Mozilla, since 2019)."""
+NODE_DAYS = 90
+"""Of a node's certificate, unless set: `certificates.days`. It renews itself long before."""
+AUTHORITY_DAYS_MIN = 30
+"""Left to an authority that a user brings."""
 _MALFORMED = (
     ValueError,
     UnsupportedAlgorithm,
@@ -61,7 +67,7 @@ def new_request(key_pem: str, name: str, hosts: tuple[str, ...]) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str) -> str:
+def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str, *, days: float = NODE_DAYS) -> str:
     """The certificate for a request, PEM. Only the key and the hosts are taken from the request; the name is ours.
 
     Raises `Invalid` where the request is malformed or not signed by its own key.
@@ -78,7 +84,7 @@ def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str) -> str:
     ca_key = _load(ca_key_pem)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (
-        _builder(subject, ca.subject, key, NODE_DAYS)
+        _builder(subject, ca.subject, key, min(days, days_left(ca_pem)))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(names, critical=False)
         .add_extension(_usage(ca=False), critical=True)
@@ -92,15 +98,79 @@ def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str) -> str:
     return _pem(certificate)
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says."""
+
+    name: str
+    """Its subject's common name."""
+    sha256: str
+    """Of its DER form, hex."""
+    key_id: str
+    """Of the authority that signed it, hex; empty where it does not say."""
+    not_before: datetime
+    not_after: datetime
+
+    def days_left(self, now: datetime) -> float:
+        """Negative when it has expired."""
+        return (self.not_after - now) / timedelta(days=1)
+
+    @property
+    def days(self) -> float:
+        """Its whole life."""
+        return (self.not_after - self.not_before) / timedelta(days=1)
+
+
+def read_certificate(pem: str) -> Certificate:
+    """The first certificate in `pem`. Raises `Invalid`."""
+    try:
+        return _read(x509.load_pem_x509_certificate(pem.encode()))
+    except ValueError as error:
+        raise Invalid(f"not a certificate: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def read_der(der: bytes) -> Certificate:
+    """As `read_certificate`, of the DER form. Remembered, since each request of a node comes with the same one."""
+    return _read(x509.load_der_x509_certificate(der))
+
+
+def _read(certificate: x509.Certificate) -> Certificate:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        issuer = None
+    return Certificate(
+        name=str(names[0].value) if names else "",
+        sha256=certificate.fingerprint(hashes.SHA256()).hex(),
+        key_id=(issuer or b"").hex(),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
 def days_left(certificate_pem: str) -> float:
-    """Days until the first certificate in `certificate_pem` expires; negative when it has."""
-    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-    return (certificate.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
+    """Days until the first certificate in `certificate_pem` expires; negative when it has. Raises `Invalid`."""
+    return read_certificate(certificate_pem).days_left(datetime.now(UTC))
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
-) -> x509.CertificateBuilder:
+def check_authority(certificate_pem: str, key_pem: str) -> None:
+    """Raises `Invalid` unless these are an authority's certificate and key, and it can sign for long enough."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise Invalid(f"authority: not the certificate of an authority ({error})") from None
+    if not basic.ca:
+        raise Invalid("authority: this certificate may not sign others (CA:FALSE)")
+    if certificate.public_key() != _load(key_pem).public_key():
+        raise Invalid("authority: the key does not belong to the certificate")
+    if days_left(certificate_pem) < AUTHORITY_DAYS_MIN:
+        raise Invalid(f"authority: it expires within {AUTHORITY_DAYS_MIN} days; bring one that lasts")
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: _PublicKey, days: float) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -137,10 +207,14 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _load(key_pem: str) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(key_pem.encode(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Invalid("the authority's key is not an EC key")
+def _load(key_pem: str) -> _PrivateKey:
+    """Ours are EC keys; an authority that a user brings may have RSA. Raises `Invalid`."""
+    try:
+        key = serialization.load_pem_private_key(key_pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
+        raise Invalid("key: expected an unencrypted private key, PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise Invalid("key: expected an EC or RSA key")
     return key
 
 

@@ -23,13 +23,13 @@ class _Section(BaseModel):
 
 
 class BrokerSettings(_Section):
-    """How this node reaches RabbitMQ. The password is in `broker.password` beside the configuration."""
+    """How this node reaches RabbitMQ. Its own password is in `broker.password` beside the configuration."""
 
     endpoints: tuple[AmqpsUrl, ...] = Field(min_length=1, description="this node's own broker first")
     management: HttpsUrl | None = Field(
         default=None, description="management API, to give each agent a user of its own"
     )
-    username: str
+    username: str = Field(description="this node's own: `node.<name>`")
     vhost: str = "bellwether"
     heartbeat_s: int = Field(default=10, ge=2, description="a silent connection is given up after twice this long")
 
@@ -107,10 +107,6 @@ class Files:
         return self._beside("ca.pem")
 
     @property
-    def ca_key(self) -> Path:
-        return self._beside("ca.key")
-
-    @property
     def certificate(self) -> Path:
         return self._beside("node.pem")
 
@@ -120,6 +116,7 @@ class Files:
 
     @property
     def secrets_key(self) -> Path:
+        """This node's own private key, for which the cluster's data keys are wrapped."""
         return self._beside("secrets.key")
 
     @property
@@ -138,7 +135,7 @@ class Files:
     @property
     def secrets(self) -> tuple[Path, ...]:
         """What a provider cannot do without, and nobody else may read."""
-        return (self.ca_key, self.key, self.secrets_key, self.node_token, self.broker_password)
+        return (self.key, self.secrets_key, self.node_token, self.broker_password)
 
 
 def load_settings(path: Path) -> ProviderSettings:
@@ -185,3 +182,8 @@ def port_of(url: str) -> int:
     if port is None:
         raise Invalid(f"{url!r} has no port")
     return port
+
+
+def certificate_hosts(url: str) -> tuple[str, ...]:
+    """Names and addresses that the certificate of the node at `url` is for."""
+    return (host_of(url), "localhost", "127.0.0.1")

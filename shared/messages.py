@@ -201,6 +201,7 @@ class NodePulse(Model):
     revision: Count
     digest: str
     started: str
+    trust: str | None = Field(default=None, description="short name of the authorities that it trusts")
 
 
 Body = Advice | Desired | Inquire | Hello | Pulse | Advised | Report | NodePulse

@@ -5,11 +5,14 @@ import ssl
 from pathlib import Path
 
 
-def client_context(ca_file: Path | str) -> ssl.SSLContext:
-    """Trusts the authorities in `ca_file` (PEM) alone and checks host names. Raises `OSError` if it cannot be read."""
+def client_context(ca_file: Path | str, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Trusts the authorities in `ca_file` (PEM) alone and checks host names. With `certificate` and `key` (PEM files)
+    the client says who it is. Raises `OSError` if one of them cannot be read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cafile=str(ca_file))
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
     return context
 
 

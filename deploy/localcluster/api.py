@@ -31,17 +31,27 @@ class Answer:
 
 
 class Api:
-    """One node's API. `url` is the node's, `ca` the cluster's CA certificate, `token` a bearer token or None.
+    """One node's API. `url` is the node's, `ca` the cluster's CA certificate, `token` a bearer token or None;
+    `certificate` the PEM files of a client certificate and its key.
 
     Any number of threads may use one. Raises `OSError` (or `http.client.HTTPException`) where the node does not answer
     in `timeout_s` seconds.
     """
 
-    def __init__(self, url: str, *, ca: Path, token: str | None = None, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: Path,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         self.url = url
         self._ca = ca
         self._token = token
         self._timeout_s = timeout_s
+        self._certificate = certificate
 
     def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """`path` is below `/api/v1`, save that of `/health…`, `/metrics` and `/api/…`. `body` is sent as JSON; bytes as
@@ -54,7 +64,10 @@ class Api:
         if data is not None:
             sent["Content-Type"] = "application/json"
         connection = http.client.HTTPSConnection(
-            where.hostname or "", where.port, timeout=self._timeout_s, context=client_context(self._ca)
+            where.hostname or "",
+            where.port,
+            timeout=self._timeout_s,
+            context=client_context(self._ca, *(self._certificate or ())),
         )
         try:
             connection.request(method, full, body=data, headers=sent | dict(headers or {}))

@@ -16,7 +16,18 @@ from provider.api.context import Context
 from provider.api.direct import HEAD, PREFIX, DirectApp, DirectRoute
 from provider.api.policy import check_all, needs
 from provider.api.refusals import note_answer
-from provider.api.routes import audit, cluster, events, failover, health, joining, people, resources, tokens
+from provider.api.routes import (
+    audit,
+    authorities,
+    cluster,
+    events,
+    failover,
+    health,
+    joining,
+    people,
+    resources,
+    tokens,
+)
 from provider.api.source import client_address
 from provider.api.views import problem, to_json
 from shared.errors import (
@@ -111,7 +122,7 @@ def create_app(context: Context) -> FastAPI:
     # the route itself.
     for router in (resources.router, health.probes, health.root, cluster.router, events.router, failover.router):
         app.router.routes.extend(router.routes)
-    for router in (joining.router, tokens.router, people.router, audit.router):
+    for router in (joining.router, tokens.router, people.router, audit.router, authorities.router):
         app.router.routes.extend(router.routes)
     # Probes also without the prefix: their paths stand in the configuration of proxies, some with it, some without.
     for route in health.probes.routes:

@@ -5,7 +5,7 @@
 | viewer   | read everything (secrets are never shown to anyone)                                    |
 | operator | also databases, accounts, users' settings, advising agents                             |
 | admin    | also members (nodes, agents), tokens, the cluster's settings, promotion, the snapshot  |
-| node     | a provider itself: as admin                                                            |
+| node     | a provider itself, with token and certificate: as admin, and what only nodes do        |
 | agent    | an agent: its own advice, nothing else                                                 |
 """
 
@@ -63,14 +63,22 @@ def covers(prefix: str, path: str) -> bool:
     return path == prefix or path.startswith(prefix + "/")
 
 
-def authenticate(state: State, authorization: str | None) -> Principal:
-    """The principal behind a header. Raises `Unauthenticated`; unknown, expired and wrong tokens look alike."""
+def authenticate(state: State, authorization: str | None, node: str | None = None) -> Principal:
+    """The principal behind a header; `node` is the member whose certificate the connection shows.
+
+    A node's token without that node's certificate stands for very little: see `policy.Rule`. Raises `Unauthenticated`;
+    unknown, expired and wrong tokens look alike.
+    """
     token = bearer(authorization)
     match token.role:
-        case "node" | "agent":
-            document = state.get("node" if token.role == "node" else "agent", token.id)
+        case "node":
+            document = state.get("node", token.id)
             if document is not None and matches(token, document.spec["token_sha256"]):
-                return Principal(f"{token.role}:{token.id}", token.role)
+                return Principal(f"node:{token.id}", "node" if node == token.id else "node:token")
+        case "agent":
+            document = state.get("agent", token.id)
+            if document is not None and matches(token, document.spec["token_sha256"]):
+                return Principal(f"agent:{token.id}", "agent")
         case role:
             document = state.get("token", token.id)
             if document is not None and document.spec["role"] == role and matches(token, document.spec["sha256"]):

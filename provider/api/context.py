@@ -12,6 +12,7 @@ from provider.api.gateway import Gateway, Signal
 from provider.api.guard import Guard
 from provider.api.refused import TokensRefused
 from provider.api.uses import Uses
+from provider.core.state import State
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.passwords import Passwords
@@ -44,6 +45,8 @@ class Context:
     guard: Guard
     refusals: "Refusals"
     metrics: Callable[[], bytes]
+    untrusting: Callable[[State], list[str]]
+    """Nodes and agents that do not trust yet what is to be trusted; see `provider.authorities`."""
     uses: Uses = field(default_factory=Uses)
     """When tokens were used."""
     passwords: Passwords = field(default_factory=Passwords)

@@ -1,6 +1,7 @@
 """Taking a write to the primary: the same request, under the same token and the same idempotency key.
 
-A node that forwards adds nothing that the primary would have to believe: the primary checks the client's token itself.
+A node that forwards shows its certificate, and adds what the primary believes for its sake: the client's address, for
+the audit. Nothing else: the primary checks the client's token itself.
 
 Why not a general HTTP client: they send an idempotent request again by themselves when a connection breaks, and do not
 say whether the first one went out. Here that is the whole question: a write that was not sent may go to the next
@@ -17,8 +18,6 @@ from urllib.parse import urlsplit
 
 import httptools
 
-FORWARDED = "Bellwether-Forwarded"
-"""Names the node that forwarded. Whoever receives it and is not primary says so instead of passing it on."""
 _REQUEST_HEADERS = ("authorization", "content-type", "idempotency-key", "if-match", "if-none-match")
 _RESPONSE_HEADERS = ("content-type", "etag", "location", "retry-after")
 _REVISION = "bellwether-revision"
@@ -154,14 +153,24 @@ class Forwarder:
 
     def __init__(self, *, node: str, tls: ssl.SSLContext, timeout_s: float) -> None:
         """`timeout_s` is how long an answer may take."""
-        self._node, self._tls, self._timeout_s = node, tls, timeout_s
+        self._node, self._timeout_s = node, timeout_s
+        self.tls = tls
+        """For connections that are made from now on."""
         self._idle: dict[str, list[_Connection]] = {}
 
-    async def send(self, url: str, *, method: str, target: str, headers: dict[str, str], body: bytes) -> Forwarded:
-        """Raises `NotSent` or `NotAnswered`. `target` is path and query as the client sent them."""
+    async def send(
+        self, url: str, *, method: str, target: str, headers: dict[str, str], body: bytes, client: str | None = None
+    ) -> Forwarded:
+        """Raises `NotSent` or `NotAnswered`. `target` is path and query as the client sent them, `client` its address.
+
+        Whoever gets a request with `Bellwether-Forwarded` and is not primary says so instead of passing it on.
+        """
         lines = [f"{method} {target} HTTP/1.1", f"Host: {urlsplit(url).netloc}", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {headers[name]}" for name in _REQUEST_HEADERS if name in headers]
-        lines += [f"{FORWARDED}: {self._node}", "", ""]
+        lines.append(f"Bellwether-Forwarded: {self._node}")
+        if client is not None:
+            lines.append(f"Bellwether-Client: {client}")
+        lines += ["", ""]
         request = "\r\n".join(lines).encode("latin-1") + body
         connection = await self._connection(url)
         try:
@@ -193,7 +202,7 @@ class Forwarder:
         try:
             parts = urlsplit(url)
             connecting = asyncio.get_running_loop().create_connection(
-                _Connection, parts.hostname or "", parts.port or 443, ssl=self._tls, server_hostname=parts.hostname
+                _Connection, parts.hostname or "", parts.port or 443, ssl=self.tls, server_hostname=parts.hostname
             )
             _, connection = await asyncio.wait_for(connecting, CONNECT_S)
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: an address that is none

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from provider.core.commands import Command
 from provider.core.replica import NOBODY, Asker, NotPrimary, Progress
@@ -12,6 +12,7 @@ from provider.core.state import Answer, State
 from provider.engine import Engine, Result
 from shared.errors import Behind, BellwetherError, OutcomeUnknown
 
+T = TypeVar("T")
 GRACE_S = 2.0
 """The engine answers everything in time; if it should not, a client is told so after this much more."""
 
@@ -94,6 +95,10 @@ class Gateway:
     @property
     def state(self) -> State:
         return self.engine.state
+
+    def run(self, what: Coroutine[Any, Any, T]) -> T:
+        """The result of something that waits on the event loop. Any thread but the loop's own."""
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result()
 
     def results(self, pairs: list[tuple[int, Result]]) -> None:
         """The engine's `on_results`. Any thread; one wake-up of the loop for all of them."""

@@ -20,12 +20,14 @@ from provider.api.auth import Principal, authenticate, newcomer, person
 from provider.api.context import Context
 from provider.api.limits import group
 from provider.api.sessions import CSRF_HEADER, PREFIX, cookie_in, session_of
-from provider.api.source import PEER, client_address
+from provider.api.source import PEER, SOURCE, client_address
+from provider.authorities import peer_node
 from shared.errors import Behind, Forbidden, Unauthenticated
 
-Rule = Literal["open", "viewer", "operator", "admin", "node", "agent", "newcomer:node", "newcomer:agent"]
-"""What a route asks for: a role (whoever ranks above it may, too), `node` (a provider itself, nobody else), `agent` (an
-agent, or a viewer), a one-time token that has not been used, or nothing at all."""
+Rule = Literal["open", "viewer", "operator", "admin", "node", "node:token", "agent", "newcomer:node", "newcomer:agent"]
+"""What a route asks for: a role (whoever ranks above it may, too), `node` (a provider itself, nobody else),
+`node:token` (the same, but its token alone will do: its certificate may have expired), `agent` (an agent, or a viewer),
+a one-time token that has not been used, or nothing at all."""
 By = Callable[[Principal, Mapping[str, Any]], Rule]
 """From who asks, and the path's parameters. Its docstring stands in docs/ROLES.md."""
 _RANK: Mapping[str, int] = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
@@ -38,6 +40,10 @@ POLICY = "bellwether.policy"
 """Where in the scope the policy stands that let the request in."""
 BELOW = "/api/v1"
 _BEARER = "Bearer "
+FORWARDED, CLIENT = "bellwether-forwarded", "bellwether-client"
+BETWEEN_NODES = (FORWARDED, CLIENT)
+"""The node that forwards a request, and the address of the client who asked it. Believed of members, who show their
+certificate; from anybody else they are dropped before anybody looks at them."""
 NEWS_WAIT_S = 5.0
 NEWS_WAITING_MAX = 64
 """Requests whose token is not known here yet. More are not held: nobody has vouched for them."""
@@ -63,6 +69,8 @@ def may(role: str, rule: Rule) -> bool:
     """Whether a principal of that role may do what `rule` guards."""
     if rule == "open":
         return True
+    if rule == "node:token":
+        return role in ("node", "node:token")
     if rule == "node" or rule not in _RANK or role not in _RANK:
         return role == rule
     return _RANK[role] >= _RANK[rule]
@@ -103,7 +111,7 @@ async def admit(policy: Policy, scope: Scope) -> None:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     scope[HEADERS], scope[POLICY] = headers, policy
     ctx: Context = scope["app"].state.context
-    ours = scope.get(PEER) is not None  # another node: it holds its own clients to their limits
+    ours = _from_node(ctx, scope, headers)  # another node holds its own clients to their limits
     if policy.rule == "open":
         scope[PRINCIPAL] = None
         if not ours:
@@ -112,7 +120,7 @@ async def admit(policy: Policy, scope: Scope) -> None:
     try:
         if "authorization" not in headers and "cookie" in headers:
             _from_cookie(ctx, scope["method"], headers)
-        principal = await _identify(policy, ctx, headers)
+        principal = await _identify(policy, ctx, headers, scope.get(PEER))
     except Unauthenticated:
         ctx.guard.check_stranger(client_address(scope), time.monotonic())
         raise
@@ -127,24 +135,35 @@ async def admit(policy: Policy, scope: Scope) -> None:
         ctx.uses.note(principal.recorded.id, client_address(scope))
 
 
-async def _identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Principal:
+def _from_node(ctx: Context, scope: Scope, headers: dict[str, str]) -> bool:
+    """Whether a member asks. What only members may say is dropped where it comes from anybody else."""
+    if peer_node(ctx.gateway.state, scope.get(PEER)) is None:
+        for name in BETWEEN_NODES:
+            headers.pop(name, None)
+        return False
+    if CLIENT in headers:
+        scope[SOURCE] = headers[CLIENT]
+    return True
+
+
+async def _identify(policy: Policy, ctx: Context, headers: Mapping[str, str], peer: bytes | None) -> Principal:
     """Who asks, once this node has heard of them. Raises `Unauthenticated`, `Behind`."""
     try:
-        return identify(policy, ctx, headers)
+        return identify(policy, ctx, headers, peer_node(ctx.gateway.state, peer))
     except Unauthenticated:
         if not await _news(ctx, headers):
             raise
-        return identify(policy, ctx, headers)
+        return identify(policy, ctx, headers, peer_node(ctx.gateway.state, peer))
 
 
-def identify(policy: Policy, ctx: Context, headers: Mapping[str, str]) -> Principal:
+def identify(policy: Policy, ctx: Context, headers: Mapping[str, str], node: str | None) -> Principal:
     """Who asks, as of now. Raises `Unauthenticated`."""
     if policy.rule in ("newcomer:node", "newcomer:agent"):
         return newcomer(ctx.gateway.state, headers.get("authorization"), policy.rule.partition(":")[2])
     authorization = headers.get("authorization")
     if authorization is not None and authorization.startswith(PREFIX, len(_BEARER)):
         return person(ctx.gateway.state, authorization, ctx.vault)
-    return authenticate(ctx.gateway.state, authorization)
+    return authenticate(ctx.gateway.state, authorization, node)
 
 
 def still_good(scope: Scope) -> bool:
@@ -152,7 +171,8 @@ def still_good(scope: Scope) -> bool:
     policy: Policy = scope[POLICY]
     ctx: Context = scope["app"].state.context
     try:
-        policy.check(identify(policy, ctx, scope[HEADERS]), scope["path_params"])
+        node = peer_node(ctx.gateway.state, scope.get(PEER))
+        policy.check(identify(policy, ctx, scope[HEADERS], node), scope["path_params"])
     except (Unauthenticated, Forbidden):
         return False
     return True

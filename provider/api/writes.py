@@ -14,8 +14,8 @@ from fastapi import Request, Response
 
 from provider.api.auth import Principal
 from provider.api.context import Context, context
-from provider.api.forward import FORWARDED, Forwarded, NotAnswered, NotSent
-from provider.api.policy import HEADERS, PRINCIPAL
+from provider.api.forward import Forwarded, NotAnswered, NotSent
+from provider.api.policy import FORWARDED, HEADERS, PRINCIPAL
 from provider.api.source import client_address
 from provider.api.views import document_view, to_json
 from provider.core.commands import Command, Precondition
@@ -49,7 +49,7 @@ class Write:
 
     @property
     def forwarded(self) -> bool:
-        return FORWARDED.lower() in self.headers
+        return FORWARDED in self.headers
 
     @property
     def action(self) -> str:
@@ -185,7 +185,12 @@ async def _ask(ctx: Context, write: Write, primary: str) -> tuple[Forwarded | No
     epoch = ctx.gateway.state.epoch
     sending = asyncio.ensure_future(
         ctx.forwarder.send(
-            node.spec["url"], method=write.method, target=write.target, headers=write.headers, body=write.body
+            node.spec["url"],
+            method=write.method,
+            target=write.target,
+            headers=write.headers,
+            body=write.body,
+            client=write.source,
         )
     )
     try:

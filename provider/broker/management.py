@@ -29,11 +29,14 @@ class ManagementError(Exception):
 class Management:
     """Blocking, and for one thread. One connection is kept open: a TLS handshake costs more than most calls.
 
-    `credentials` gives what may be accepted, newest first. Where only an older one is, the newest is set on the broker:
-    so a change of the password reaches a broker that was away, and one that was wiped and has its first password again.
+    `tls` is asked for each connection: whom to trust changes. `credentials` gives what may be accepted, newest first.
+    Where only an older one is, the newest is set on the broker: so a change of the password reaches a broker that was
+    away, and one that was wiped and has its first password again.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext, credentials: Callable[[], Sequence[Credential]]) -> None:
+    def __init__(
+        self, url: str, tls: Callable[[], ssl.SSLContext], credentials: Callable[[], Sequence[Credential]]
+    ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "localhost", parts.port
         self._path = parts.path.rstrip("/") + "/api"
@@ -99,7 +102,7 @@ class Management:
             if fresh:
                 self.close()
                 self._connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=TIMEOUT_S, context=self._tls
+                    self._host, self._port, timeout=TIMEOUT_S, context=self._tls()
                 )
             connection = self._connection
             assert connection is not None  # noqa: S101 - for the type checker

@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from provider.cli import authorities
 from provider.cli.access import tokens, users
 from provider.cli.console import (
     DEFAULT_CONFIG,
@@ -23,10 +24,13 @@ from provider.settings import Files, load_settings
 from shared.files import write_atomically
 
 _STORE_VARIABLE = "BELLWETHER_STORE_PASSWORD"
+if TYPE_CHECKING:
+    from provider.founding import Authority
 
 app = application("A node of the control plane: make it, run it, look at it.")
 app.add_typer(tokens, name="token")
 app.add_typer(users, name="user")
+app.add_typer(authorities.app, name="ca")
 
 Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
 Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]
@@ -44,7 +48,7 @@ def init(
     name: Name,
     url: Url,
     broker_endpoint: Annotated[list[str], typer.Option(help="amqps://host:port; may be repeated.")],
-    broker_user: Annotated[str, typer.Option(help="The providers' user on the broker.")],
+    broker_user: Annotated[str, typer.Option(help="A user of the broker who may administer its users.")],
     config: Config = DEFAULT_CONFIG,
     broker_password_file: Annotated[
         Path | None, typer.Option(help="Else BELLWETHER_BROKER_PASSWORD or a prompt.")
@@ -54,15 +58,21 @@ def init(
     listen: Listen = None,
     store_url: StoreUrl = None,
     store_password_file: StorePassword = None,
+    ca_certificate: Annotated[
+        Path | None, typer.Option(help="A certificate authority of your own (PEM); else a new one is made.")
+    ] = None,
+    ca_key: Annotated[Path | None, typer.Option(help="Its private key (PEM, unencrypted). Kept sealed.")] = None,
 ) -> None:
     """Make a new cluster of one node: certificate authority, configuration, administrator's token."""
     from provider.founding import Place
     from provider.founding import init as found
 
     password = read_secret(broker_password_file, "BELLWETHER_BROKER_PASSWORD", "Broker password")
-    broker: dict[str, Any] = {"endpoints": broker_endpoint, "username": broker_user, "management": broker_management}
+    broker: dict[str, Any] = {"endpoints": broker_endpoint, "management": broker_management}
     store_password = _store_password(store_url, store_password_file)
-    admin_token = found(Place(config, name, url, listen, store_url, store_password), broker, password)
+    authority = read_authority(ca_certificate, ca_key)
+    place = Place(config, name, url, listen, store_url, store_password)
+    admin_token = found(place, broker, (broker_user, password), authority)
     plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")
     if admin_token_file is not None:
         write_atomically(admin_token_file, admin_token + "\n")
@@ -136,6 +146,17 @@ def _store_password(url: str | None, file: Path | None) -> str | None:
     if file is None and _STORE_VARIABLE not in os.environ:
         return None
     return read_secret(file, _STORE_VARIABLE, "Password of the store")
+
+
+def read_authority(certificate: Path | None, key: Path | None) -> "Authority | None":
+    """The authority that a user brings. Both files or none: exit code 2."""
+    from provider.founding import Authority
+
+    if (certificate is None) != (key is None):
+        raise typer.BadParameter("--ca-certificate and --ca-key belong together")
+    if certificate is None or key is None:
+        return None
+    return Authority(certificate.read_text(encoding="utf-8"), key.read_text(encoding="utf-8"))
 
 
 main = entry(app)

@@ -24,12 +24,20 @@ def show_cluster(cluster: dict[str, Any]) -> None:
     for n in cluster["nodes"]:
         if n["reason"]:
             plain(f"  {n['name']}: {n['reason']}")
+    certificates = [f"{n['name']} {_days(n['certificate'])}" for n in cluster["nodes"] if n["certificate"]]
+    plain(f"certificates, days left: {', '.join(certificates) or '-'}")
+    for one in cluster["authorities"]:
+        plain(f"  authority {one['id']}: {_days(one)} days left{'' if one['signs'] else ', does not sign'}")
     agents = cluster["agents"]
     plain(f"agents: {agents['total']} known, {agents['online']} online, {agents['advised']} follow epoch {epoch}")
     if agents["missing"]:
         plain(f"  not advised yet: {', '.join(agents['missing'])}")
     for warning in cluster["warnings"]:
         plain(f"warning: {warning}")
+
+
+def _days(what: dict[str, Any]) -> str:
+    return f"{what['days_left']:.0f}"
 
 
 def _reason(node: dict[str, Any]) -> str:

@@ -13,7 +13,21 @@ from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-Kind = Literal["node", "agent", "instance", "database", "account", "setting", "task", "token", "user", "session"]
+Kind = Literal[
+    "node",
+    "agent",
+    "instance",
+    "database",
+    "account",
+    "setting",
+    "task",
+    "token",
+    "user",
+    "session",
+    "authority",
+    "key",
+    "credential",
+]
 Json = Mapping[str, Any]
 
 
@@ -142,11 +156,45 @@ class GrantSpec(Content):
     )
 
 
+class CertificateSpec(Content):
+    """A certificate that a node was given."""
+
+    sha256: str = Field(description="of its DER form, hex")
+    authority: str = Field(description="id of the authority that signed it")
+    expires_at: int = Field(description="Unix milliseconds")
+
+
 class NodeSpec(Content):
     url: str
     endpoints: tuple[str, ...]
     version: str
     token_sha256: str
+    public_key: str = Field(description="X25519, hex; data keys are wrapped for it")
+    broker_password_hash: str | None = Field(default=None, description="of its user on the broker; None: it has none")
+    certificates: tuple[CertificateSpec, ...] = Field(
+        default=(), max_length=2, description="that are good: the newest, and the one before it"
+    )
+
+
+class AuthoritySpec(Content):
+    """A certificate authority that everybody in the cluster trusts. Its id is the SHA-256 of its certificate, short."""
+
+    certificate: str = Field(description="PEM")
+    key: str = Field(repr=False, description="PEM, sealed")
+    signs: bool = Field(description="one of them signs what is signed from now on")
+
+
+class KeySpec(Content):
+    """A data key: what seals secrets. Ids are `k1`, `k2`…; the one with the highest number seals."""
+
+    wrapped: dict[str, str] = Field(repr=False, description="by node; see provider.secrets")
+
+
+class CredentialSpec(Content):
+    """An account of ours elsewhere. The passwords are sealed; the newest first, then what it may still be."""
+
+    username: str
+    passwords: tuple[str, ...] = Field(min_length=1, max_length=3, repr=False)
 
 
 class AgentSpec(Content):
@@ -263,16 +311,22 @@ CONTENTS: Mapping[Kind, tuple[type[Content], type[Content]]] = {
     "token": (TokenSpec, TokenStatus),
     "user": (UserSpec, Nothing),
     "session": (SessionSpec, Nothing),
+    "authority": (AuthoritySpec, Nothing),
+    "key": (KeySpec, Nothing),
+    "credential": (CredentialSpec, Nothing),
 }
 """Spec and status of each kind. Checked when a change is planned, never when it is applied: what the log holds is
 applied alike by every node, whatever version each runs."""
 
 SECRETS: Mapping[str, frozenset[str]] = {
-    "node": frozenset({"token_sha256"}),
+    "node": frozenset({"token_sha256", "broker_password_hash"}),
     "agent": frozenset({"token_sha256", "broker_password_hash"}),
     "account": frozenset({"password"}),
     "token": frozenset({"sha256"}),
     "user": frozenset({"password_hash"}),
+    "authority": frozenset({"key"}),
+    "key": frozenset({"wrapped"}),
+    "credential": frozenset({"passwords"}),
 }
 """Fields of a spec that never leave a provider."""
 

@@ -7,8 +7,8 @@ Invariants, for any log whatever (tests/model proves them against an adversary):
 
 1. Nodes that have read equally far hold equal states, hence equal digests.
 2. An entry is accepted iff its generation is ours, its epoch is the current one and its `seq` is revision + 1.
-3. A claim is accepted iff its generation is ours and it names the current epoch as the one it ends. So each epoch has
-   exactly one primary: the node whose claim began it.
+3. A claim is accepted iff its generation is ours, it names the current epoch as the one it ends, and its node is a
+   member. So each epoch has exactly one primary: the node whose claim began it.
 4. The revision counts accepted records, claims included: it grows by one with each, and with nothing else.
 """
 
@@ -181,6 +181,7 @@ class Why(Enum):
     BARRIER = "barrier"
     OTHER_GENERATION = "of another generation"
     OTHER_EPOCH = "of an epoch that is not the current one"
+    NO_MEMBER = "the claim of a node that is no member"
     REPEATED = "already accepted"
     GAP = "an entry before it is missing"
 
@@ -200,6 +201,8 @@ def step(state: State, record: LogRecord) -> Accepted | Skipped:
         case Claim():
             if record.ends != state.epoch:
                 return Skipped(Why.OTHER_EPOCH)
+            if state.get("node", record.node) is None:
+                return Skipped(Why.NO_MEMBER)
             now = max(state.now, record.at)
             next_state = replace(
                 state, epoch=state.epoch + 1, primary=record.node, revision=state.revision + 1, now=now

@@ -8,6 +8,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from uuid import uuid4
 
+from provider.broker.users import node_user
 from provider.core.commands import USER_SETTINGS, Command, RecordStatus
 from provider.core.state import Accepted, State
 from provider.fleet.roster import (
@@ -272,7 +273,7 @@ class Hub:
         """The message, if its sender is who it says. `user_id` is set by the sender and checked by the broker; a
         message that was dead-lettered into our exchange carries somebody else's. Raises `Undecodable`."""
         envelope, body = m.decode(event.body)
-        expected = envelope.sender if isinstance(body, _FROM_AGENTS) else self._username
+        expected = envelope.sender if isinstance(body, _FROM_AGENTS) else self._user_of(envelope.sender)
         if event.user_id != expected or event.dead_lettered:
             raise self._refuse(event, "forged", envelope, f"of {envelope.sender!r} sent by {event.user_id!r}")
         if not isinstance(body, (*_FROM_AGENTS, m.NodePulse)):
@@ -284,6 +285,10 @@ class Hub:
         user = None if event.dead_lettered else event.user_id
         self._on_refused(RefusedMessage(user, envelope.type, kind, f"{envelope.type} {why}"))
         return m.Undecodable(kind, f"{envelope.type} {why}")
+
+    def _user_of(self, node: str) -> str:
+        """The broker's user as whom another node speaks: its own, or one that all share where nobody can make users."""
+        return node_user(node) if self._username == node_user(self._node) else self._username
 
     def _carry_out(self, instruction: Instruction) -> None:
         state, put = self._roster.state, self._inbox.put

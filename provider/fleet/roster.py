@@ -34,6 +34,10 @@ LOOKS_MAX = 500
 """Agents that are compared with the state at once, some 10 ms. All of them come round in turn: 500 of them a second."""
 
 
+_ADVISED = ("node", "authority")
+"""Kinds of documents that advice is made of."""
+
+
 @dataclass(frozen=True, slots=True)
 class SendAdvice:
     to: str
@@ -125,8 +129,8 @@ class Roster:
         if not led or any(isinstance(a.record, Claim) for a in accepted):
             return self._new_reign(mono_s)
         out: list[Instruction] = []
-        if any(d.kind == "node" for a in accepted for d in a.delta.put) or any(
-            kind == "node" for a in accepted for kind, _ in a.delta.deleted
+        if any(d.kind in _ADVISED for a in accepted for d in a.delta.put) or any(
+            kind in _ADVISED for a in accepted for kind, _ in a.delta.deleted
         ):
             out.append(SendAdvice(m.TO_ALL))
         touched = self._touched(accepted)

@@ -16,7 +16,20 @@ from shared.tokens import parse_token
 from tests.support.api import Client, client
 from tests.support.nodes import primary_of
 
-RANK = {"agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
+RANK = {"node:token": -1, "agent": 0, "viewer": 1, "operator": 2, "admin": 3, "node": 3}
+PROBES = {"/health/live", "/health/ready", "/health/primary", "/health/standby", "/api/leader-check", "/metrics", "/ca"}
+
+
+@pytest.fixture(scope="module")
+def routes(cluster: Cluster) -> dict[tuple[str, str], str]:
+    """What the API says of itself: who may call which route. Documented in docs/ROLES.md."""
+    document = client(cluster, "p1").read("/openapi.json")
+    return {
+        (method.upper(), path.removeprefix("/api/v1")): operation["x-role"]
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
 
 PARAMETERS = {
     "name": "access",
@@ -25,9 +38,12 @@ PARAMETERS = {
     "key": "user.access",
     "task": "none",
     "token": "none",
+    "authority": "none",
 }
 UNKNOWN = {("DELETE", "/agents/{agent}"): "/agents/db9"}
 """What is asked where the route would do harm to a cluster that others use."""
+OWN = {("POST", "/nodes/{name}/certificate"): {"node"}}
+"""What each may do for itself alone: answered with 403, since none of those who ask is meant."""
 OTHERS = {("PUT", "/users/{name}/password"): "admin", ("DELETE", "/users/{name}/sessions"): "admin"}
 """What a route needs that asks less of whoever it is about."""
 HARMFUL = {("POST", "/tokens/administrator"): "node"}
@@ -54,6 +70,7 @@ def principals(cluster: Cluster) -> dict[str, Principal]:
     viewer = new("viewer")
     raised = viewer.replace("bw.viewer.", "bw.admin.")
     standby = next(name for name in cluster.providers if name != primary_of(cluster))
+    files = cluster.providers[standby].files.directory
     found = {
         "nobody": Principal(None, None),
         "garbage": Principal("garbage", None),
@@ -63,10 +80,10 @@ def principals(cluster: Cluster) -> dict[str, Principal]:
         "viewer": Principal(viewer, "viewer"),
         "operator": Principal(new("operator"), "operator"),
         "admin": Principal(new("admin"), "admin"),
-        "node": Principal((cluster.providers[standby].files.directory / "node.token").read_text().strip(), "node"),
+        "node": Principal((files / "node.token").read_text().strip(), "node:token"),
         "agent": Principal((cluster.agents["db1"].files.directory / "api.token").read_text().strip(), "agent"),
-        "one-time node": Principal(new("node"), "one-time node"),
-        "one-time agent": Principal(new("agent"), "one-time agent"),
+        "one-time node": Principal(new("node"), "newcomer:node"),
+        "one-time agent": Principal(new("agent"), "newcomer:agent"),
     }
     revision = admin.read("/cluster")["revision"]
     for name in cluster.providers:
@@ -74,18 +91,10 @@ def principals(cluster: Cluster) -> dict[str, Principal]:
     return found
 
 
-@pytest.fixture(scope="module")
-def routes(cluster: Cluster) -> dict[tuple[str, str], str]:
-    """What each route needs, as the node's own OpenAPI document says: a new route is asked by itself. Whether it says
-    what was meant shows in docs/ROLES.md; tests/provider/test_roles.py."""
-    document = client(cluster, "p1").read("/openapi.json")
-    found = {
-        (method.upper(), path.removeprefix("/api/v1")): str(operation["x-role"])
-        for path, item in document["paths"].items()
-        for method, operation in item.items()
-    }
-    assert len(found) > 45
-    return found
+def test_what_is_open_to_everybody(routes: dict[tuple[str, str], str]) -> None:
+    """Whoever adds to these must think twice."""
+    assert {path for (_, path), role in routes.items() if role == "open"} <= PROBES | {"/login"}
+    assert all(method == "GET" for (method, path), role in routes.items() if role == "open" and path != "/login")
 
 
 @pytest.mark.parametrize(
@@ -115,9 +124,13 @@ def test_a_token_opens_what_its_role_may_and_nothing_else(
             continue
         concrete = UNKNOWN.get((method, path)) or re.sub(r"{(\w+)}", lambda m: PARAMETERS[m[1]], path)
         answer = asked.request(
-            method, concrete + ("?follow=false" if path == "/events" else ""), {} if method in ("PUT", "POST") else None
+            method,
+            concrete + ("?follow=false" if path == "/events" else ""),
+            {"nonsense": True} if method in ("PUT", "POST") else None,
         )
         expected = _expected(principals[who].role, OTHERS.get((method, path), needed))
+        if who in OWN.get((method, path), ()):
+            expected = 403
         got = answer.status if answer.status in (401, 403) else 200
         if got != expected or (answer.status >= 500 and not path.startswith("/health/")):
             wrong.append((method, concrete, answer.status, expected, answer.body[:200]))
@@ -127,12 +140,12 @@ def test_a_token_opens_what_its_role_may_and_nothing_else(
 def _expected(role: str | None, needed: str) -> int:
     if needed == "open":
         return 200
-    if needed.startswith("newcomer:"):
-        return 200 if role == needed.replace("newcomer:", "one-time ") else 401
+    if needed.startswith("newcomer"):
+        return 200 if role == needed else 401
     if role not in RANK:
         return 401
-    if needed == "node":  # a provider itself: an administrator is none
-        return 200 if role == "node" else 403
+    if needed in ("node", "node:token"):
+        return 200 if role in ("node", needed) else 403
     return 200 if RANK[role] >= RANK[needed] else 403
 
 
@@ -190,11 +203,7 @@ def secrets(cluster: Cluster, principals: dict[str, Principal]) -> Iterator[dict
     documents = [json.loads(line[1]) for line in map(json.loads, snapshot.splitlines()[1:]) if line[0] == "document"]
     found = {"a password": PASSWORD}
     for kind, id_, *_, spec, _status in documents:
-        for field in ("token_sha256", "broker_password_hash", "sha256", "password_hash"):
-            if field in spec:
-                found[f"{field} of {kind} {id_}"] = spec[field]
-        if kind == "account" and "password" in spec:
-            found[f"the sealed password of {id_}"] = spec["password"]
+        found |= {f"{what} of {kind} {id_}": secret for what, secret in _hidden(kind, spec)}
     for who, principal in principals.items():
         if principal.role is not None and principal.token is not None:
             found[f"the token of {who}"] = parse_token(principal.token).secret
@@ -206,8 +215,21 @@ def secrets(cluster: Cluster, principals: dict[str, Principal]) -> Iterator[dict
     admin.write("DELETE", "/instances/db1/accounts/keeper?drop=true")
 
 
+HASHES = ("token_sha256", "broker_password_hash", "sha256", "password_hash")
+
+
+def _hidden(kind: str, spec: Any) -> Iterator[tuple[str, str]]:
+    """What of a document is for providers alone."""
+    yield from ((field, spec[field]) for field in HASHES if field in spec)
+    yield from (
+        (field, spec[field]) for field in ("password", "key") if kind in ("account", "authority") and field in spec
+    )
+    yield from ((f"password {n}", sealed) for n, sealed in enumerate(spec.get("passwords", ())))
+    yield from ((f"key for {node}", wrapped) for node, wrapped in spec.get("wrapped", {}).items())
+
+
 def _secret_files(cluster: Cluster) -> list[Path]:
-    names = ["broker.password", "node.token", "api.token", "secrets.key", "node.key", "ca.key", "admin.token"]
+    names = ["broker.password", "node.token", "api.token", "secrets.key", "node.key", "admin.token"]
     return [file for name in names for file in cluster.layout.root.rglob(name)]
 
 

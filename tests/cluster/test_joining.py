@@ -21,11 +21,13 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from provider import pki
+from provider.secrets import new_private_key, public_key
+from shared.passwords import broker_password_hash
 from shared.tls import client_context, fingerprint
 from shared.tokens import Token, parse_token
 from shared.version import VERSION
 from tests.support.amqp import Rogue, channel
-from tests.support.api import Client, client
+from tests.support.api import Client, as_node, client
 from tests.support.nodes import Said, primary_of, run, standbys_of, wait_equal
 from tests.support.writers import check_promises, running, settings
 
@@ -69,7 +71,11 @@ def refused(said: Said) -> str:
 def ask_to_join(cluster: Cluster, name: str, text: str) -> int:
     """What `provider join` sends, and no more of it: as if it had been interrupted just then. The answer's status."""
     csr = pki.new_request(pki.new_key(), name, ("127.0.0.1",))
-    body = {"name": name, "url": "https://127.0.0.1:1", "version": VERSION, "csr": csr}
+    body = {"name": name, "url": "https://127.0.0.1:1", "version": VERSION, "csr": csr} | {
+        "public_key": public_key(new_private_key()),
+        "token_sha256": "0" * 64,
+        "broker_password_hash": broker_password_hash("secret"),
+    }
     return client(cluster, primary_of(cluster)).holding(text).post("/join", body).status
 
 
@@ -138,7 +144,7 @@ def test_a_newcomer_joins_through_a_standby_under_load_and_is_equal(cluster: Clu
     assert newcomer.url in advice["providers"]
     file = cluster.agents["db1"].files.directory / "broker.json"
     wait_until(lambda: newcomer.url in file.read_text(), timeout_s=10, what="the agent was not told of the new node")
-    for path in ("ca.key", "node.key", "secrets.key", "node.token", "broker.password"):
+    for path in ("node.key", "secrets.key", "node.token", "broker.password"):
         assert (newcomer.files.directory / path).stat().st_mode & 0o077 == 0
 
 
@@ -223,9 +229,8 @@ def test_a_node_that_was_removed_is_shut_out_and_can_do_no_harm(cluster: Cluster
     assert join(cluster, newcomer, token(cluster, "node")).code == 0
     newcomer.launch()
     newcomer.wait_ready()
-    its_token = (newcomer.files.directory / "node.token").read_text().strip()
     one = Client(newcomer.url, ca=newcomer.ca, token=admin.token)
-    assert client(cluster, leader).holding(its_token).get("/cluster").status == 200
+    as_node(cluster, leader, newcomer.files.directory).read("/tokens")
 
     before = wait_equal(cluster)
     removed = admin.write("DELETE", f"/nodes/{newcomer.name}")
@@ -234,10 +239,10 @@ def test_a_node_that_was_removed_is_shut_out_and_can_do_no_harm(cluster: Cluster
         asked = client(cluster, name)
         shown = asked.read("/cluster", Bellwether_Min_Revision=revision)["nodes"]
         assert [node["name"] for node in shown] == list(cluster.providers)
-        assert asked.holding(its_token).get("/cluster").status == 401
+        assert as_node(cluster, name, newcomer.files.directory).get("/cluster").status == 401
         assert asked.get(f"/nodes/{newcomer.name}").status == 404
 
-    # Its daemon still runs, and still has the broker's password.
+    # Its daemon still runs.
     wait_until(lambda: one.get("/health/ready").status == 503, timeout_s=10, what="a removed node calls itself ready")
     assert one.get("/health/standby").status == one.get("/health/primary").status == 503
     refused(run("failover", "--operation", "promote", "--config", str(newcomer.files.config)))
@@ -401,7 +406,7 @@ def test_an_agents_user_reaches_its_own_things_on_the_broker_and_no_others(clust
                 assert error.reply_code == 403, (what, error)
     assert allowed == []
 
-    for user in ("db1", "bellwether"):
+    for user in ("db1", "bellwether", "node.p1"):
         with channel(cluster, rogue.id, rogue.password) as to, pytest.raises(ChannelClosedByBroker, match="user_id"):
             Rogue(rogue.id, "", "", to).say("pulse", {}, user=user)
 
@@ -412,7 +417,7 @@ def test_an_agents_user_reaches_its_own_things_on_the_broker_and_no_others(clust
         client(cluster, "p1").write("POST", f"/agents/{rogue.id}/advise")
         method, properties, body = next(to.consume(f"agent.{rogue.id}.s1", inactivity_timeout=10))
         assert method is not None, "it hears what is meant for it"
-        assert properties.user_id == "bellwether"
+        assert properties.user_id == f"node.{primary_of(cluster)}"
         assert json.loads(body)["type"] in ("advice", "inquire")
 
 

@@ -196,7 +196,9 @@ class Machine(RuleBasedStateMachine):
         self.world.write(GARBAGE[pick % len(GARBAGE)])
 
     @rule(
-        kind=st.sampled_from(["generation", "old epoch", "new epoch", "repeated", "gap", "claim", "claim generation"]),
+        kind=st.sampled_from(
+            ["generation", "old epoch", "new epoch", "repeated", "gap", "claim", "claim generation", "claim stranger"]
+        ),
         pick=PICK,
     )
     def foreign(self, kind: str, pick: int) -> None:
@@ -208,6 +210,8 @@ class Machine(RuleBasedStateMachine):
         view = self.world.oracle.latest
         generation = "g0" if "generation" in kind else view.generation
         common: Any = {"id": f"foreign {pick}", "generation": generation, "node": "p2", "at": START_MS + pick}
+        if kind == "claim stranger":
+            return Claim(ends=view.epoch, **common | {"node": "p9"})
         if kind.startswith("claim"):
             wrong = view.epoch - 1 if pick % 2 else view.epoch + 1
             return Claim(ends=view.epoch if "generation" in kind else wrong, **common)

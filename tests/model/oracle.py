@@ -128,7 +128,7 @@ class Oracle:
         if isinstance(record, Barrier) or record.generation != view.generation:
             return view
         if isinstance(record, Claim):
-            if record.ends != view.epoch:
+            if record.ends != view.epoch or ("node", record.node) not in view.documents:
                 return view
             return replace(
                 view,

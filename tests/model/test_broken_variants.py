@@ -64,6 +64,12 @@ def claim_of_any_epoch(state: State, record: LogRecord) -> Accepted | Skipped:
     return _step(state, record)
 
 
+def claim_of_a_stranger(state: State, record: LogRecord) -> Accepted | Skipped:
+    if isinstance(record, Claim) and record.ends == state.epoch and state.get("node", record.node) is None:
+        return Accepted(replace(state, epoch=state.epoch + 1, revision=state.revision + 1), record, sm.Delta())
+    return _step(state, record)
+
+
 def claim_counts_no_revision(state: State, record: LogRecord) -> Accepted | Skipped:
     outcome = _step(state, record)
     if isinstance(outcome, Accepted) and isinstance(record, Claim):
@@ -102,6 +108,7 @@ STEPS = [
     gaps_accepted,
     generation_not_checked,
     claim_of_any_epoch,
+    claim_of_a_stranger,
     claim_counts_no_revision,
     time_runs_back,
     keys_not_kept,

@@ -132,7 +132,9 @@ class World:
         appends_first: bool = False,
         new_key_on_retry: bool = False,
     ) -> None:
-        start = (Change(kind="setting", id="user.a", spec={"value": 0}),)
+        names = list(names)
+        members = (Change(kind="node", id=name, spec={"url": f"https://{name}:1"}) for name in sorted(set(names)))
+        start = (Change(kind="setting", id="user.a", spec={"value": 0}), *members)
         genesis = State.genesis(generation=GENERATION, primary="p1", now=START_MS, changes=start)
         self.oracle = Oracle(genesis, keys_max=keys_max, on_accept=self._accepted)
         self.log: list[bytes] = []

@@ -162,7 +162,7 @@ def start_users(broker: Broker, sight: Sight) -> Iterator[StartUsers]:
             BrokerUsers(
                 node=node,
                 vhost="bellwether",
-                management=Management(broker.url, tls, lambda: sight.credentials),
+                management=Management(broker.url, lambda: tls, lambda: sight.credentials),
                 state=lambda: sight.state,
                 suspended=lambda: sight.suspended,
             )

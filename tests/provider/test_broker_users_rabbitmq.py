@@ -61,7 +61,7 @@ class Rig:
 
     def management(self) -> Management:
         tls: ssl.SSLContext = client_context(self.ca)
-        return Management(self.broker.management, tls, lambda: self.credentials)
+        return Management(self.broker.management, lambda: tls, lambda: self.credentials)
 
     def users(self) -> BrokerUsers:
         return BrokerUsers(

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pika
-from localcluster.cluster import BROKER_USER, Cluster
+from localcluster.cluster import Cluster
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
@@ -16,6 +16,8 @@ from shared.messages import VERSION, now_text
 from shared.tls import client_context
 from shared.version import VERSION as VERSION_TEXT
 from tests.support.api import client
+
+PROVIDER_USER = "node.p1"
 
 
 @contextmanager
@@ -42,12 +44,13 @@ def channel(cluster: Cluster, username: str, password: str) -> Iterator[Blocking
 
 @contextmanager
 def as_provider(cluster: Cluster) -> Iterator[BlockingChannel]:
-    """With the providers' own user: it may do anything."""
-    with channel(cluster, BROKER_USER, cluster.layout.broker_password.read_text().strip()) as opened:
+    """With a provider's own user: it may do anything."""
+    password = (cluster.first.files.directory / "broker.password").read_text().strip()
+    with channel(cluster, PROVIDER_USER, password) as opened:
         yield opened
 
 
-def publish(to: BlockingChannel, exchange: str, key: str, body: bytes, user: str | None = BROKER_USER) -> None:
+def publish(to: BlockingChannel, exchange: str, key: str, body: bytes, user: str | None = PROVIDER_USER) -> None:
     """One message that the broker has confirmed. Raises `pika.exceptions.AMQPError` where it refuses."""
     to.basic_publish(exchange, key, body, pika.BasicProperties(content_type="application/json", user_id=user))
 

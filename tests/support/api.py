@@ -65,6 +65,13 @@ def client(cluster: Cluster, node: str) -> Client:
     return Client(cluster.providers[node].url, ca=cluster.layout.ca, token=token)
 
 
+def as_node(cluster: Cluster, node: str, files: Path) -> Client:
+    """Node `node`, asked by the node whose configuration is in the directory `files`: its token, its certificate."""
+    token = (files / "node.token").read_text().strip()
+    certificate = (files / "node.pem", files / "node.key")
+    return Client(cluster.providers[node].url, ca=cluster.layout.ca, token=token, certificate=certificate)
+
+
 def done(answer: Answer) -> Answer:
     """`answer`, which must be a success."""
     assert 200 <= answer.status < 300, f"{answer.status}: {answer.body.decode(errors='replace')}"

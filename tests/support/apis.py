@@ -25,12 +25,13 @@ from provider.api.gateway import Gateway, Signal
 from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.api.refused import TokensRefused
+from provider.api.source import PEER
 from provider.core.commands import Command
 from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.metrics import metrics_of, render
-from provider.secrets import Vault
+from provider.secrets import Vault, data_keys
 from shared.bus import Topology
 from shared.messages import NodePulse
 from shared.tls import client_context
@@ -67,7 +68,7 @@ class ApiNode:
         self.name = name
         place = founding.Place(directory / "provider.toml", name, "https://127.0.0.1:1")
         broker = {"endpoints": ["amqps://127.0.0.1:1"], "username": "bellwether", "management": None}
-        self.admin = founding.init(place, broker, "secret")
+        self.admin = founding.init(place, broker, ("bellwether", "secret"))
         self.settings, self.files = place.settings(broker), place.files
         with closing(place.open_store()) as store:
             self._seed, _ = store.load()
@@ -78,8 +79,9 @@ class ApiNode:
     def __enter__(self) -> "ApiNode":
         self._thread.start()
         self.host = Host(self.name, MemoryLogStream(), self._directory, seed=self._seed)
-        self.membership = Membership(self.settings, self.files)
-        self.vault = Vault.from_file(self.files.secrets_key)
+        private = self.files.secrets_key.read_text(encoding="ascii")
+        self.vault = Vault(data_keys(self._seed.of("key"), self.name, private))
+        self.membership = Membership(self.settings, self.files, self.vault)
         self.hub = self._hub()
         self.context = self.run(self._context())
         self.app: FastAPI = create_app(self.context)
@@ -117,15 +119,22 @@ class ApiNode:
         token: str | None = "",
         headers: Mapping[str, str] | None = None,
         source: str = "192.0.2.1",
+        peer: bytes | None = None,
     ) -> Said:
-        """A request to a path below /api/v1 (or a whole one). As the administrator, or with `token`, or with none."""
+        """A request to a path below /api/v1 (or a whole one). As the administrator, or with `token`, or with none; over
+        a connection that shows the certificate `peer` (DER), or none."""
         sent = dict(headers or {})
         if token is not None:
             sent["Authorization"] = f"Bearer {token or self.admin}"
-        return self.run(self._ask(method, path, body, sent, source))
+        return self.run(self._ask(method, path, body, sent, source, peer))
 
-    async def _ask(self, method: str, path: str, body: object, headers: Mapping[str, str], source: str) -> Said:
-        transport = httpx2.ASGITransport(self.app, client=(source, 1))
+    async def _ask(
+        self, method: str, path: str, body: object, headers: Mapping[str, str], source: str, peer: bytes | None
+    ) -> Said:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await self.app({**scope, PEER: peer}, receive, send)
+
+        transport = httpx2.ASGITransport(app, client=(source, 1))
         url = path if path.startswith(("/api/", "/health", "/metrics")) else f"/api/v1{path}"
         async with httpx2.AsyncClient(transport=transport, base_url=self.settings.url) as client:
             answer = await client.request(
@@ -175,6 +184,7 @@ class ApiNode:
             refusals=refusals,
             metrics=lambda: render(registry),
             tokens_refused=refused,
+            untrusting=lambda _state: [],
         )
 
 

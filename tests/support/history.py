@@ -12,8 +12,8 @@ START_MS = 1_800_000_000_000
 
 
 def genesis() -> State:
-    node = Change(kind="node", id="p1", spec={"url": "https://127.0.0.1:1"})
-    return State.genesis(generation=GENERATION, primary="p1", now=START_MS, changes=(node,))
+    nodes = tuple(Change(kind="node", id=name, spec={"url": "https://127.0.0.1:1"}) for name in ("p1", "p2", "p3"))
+    return State.genesis(generation=GENERATION, primary="p1", now=START_MS, changes=nodes)
 
 
 def put(id_: str, value: object = 1, *, kind: Kind = "setting", wish: bool = True) -> Change:

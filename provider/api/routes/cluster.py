@@ -9,12 +9,14 @@ from immutables import Map
 
 from provider.api import direct
 from provider.api.auth import Principal
-from provider.api.context import Context
+from provider.api.context import Context, context
 from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.refusals import note_done
+from provider.api.routes.authorities import authority_view
 from provider.api.views import advised, agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
+from provider.authorities import trusted, waiting
 from provider.condition import condition
 from provider.core import commands as c
 from provider.core.documents import Document
@@ -89,6 +91,16 @@ def agents_summary(ctx: Context, state: State) -> dict[str, Any]:
     }
 
 
+def _certificate(node: Document) -> dict[str, Any] | None:
+    """When the certificate of a node expires. It is renewed long before."""
+    given = node.spec.get("certificates", ())[:1]
+    if not given:
+        return None
+    expires_at = given[0]["expires_at"]
+    days_left = round((expires_at / 1000 - time.time()) / 86_400, 1)
+    return {"expires_at": time_text(expires_at), "days_left": days_left, "authority": given[0]["authority"]}
+
+
 @router.get("/cluster", tags=["cluster"])
 @needs("viewer")
 async def get_cluster(request: Request) -> Response:
@@ -98,6 +110,10 @@ async def get_cluster(request: Request) -> Response:
     warnings = []
     if len(state.of("node")) == 2:
         warnings.append("two nodes: the loss of either leaves no standby; add a third")
+    new = waiting(state) if state.of("authority") else None
+    if new is not None:
+        missing = ", ".join(ctx.untrusting(state)[:MISSING_SHOWN]) or "nobody"
+        warnings.append(f"authority {new.id} will sign as soon as all trust it; waiting for: {missing}")
     return answer(
         {
             "id": identity.spec["value"] if identity is not None else None,
@@ -107,7 +123,17 @@ async def get_cluster(request: Request) -> Response:
             "revision": state.revision,
             "digest": state.digest,
             "nodes": [
-                {"name": node.id, "url": node.spec["url"], **node_status(ctx, state, node)} for node in state.of("node")
+                {
+                    "name": node.id,
+                    "url": node.spec["url"],
+                    **node_status(ctx, state, node),
+                    "certificate": _certificate(node),
+                }
+                for node in state.of("node")
+            ],
+            "authorities": [
+                {"id": one["id"], "signs": one["spec"]["signs"], **one["status"]}
+                for one in (authority_view(ctx, state, authority) for authority in trusted(state))
             ],
             "agents": agents_summary(ctx, state),
             "warnings": warnings,
@@ -135,7 +161,9 @@ async def get_node(request: Request, name: str) -> Response:
 @needs("admin")
 async def delete_node(request: Request, name: str) -> Response:
     """Remove a standby. Its identity never comes back; the primary cannot be removed."""
-    return await respond(request, lambda _: c.RemoveNode(name))
+    ctx = context(request)
+    make = ctx.membership.without
+    return await respond(request, lambda _: c.RemoveNode(name, *make(ctx.gateway.state, name)))
 
 
 # ── agents ──

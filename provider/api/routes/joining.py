@@ -15,6 +15,7 @@ from provider.api.policy import needs
 from provider.api.reads import answer, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.writes import Write, commit, receive, render, to_primary
+from provider.authorities import bundle
 from provider.core import commands as c
 from provider.core.documents import AgentSpec, InstanceSpec, Name, NodeSpec
 from provider.core.state import Answer, State
@@ -30,6 +31,9 @@ LINES_IN_A_PIECE = 200
 """Of a snapshot. Most are some hundred bytes, the longest 100 KB."""
 
 
+Hex256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
 class JoinBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -37,6 +41,11 @@ class JoinBody(BaseModel):
     url: HttpsUrl
     version: str = Field(max_length=64)
     csr: str = Field(max_length=10_000)
+    public_key: Hex256 = Field(description="X25519, hex: the cluster's data keys are wrapped for it")
+    token_sha256: Hex256 = Field(description="of the secret in the node's own token, hex")
+    broker_password_hash: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{48}$")] = Field(
+        description="of the password of the node's own broker user, as RabbitMQ keeps it"
+    )
     endpoints: tuple[AmqpsUrl, ...] = Field(default=(), max_length=4, description="of the node's own broker, if any")
 
 
@@ -62,7 +71,7 @@ class EnrollBody(BaseModel):
 @needs("open")
 async def ca(request: Request) -> Response:
     """The cluster's certificate authority. A newcomer compares it with the fingerprint in its token."""
-    return PlainTextResponse(context(request).membership.ca(), media_type="application/x-pem-file")
+    return PlainTextResponse(bundle(context(request).gateway.state), media_type="application/x-pem-file")
 
 
 async def _newcomer(request: Request) -> tuple[Context, Write]:
@@ -77,25 +86,30 @@ async def _newcomer(request: Request) -> tuple[Context, Write]:
 @router.post("/join", openapi_extra=documented(JoinBody))
 @needs("newcomer:node")
 async def join(request: Request) -> Response:
-    """Make a new node a member. The answer holds everything that it needs and is not shown again."""
+    """Make a new node a member. It sends no secret and gets none: it made its own, and can open the data keys in the
+    state that it fetches next, since they are wrapped for it."""
     ctx, write = await _newcomer(request)
     body = parse(write.body, JoinBody)
     elsewhere = await to_primary(ctx, write)
     if elsewhere is not None:
         return render(elsewhere)
-    certificate = ctx.membership.sign(body.csr, body.name)
-    own = Token("node", body.name, new_token("node").secret)
+    state = ctx.gateway.state
+    certificate, recorded = ctx.membership.sign(state, body.csr, body.name)
     spec = NodeSpec(
         url=body.url,
         endpoints=body.endpoints or ctx.settings.broker.endpoints,
         version=body.version,
-        token_sha256=own.hashed,
+        token_sha256=body.token_sha256,
+        public_key=body.public_key,
+        broker_password_hash=body.broker_password_hash if ctx.settings.broker.management is not None else None,
+        certificates=(recorded,),
     )
-    result = await commit(ctx, write, c.JoinNode(body.name, write.principal.id, spec))
+    wrapped = ctx.vault.wrapped_for(body.public_key)
+    result = await commit(ctx, write, c.JoinNode(body.name, write.principal.id, spec, wrapped))
     if not isinstance(result, Answer):
         return render(result)
-    given = ctx.membership.given_to_node(certificate, own.text())
-    return answer({**given, "revision": result.revision, "generation": ctx.gateway.state.generation}, 201)
+    given = ctx.membership.given_to_node(state, certificate)
+    return answer({**given, "revision": result.revision, "generation": state.generation}, 201)
 
 
 @router.post("/enroll", openapi_extra=documented(EnrollBody))
@@ -104,7 +118,7 @@ async def enroll(request: Request) -> Response:
     """Make a new agent and its instances known. Its credentials are in the answer and are not shown again."""
     ctx, write = await _newcomer(request)
     body = parse(write.body, EnrollBody)
-    if body.id == ctx.settings.broker.username:
+    if body.id in ctx.membership.broker_names(ctx.gateway.state):
         raise Refused(f"{body.id!r} is the providers' own name on the broker: choose another id")
     password, own = new_token("agent").secret, Token("agent", body.id, new_token("agent").secret)
     spec = AgentSpec(token_sha256=own.hashed, broker_password_hash=broker_password_hash(password))

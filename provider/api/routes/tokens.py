@@ -84,7 +84,7 @@ async def create_token(request: Request) -> Response:
     one_time = body.role in c.ONE_TIME
     if one_time and body.scope is not None:
         raise Invalid("scope: a one-time token lets somebody in, and nothing else")
-    token = new_token(body.role, ctx.membership.ca_fingerprint() if one_time else None)
+    token = new_token(body.role, ctx.membership.ca_fingerprint(ctx.gateway.state) if one_time else None)
     ttl_s = body.ttl_s if body.ttl_s is not None else ONE_TIME_TTL_S if one_time else None
     spec = TokenSpec(
         role=body.role,

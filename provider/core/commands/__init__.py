@@ -5,6 +5,13 @@ A command is planned on the newest state by the primary: `plan` checks every rul
 """
 
 from provider.core.commands.audit import LATE_MAX_MS, REFUSALS_MAX, RecordRefusals
+from provider.core.commands.authorities import (
+    AddAuthority,
+    DropAuthority,
+    RenewCertificate,
+    SignWith,
+    signing,
+)
 from provider.core.commands.base import (
     ALWAYS,
     Command,
@@ -18,6 +25,7 @@ from provider.core.commands.base import (
     with_status,
 )
 from provider.core.commands.members import (
+    BROKER_ADMIN,
     NODES_MAX,
     EnrollAgent,
     JoinNode,
@@ -36,6 +44,7 @@ from provider.core.commands.people import (
 )
 from provider.core.commands.reports import RecordStatus, StatusUpdate
 from provider.core.commands.settings import (
+    CERTIFICATE_DAYS,
     CLUSTER_ID,
     KNOWN_SETTINGS,
     LOG_SIZES,
@@ -66,6 +75,8 @@ from provider.core.commands.wishes import PENDING, DeleteWish, PutWish, WishKind
 
 __all__ = [
     "ALWAYS",
+    "BROKER_ADMIN",
+    "CERTIFICATE_DAYS",
     "CLUSTER_ID",
     "KNOWN_SETTINGS",
     "LATE_MAX_MS",
@@ -80,11 +91,13 @@ __all__ = [
     "USERS_MAX",
     "USER_SETTINGS",
     "USES_MAX",
+    "AddAuthority",
     "Command",
     "DeleteSetting",
     "DeleteToken",
     "DeleteUser",
     "DeleteWish",
+    "DropAuthority",
     "EndSession",
     "EndSessions",
     "EnrollAgent",
@@ -104,7 +117,9 @@ __all__ = [
     "ReissueAdministrator",
     "RemoveAgent",
     "RemoveNode",
+    "RenewCertificate",
     "SetPassword",
+    "SignWith",
     "StatusUpdate",
     "TokenUse",
     "WishKind",
@@ -118,6 +133,7 @@ __all__ = [
     "put",
     "refused",
     "removed_key",
+    "signing",
     "why_not",
     "with_status",
 ]

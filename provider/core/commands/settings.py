@@ -18,6 +18,7 @@ USER_SETTINGS = "user."
 CLUSTER_ID = "cluster.id"
 LOG_SIZES = "cluster.log"
 """How much log is kept. Fixed when the log is begun: the broker refuses a node that declares it with other sizes."""
+CERTIFICATE_DAYS = "certificates.days"
 LOG_SIZES_DEFAULT: Mapping[str, int] = {"max_bytes": 2_000_000_000, "segment_bytes": 50_000_000}
 
 
@@ -39,6 +40,9 @@ KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
     # Agents pulse every 2 s: with less than that each of them would go offline and online for ever, in the log.
     "agents.offline_after_s": NumberSetting(
         86_400, "seconds without a pulse until an agent counts as offline", above=3
+    ),
+    CERTIFICATE_DAYS: NumberSetting(
+        3_650, "days that a node's certificate is good for; it is renewed when a third of them is left"
     ),
     "history.days": NumberSetting(3_650, "days that accepted entries are kept for events and audit"),
 }

@@ -62,7 +62,7 @@ from shared.errors import (
 )
 
 NOW = 1_700_000_000_000
-SPEC_NODE = docs.NodeSpec(url="https://p1", endpoints=("amqps://p1",), version="1.0", token_sha256="x")
+SPEC_NODE = docs.NodeSpec(url="https://p1", endpoints=("amqps://p1",), version="1.0", token_sha256="x", public_key="00")
 SPEC_AGENT = docs.AgentSpec(token_sha256="x", broker_password_hash="y")
 
 
@@ -80,11 +80,21 @@ def fleet() -> State:
         put("node", "p1", SPEC_NODE),
         put("agent", "db1", SPEC_AGENT),
         put("instance", "db1", instance()),
+        put("key", "k1", docs.KeySpec(wrapped={"p1": "for p1"})),
         put("token", "join", token("node")),
         put("token", "enrol", token("agent", NOW)),
         Change(kind="setting", id="user.a", spec={"value": 1}),
     )
     return State.genesis(generation="g", primary="p1", now=NOW, changes=changes)
+
+
+def joining(name: str, token_id: str = "join", *, version: str = "1.0", keys: tuple[str, ...] = ("k1",)) -> JoinNode:
+    wrapped = {key: f"{key} for {name}" for key in keys}
+    return JoinNode(name, token_id, SPEC_NODE.model_copy(update={"version": version}), wrapped)
+
+
+def removing(name: str, *others: str, key: str = "k2") -> RemoveNode:
+    return RemoveNode(name, key, docs.KeySpec(wrapped={other: f"{key} for {other}" for other in others}))
 
 
 def do(state: State, command: Command, now: int = NOW) -> State:
@@ -204,7 +214,7 @@ def test_deleting_a_setting() -> None:
     assert status_of(fleet(), DeleteSetting("user.a")) == 204
     refusal(fleet(), DeleteSetting("user.b"), NotFound)
     refusal(fleet(), DeleteSetting("\ud800"), NotFound)
-    removed = do(do(fleet(), JoinNode("p2", "join", SPEC_NODE)), RemoveNode("p2"))
+    removed = do(do(fleet(), joining("p2")), removing("p2", "p1"))
     refusal(removed, DeleteSetting("cluster.removed.p2"), Refused, "kept by the cluster")
     known = do(fleet(), PutSetting("history.days", 3))
     assert status_of(known, DeleteSetting("history.days")) == 204
@@ -379,29 +389,45 @@ def test_an_ended_session_is_remembered_until_it_would_have_ended() -> None:
 
 
 def test_a_node_joins_once() -> None:
-    join = JoinNode("p2", "join", SPEC_NODE)
-    state = do(fleet(), join)
+    state = do(fleet(), joining("p2"))
     assert get(state, "node", "p2").spec["url"] == "https://p1"
-    refusal(state, join, Unauthenticated)
+    refusal(state, joining("p2"), Unauthenticated)
 
 
 def test_reasons_not_to_let_a_node_in() -> None:
-    refusal(fleet(), JoinNode("P 2", "join", SPEC_NODE), Invalid, "node name")
-    refusal(fleet(), JoinNode("p1", "join", SPEC_NODE), Refused, "member already")
-    refusal(fleet(), JoinNode("p2", "join", SPEC_NODE.model_copy(update={"version": "2.0"})), Refused, "version 2.0")
+    refusal(fleet(), joining("P 2"), Invalid, "node name")
+    refusal(fleet(), joining("p1"), Refused, "member already")
+    refusal(fleet(), joining("p2", version="2.0"), Refused, "version 2.0")
     full = fleet()
     for number in range(2, 5):
         full = do(full, PutToken(f"t{number}", token("node")))
-        full = do(full, JoinNode(f"p{number}", f"t{number}", SPEC_NODE))
-    refusal(full, JoinNode("p5", "join", SPEC_NODE), Refused, "the most there may be")
+        full = do(full, joining(f"p{number}", f"t{number}"))
+    refusal(full, joining("p5"), Refused, "the most there may be")
 
 
 def test_a_removed_node_never_comes_back() -> None:
-    state = do(do(fleet(), JoinNode("p2", "join", SPEC_NODE)), RemoveNode("p2"))
+    state = do(do(fleet(), joining("p2")), removing("p2", "p1"))
     state = do(state, PutToken("again", token("node")))
-    refusal(state, JoinNode("p2", "again", SPEC_NODE), Refused, "never comes back")
-    refusal(state, RemoveNode("p2"), NotFound)
-    refusal(state, RemoveNode("p1"), Refused, "is the primary")
+    refusal(state, joining("p2", "again"), Refused, "never comes back")
+    refusal(state, removing("p2", "p1"), NotFound)
+    refusal(state, removing("p1"), Refused, "is the primary")
+
+
+def test_a_node_that_joins_gets_every_data_key() -> None:
+    state = do(fleet(), joining("p2"))
+    assert get(state, "key", "k1").spec["wrapped"] == {"p1": "for p1", "p2": "k1 for p2"}
+    refusal(fleet(), joining("p2", keys=()), Conflict, "try again")
+    refusal(fleet(), joining("p2", keys=("k1", "k2")), Conflict, "try again")
+
+
+def test_a_removed_node_has_no_part_in_the_next_data_key() -> None:
+    joined = do(fleet(), joining("p2"))
+    state = do(joined, removing("p2", "p1"))
+    assert get(state, "key", "k1").spec["wrapped"] == {"p1": "for p1"}
+    assert get(state, "key", "k2").spec["wrapped"] == {"p1": "k2 for p1"}
+    refusal(joined, removing("p2"), Conflict, "try again")
+    refusal(joined, removing("p2", "p1", "p2"), Conflict, "try again")
+    refusal(joined, removing("p2", "p1", key="k1"), Conflict, "try again")
 
 
 def test_an_agent_enrols_with_its_instances() -> None:

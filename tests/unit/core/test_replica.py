@@ -19,7 +19,8 @@ class Cluster:
 
     def __init__(self, *names: str) -> None:
         ids, self.log, self.wire, self.mono_s = count(1), list[LogRecord](), list[LogRecord](), 0.0
-        start = (Change(kind="setting", id="user.a", spec={"value": 0}),)
+        members = [Change(kind="node", id=name, spec={"url": f"https://{name}:1"}) for name in names]
+        start = (Change(kind="setting", id="user.a", spec={"value": 0}), *members)
         self.genesis = State.genesis(generation="g", primary="p1", now=START_MS, changes=start)
         self._new_id, self._tickets = lambda: f"r{next(ids)}", count(1)
         self.nodes = {name: Replica(name, self.genesis, self._new_id) for name in names}

@@ -45,8 +45,11 @@ def claim(ends: int = 1, *, node: str = "p2", generation: str = "g", at: int = N
     return Claim(id="c", generation=generation, ends=ends, node=node, at=at)
 
 
+MEMBERS = tuple(Change(kind="node", id=name, spec={"url": f"https://{name}:1"}) for name in ("p1", "p2", "p3"))
+
+
 def genesis() -> State:
-    return State.genesis(generation="g", primary="p1", now=NOW, changes=(put("user.a", 0),))
+    return State.genesis(generation="g", primary="p1", now=NOW, changes=(put("user.a", 0), *MEMBERS))
 
 
 def accepted(state: State, record: LogRecord) -> Accepted:
@@ -91,6 +94,7 @@ DECISIONS = [
     (claim(0), Why.OTHER_EPOCH),
     (claim(2), Why.OTHER_EPOCH),
     (claim(generation="h"), Why.OTHER_GENERATION),
+    (claim(node="p9"), Why.NO_MEMBER),
     (BARRIER, Why.BARRIER),
     (BARRIER.model_copy(update={"generation": "h"}), Why.OTHER_GENERATION),
 ]
@@ -319,10 +323,10 @@ def test_restoring_notices_what_is_missing_or_changed() -> None:
         "revision": 2,
         "now": NOW,
         "next_key": 1,
-        "documents": state.of("setting"),
+        "documents": [*state.of("setting"), *state.of("node")],
         "keys": list(state.keys.values()),
     }
     assert State.restored(**parts).digest == state.digest
     spoilt: dict[str, Any]
-    for spoilt in ({"documents": state.of("setting")[1:]}, {"keys": []}, {"next_key": 2}, {"revision": 3}):
+    for spoilt in ({"documents": state.of("setting")}, {"keys": []}, {"next_key": 2}, {"revision": 3}):
         assert State.restored(**{**parts, **spoilt}).digest != state.digest

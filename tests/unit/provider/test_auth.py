@@ -42,6 +42,9 @@ def header(token: Token) -> str:
     return f"Bearer {token.text()}"
 
 
+NODE = header(Token("node", "p2", TOKENS["node"].secret))
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_token_stands_for_its_role(role: str) -> None:
     assert authenticate(STATE, header(TOKENS[role])) == Principal(f"token:{TOKENS[role].id}", role)
@@ -50,7 +53,17 @@ def test_a_token_stands_for_its_role(role: str) -> None:
 
 def test_members_are_known_by_their_documents() -> None:
     assert authenticate(STATE, header(Token("agent", "db1", TOKENS["agent"].secret))) == Principal("agent:db1", "agent")
-    assert authenticate(STATE, header(Token("node", "p2", TOKENS["node"].secret))) == Principal("node:p2", "node")
+    assert authenticate(STATE, NODE, "p2") == Principal("node:p2", "node")
+
+
+@pytest.mark.parametrize("shown", [None, "p1", ""])
+def test_a_nodes_token_is_nearly_nothing_without_its_certificate(shown: str | None) -> None:
+    principal = authenticate(STATE, NODE, shown)
+    assert principal == Principal("node:p2", "node:token")
+    Policy("node:token").check(principal, {})
+    for rule in ("agent", "viewer", "admin", "node"):
+        with pytest.raises(Forbidden):
+            Policy(rule).check(principal, {})
 
 
 @pytest.mark.parametrize(

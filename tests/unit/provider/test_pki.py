@@ -68,7 +68,7 @@ def test_names_and_addresses_come_from_the_request_the_rest_is_ours() -> None:
     assert names.get_values_for_type(x509.DNSName) == ["db.example"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.2", "::1"]
     assert certificate.subject.rfc4514_string() == "CN=p2"
-    assert pki.days_left(certificate.public_bytes(serialization.Encoding.PEM).decode()) == pytest.approx(825, abs=1)
+    assert pki.days_left(certificate.public_bytes(serialization.Encoding.PEM).decode()) == pytest.approx(90, abs=1)
 
 
 def test_nobody_becomes_an_authority_by_asking() -> None:

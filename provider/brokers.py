@@ -1,0 +1,35 @@
+"""The brokers, as whoever connects to them sees them."""
+
+import socket
+import ssl
+from urllib.parse import urlsplit
+
+from provider.core.state import State
+
+CONNECT_S = 3.0
+
+
+def endpoints(state: State) -> list[str]:
+    """Every broker that agents and nodes are told of, `amqps://host:port`."""
+    return sorted({endpoint for node in state.of("node") for endpoint in node.spec["endpoints"]})
+
+
+def untrusted(brokers: list[str], authorities_pem: str) -> list[str]:
+    """Those of `brokers` that somebody who trusts these authorities alone would not talk to, with the reason. Blocking,
+    up to `CONNECT_S` for each."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.load_verify_locations(cadata=authorities_pem)
+    found = []
+    for broker in brokers:
+        url = urlsplit(broker)
+        try:
+            with (
+                socket.create_connection((url.hostname or "", url.port or 5671), timeout=CONNECT_S) as plain,
+                tls.wrap_socket(plain, server_hostname=url.hostname),
+            ):
+                continue
+        except ssl.SSLCertVerificationError as error:
+            found.append(f"{broker} ({error.verify_message})")
+        except OSError as error:
+            found.append(f"{broker} ({error})")
+    return found

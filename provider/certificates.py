@@ -1,0 +1,117 @@
+"""Keeps this node's files of trust as the state wants them: the authorities in `ca.pem`, its own certificate.
+
+One thread, which looks when authorities change, and now and then. A new certificate is for the same key, so that one
+file is replaced, atomically: whoever reads the pair, the broker too, finds two that belong together.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from provider import pki
+from provider.authorities import bundle, trust_of, waiting, why_renew
+from provider.core.state import State
+from provider.membership import certificate_days
+from provider.settings import Files, certificate_hosts
+from shared.backoff import Backoff
+from shared.errors import BellwetherError
+from shared.files import write_atomically
+from shared.logs import log
+
+LOOK_S = 600.0
+"""How often although nothing has happened. A certificate that lives for less is looked at more often."""
+LOOKS_A_LIFE = 30
+WAITING_S = 1.0
+"""While others are waited for to trust a new authority."""
+SHORTEST_S = 1.0
+STOP_S = 5.0
+
+
+class Certificates:
+    """`renew(csr)` has a certificate signed by the primary (PEM; raises a `BellwetherError`); `reload` is told when a
+    file has been replaced. On a primary, `sign_with(id)` is asked for as soon as nobody is left in `untrusting(state)`.
+    All of them are called on this thread."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        url: str,
+        files: Files,
+        state: Callable[[], State],
+        renew: Callable[[str], str],
+        reload: Callable[[], None],
+        untrusting: Callable[[State], list[str]],
+        sign_with: Callable[[str], None],
+    ) -> None:
+        self._node, self._hosts, self._files = node, certificate_hosts(url), files
+        self._state, self._renew, self._reload = state, renew, reload
+        self._untrusting, self._sign_with = untrusting, sign_with
+        self.trust = trust_of(files.ca.read_text(encoding="ascii"))
+        """Short name of the authorities that this node trusts: all that connects from now on does."""
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="certificates", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(STOP_S)
+
+    def look_again(self) -> None:
+        """Authorities or certificates have changed. Any thread."""
+        self._wake.set()
+
+    def write_bundle(self) -> bool:
+        """Brings `ca.pem` up to date; whether it was not. Raises `OSError`."""
+        wanted = bundle(self._state())
+        if not wanted or self._files.ca.read_text(encoding="ascii") == wanted:
+            return False
+        write_atomically(self._files.ca, wanted, mode=0o644)
+        log(authorities=len(self._state().of("authority"))).info("the trusted authorities have changed")
+        return True
+
+    def _run(self) -> None:
+        backoff, wait_s = Backoff(first_s=0.5, longest_s=30.0), 0.0
+        while True:
+            self._wake.wait(wait_s)
+            if self._stopping:
+                return
+            self._wake.clear()
+            try:
+                wait_s = self._look()
+                backoff.reset()
+            except (BellwetherError, OSError) as error:
+                wait_s = backoff.next_s()
+                why = error.detail if isinstance(error, BellwetherError) else str(error)
+                log(why=why).warning("this node's certificate could not be brought up to date; trying again")
+
+    def _look(self) -> float:
+        """Seconds until the next look."""
+        if self._state().get("node", self._node) is None:
+            return LOOK_S
+        if self.write_bundle():
+            self._reload()
+        self.trust = trust_of(self._files.ca.read_text(encoding="ascii"))
+        next_s = self._advance()
+        state, pem = self._state(), self._files.certificate.read_text(encoding="ascii")
+        days, certificate = certificate_days(state), pki.read_certificate(pem)
+        why = why_renew(state, certificate, days, certificate.days_left(datetime.now(UTC)))
+        if why is not None:
+            csr = pki.new_request(self._files.key.read_text(encoding="ascii"), self._node, self._hosts)
+            write_atomically(self._files.certificate, self._renew(csr), mode=0o644)
+            log(why=why).info("this node's certificate was renewed")
+            self._reload()
+        return max(SHORTEST_S, min(next_s, days * 86_400 / LOOKS_A_LIFE))
+
+    def _advance(self) -> float:
+        """Has a new authority sign once everybody trusts it. Seconds until the next look."""
+        state = self._state()
+        if state.primary != self._node or (new := waiting(state)) is None:
+            return LOOK_S
+        if not self._untrusting(state):
+            self._sign_with(new.id)
+        return WAITING_S

@@ -1,0 +1,145 @@
+"""Certificates renew, the authority is replaced, a node goes: nobody who belongs is refused meanwhile, and nobody who
+does not belong any more gets in."""
+
+import shutil
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from localcluster.cluster import Cluster
+from localcluster.process import wait_until
+from pika.exceptions import AMQPError
+
+from provider import pki
+from shared.tls import client_context
+from tests.cluster.conftest import StartCluster
+from tests.support.amqp import channel
+from tests.support.api import Client, as_node, client
+from tests.support.nodes import command, primary_of, standbys_of, wait_equal
+from tests.support.writers import check_promises, running
+
+
+@pytest.fixture(scope="module")
+def own(start_cluster: StartCluster) -> Cluster:
+    return start_cluster(providers=3, databases=1)
+
+
+def shown(port: int, ca: Path) -> pki.Certificate:
+    """The certificate that is shown to who connects now. Raises `ssl.SSLError` for one that `ca` does not vouch for."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        client_context(ca).wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+    ):
+        der = tls.getpeercert(binary_form=True)
+    assert der is not None
+    return pki.read_der(der)
+
+
+def wait_shown(cluster: Cluster, holds: Callable[[pki.Certificate], bool], what: str) -> None:
+    """Until each node shows a certificate of which that holds."""
+    for name, port in [(name, cluster.ports[name]) for name in cluster.providers]:
+        ca = cluster.providers[name].ca
+        wait_until(lambda p=port, c=ca: holds(shown(p, c)), timeout_s=20, what=f"{name}: {what}")  # type: ignore[misc]
+
+
+def reload_broker(cluster: Cluster) -> None:
+    """It reads its files again every two minutes by itself."""
+    cluster.broker.ctl("eval", "ssl:clear_pem_cache().")
+
+
+def days_left(node: Client) -> dict[str, float]:
+    return {n["name"]: n["certificate"]["days_left"] for n in node.read("/cluster")["nodes"]}
+
+
+def test_certificates_renew_by_themselves_and_without_a_restart(own: Cluster) -> None:
+    admin = client(own, primary_of(own))
+    before = {name: shown(own.ports[name], own.layout.ca).sha256 for name in own.providers}
+    pids = {name: provider.process.pid for name, provider in own.providers.items() if provider.process}
+    with running(own, roaming=2) as load:
+        admin.write("PUT", "/settings/certificates.days", {"value": 10})
+        wait_shown(own, lambda certificate: certificate.days < 11, "its certificate is still the old one")
+        load.wait_for_more()
+    assert load.failures == []
+    assert all(shown(own.ports[name], own.layout.ca).sha256 != before[name] for name in own.providers)
+    assert all(9 < days <= 10 for days in days_left(admin).values())
+    said = command(own, "p1", "provider", "status")
+    assert "certificates, days left: p1 10, p2 10, p3 10" in said.out
+    assert "bellwether_certificate_days 9." in admin.holding(None).get("/metrics").body.decode()
+    assert pids == {name: provider.process.pid for name, provider in own.providers.items() if provider.process}
+
+
+def test_the_authority_is_replaced_and_nobody_is_refused(own: Cluster, tmp_path: Path) -> None:
+    admin = client(own, primary_of(own))
+    before = admin.read("/cluster")["revision"]
+    old = admin.read("/authorities")["items"][0]["id"]
+    only_old = tmp_path / "old.pem"
+    shutil.copyfile(own.layout.ca, only_old)
+    with running(own, roaming=2) as load:
+        rotated = command(own, standbys_of(own)[0], "provider", "ca", "rotate")
+        assert rotated.code == 0, rotated
+        shutil.copyfile(own.first.ca, own.layout.ca)
+        admin.wait_for("/authorities", lambda found: _unused(found, old))
+        load.wait_for_more()
+        refused = command(own, "p1", "provider", "ca", "drop", old)
+        assert "could not be trusted" in refused.err, "the broker still shows the old one"
+        reload_broker(own)
+        dropped = command(own, "p1", "provider", "ca", "drop", old)
+        assert dropped.code == 0, dropped
+        admin.wait_for("/authorities", lambda found: [one["id"] for one in found["items"]] != [old])
+        wait_until(
+            lambda: all(p.ca.read_text().count("BEGIN") == 1 for p in own.providers.values()),
+            timeout_s=10,
+            what="a node still trusts the old authority",
+        )
+        shutil.copyfile(own.first.ca, own.layout.ca)
+        load.wait_for_more()
+    assert load.failures == []
+    check_promises(own, load, after=before)
+    wait_equal(own)
+    admin.wait_for("/agents/db1", lambda agent: agent["status"]["advised"] and agent["status"]["state"] == "online")
+    agent_ca = own.agents["db1"].files.directory / "ca.pem"
+    wait_until(
+        lambda: agent_ca.read_text() == own.first.ca.read_text(),
+        timeout_s=10,
+        what="the agent trusts others",
+    )
+    own.kill("db1")
+    own.start("db1")
+    for port in (*(own.ports[name] for name in own.providers), own.ports["broker"]):
+        with pytest.raises(ssl.SSLError):
+            shown(port, only_old)
+
+
+def _unused(found: object, authority: str) -> bool:
+    assert isinstance(found, dict)
+    return any(one["id"] == authority and not one["status"]["used_by"] for one in found["items"])
+
+
+def test_a_node_that_was_removed_is_out(own: Cluster) -> None:
+    """With everything that it had: certificate, token, broker user, data keys."""
+    gone, stays = standbys_of(own)
+    admin = client(own, primary_of(own))
+    files = own.providers[gone].files.directory
+    password = (files / "broker.password").read_text().strip()
+    with channel(own, f"node.{gone}", password):
+        pass  # it is let in
+    as_before = as_node(own, stays, files)
+    as_before.read("/tokens")
+    revision = admin.write("DELETE", f"/nodes/{gone}").headers["bellwether-revision"]
+    client(own, stays).read("/cluster", Bellwether_Min_Revision=revision)
+    assert as_before.get("/tokens").status == 401
+
+    def is_out() -> bool:
+        try:
+            with channel(own, f"node.{gone}", password):
+                return False
+        except AMQPError:
+            return True
+
+    wait_until(is_out, timeout_s=10, what="the broker still lets it in")
+    account = f"/instances/db1/accounts/after_{gone}"
+    admin.write("PUT", account, {"password": "sealed with the next key"})
+    admin.wait_for(account, lambda found: found["status"]["phase"] == "ready")
+    own.kill(gone)
