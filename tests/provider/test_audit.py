@@ -297,8 +297,13 @@ def test_only_nodes_may_say_what_they_refused_each_for_itself(p1: ApiNode) -> No
     assert p1.ask("POST", "/audit/refusals", body).code == "forbidden"
     assert refused(p1, "&code=forged.here") == []
     node = p1.files.node_token.read_text().strip()
-    assert p1.ask("POST", "/audit/refusals", {"attempts": [{**attempt, "node": "p9"}]}, token=node).status == 422
-    assert p1.ask("POST", "/audit/refusals", body, token=node).status == 204
+    assert (
+        p1.ask(
+            "POST", "/audit/refusals", {"attempts": [{**attempt, "node": "p9"}]}, token=node, peer=p1.certificate
+        ).status
+        == 422
+    )
+    assert p1.ask("POST", "/audit/refusals", body, token=node, peer=p1.certificate).status == 204
     (item,) = refused(p1, "&code=forged.here")
     assert (item["node"], item["source"]) == ("p1", "s")
 
@@ -311,7 +316,7 @@ def test_nothing_changes_or_removes_what_is_in_the_audit(p1: ApiNode) -> None:
     node = p1.files.node_token.read_text().strip()
     for method in ("PUT", "POST", "PATCH", "DELETE"):
         for path in ("/audit", "/audit/1.0", "/history", "/history/1"):
-            assert p1.ask(method, path, {}, token=node).status in (404, 405)
+            assert p1.ask(method, path, {}, token=node, peer=p1.certificate).status in (404, 405)
 
 
 # ── looking for something ──

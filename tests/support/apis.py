@@ -5,6 +5,7 @@ with ApiNode(tmp_path) as p1:
 """
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -101,6 +102,11 @@ class ApiNode:
     @property
     def state(self) -> State:
         return self.host.engine.state
+
+    @property
+    def certificate(self) -> bytes:
+        """The node's own, DER: what it shows when it speaks to others."""
+        return ssl.PEM_cert_to_DER_cert(self.files.certificate.read_text(encoding="ascii"))
 
     def commit(self, command: Command) -> Answer:
         """What the cluster itself would do: no request, no principal."""
