@@ -15,7 +15,9 @@ from tests.support.apis import ApiNode, later_ms
 from tests.support.roles import COLUMNS, document
 
 TABLE = Path(__file__).parents[2] / "docs" / "ROLES.md"
-PARAMETERS = {"name": "nobody", "agent": "db1", "instance": "db1", "key": "user.x", "task": "none", "token": "none"}
+PARAMETERS = {"name": "nobody", "agent": "db1", "instance": "db1", "key": "user.x"} | dict.fromkeys(
+    ("task", "token", "authority"), "none"
+)
 QUERY = {"/events": "?follow=false"}
 NO_TOKEN = "no token"
 SCOPE = "/agents"
@@ -107,11 +109,12 @@ def test_everyone_gets_where_the_table_says_and_nowhere_else(
     wrong = []
     for method, path, row in routes(p1):
         token = begin(ann, later_ms(0)).text(p1.vault) if who == "session" else tokens[who]
+        peer = p1.certificate if who == "node" else None
         parameters = PARAMETERS | ({"agent": "db9"} if method == "DELETE" else {})  # db1 is still needed
         concrete = re.sub(r"{(\w+)}", lambda match: parameters[match[1]], path)  # noqa: B023 - used at once
         if not concrete.startswith("/api/"):
             assert row[NO_TOKEN], "what stands without the prefix is for everyone"
-        said = p1.ask(method, concrete + QUERY.get(path.removeprefix(PREFIX), ""), token=token)
+        said = p1.ask(method, concrete + QUERY.get(path.removeprefix(PREFIX), ""), token=token, peer=peer)
         got = str(said.status) if said.status in (401, 403) else "in"
         if said.status >= 500 and not path.endswith(("/ready", "/primary", "/standby")):
             wrong.append((method, path, said))

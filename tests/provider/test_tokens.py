@@ -123,7 +123,7 @@ def test_what_a_standby_saw_counts_too(p1: ApiNode) -> None:
     body = {"uses": [{"id": id_, "at": at, "source": "203.0.113.5"}, {"id": "gone", "at": at, "source": None}]}
     node = p1.files.node_token.read_text().strip()
     assert p1.ask("POST", "/tokens/uses", body).code == "forbidden", "not even an administrator"
-    assert p1.ask("POST", "/tokens/uses", body, token=node).status == 204
+    assert p1.ask("POST", "/tokens/uses", body, token=node, peer=p1.certificate).status == 204
     assert p1.ask("GET", f"/tokens/{id_}").json["status"] == {"last_used_at": at, "last_used_from": "203.0.113.5"}
 
 
@@ -187,12 +187,12 @@ def test_the_first_administrators_token_is_issued_anew_by_a_node_only(p1: ApiNod
     former = p1.admin
     for token in (former, mine, make(p1, "viewer")):
         assert p1.ask("POST", "/tokens/administrator", token=token).code == "forbidden"
-    said = p1.ask("POST", "/tokens/administrator", token=node)
+    said = p1.ask("POST", "/tokens/administrator", token=node, peer=p1.certificate)
     assert said.status == 201
     p1.admin = said.json["token"]
     assert statuses(p1, former, "/cluster") == [401]
     assert statuses(p1, mine, "/cluster") == [200], "others stay as they are"
     assert statuses(p1, p1.admin, "/tokens") == [200]
-    again = p1.ask("POST", "/tokens/administrator", token=node).json["token"]
+    again = p1.ask("POST", "/tokens/administrator", token=node, peer=p1.certificate).json["token"]
     assert statuses(p1, p1.admin, "/cluster") == [401]
     p1.admin = again

@@ -65,7 +65,8 @@ def _cell(policy: Policy, role: str) -> str:
         return ""
     if policy.by is None:
         return "✓"
-    return "✓" if may(role, _MOST[policy.rule]) else "(✓)"
+    most = _MOST.get(policy.rule)
+    return "✓" if most is not None and may(role, most) else "(✓)"
 
 
 _MOST: dict[Rule, Rule] = {"operator": "admin", "viewer": "admin", "agent": "viewer"}

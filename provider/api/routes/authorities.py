@@ -1,5 +1,6 @@
 """Certificate authorities and the certificates that they sign."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from provider import pki
 from provider.api import direct
+from provider.api.auth import Principal
 from provider.api.context import Context, context
-from provider.api.policy import needs
+from provider.api.policy import Rule, needs
 from provider.api.reads import answer, flag, paging, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.views import document_view, page, time_text
@@ -142,8 +144,13 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
+def _itself(_principal: Principal, _parameters: Mapping[str, Any]) -> Rule:
+    """a node for itself; its token alone will do, since its certificate may have expired"""
+    return "node:token"
+
+
 @router.post("/nodes/{name}/certificate", openapi_extra=documented(CertificateBody))
-@needs("node:token")
+@needs("node:token", by=_itself)
 async def renew_certificate(request: Request, name: str) -> Response:
     """A new certificate for the node that asks. Nodes do this by themselves."""
     write = await receive(request)
