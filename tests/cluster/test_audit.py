@@ -16,7 +16,7 @@ from localcluster.provider import Provider
 from tests.cluster.conftest import StartCluster
 from tests.support.amqp import enrolled
 from tests.support.api import Client, client
-from tests.support.nodes import promote, run
+from tests.support.nodes import primary_of, promote, restart, run, wait_equal
 
 PATIENCE_S = 40.0
 """What goes on for long is told of less often; see `provider.api.refusals_book`."""
@@ -150,6 +150,23 @@ def join(cluster: Cluster, newcomer: Provider) -> Client:
     newcomer.launch()
     newcomer.wait_ready()
     return Client(newcomer.url, ca=newcomer.ca, token=client(cluster, "p1").token)
+
+
+def test_what_is_refused_while_nobody_is_primary_is_told_later_and_once(cluster: Cluster) -> None:
+    before = primary_of(cluster)
+    others = [name for name in cluster.providers if name != before]
+    cluster.kill(before)
+    for name in others:
+        for _ in range(3):
+            assert client(cluster, name).holding(None).put(f"/settings/user.orphan.{name}", {"value": 1}).status == 401
+    promote(cluster, others[0])
+    restart(cluster, before)
+    for name in others:
+        action = f"PUT%20/api/v1/settings/user.orphan.{name}"
+        (item,) = wait_for(client(cluster, before), f"&action={action}", 3)
+        assert (item["node"], item["count"], item["outcome"]) == (name, 3, "refused")
+    wait_equal(cluster)
+    all_equal([client(cluster, name) for name in cluster.providers])
 
 
 def test_the_command_shows_it(cluster: Cluster) -> None:
