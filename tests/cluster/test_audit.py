@@ -1,10 +1,13 @@
 """Invariant: whatever is done and whatever is refused, on any node, is in the audit, once, and the same on every node:
 also after a promotion, and on a node that joined later."""
 
+import http.client
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from localcluster.cluster import Cluster
@@ -13,10 +16,11 @@ from localcluster.ports import free_ports
 from localcluster.process import wait_until
 from localcluster.provider import Provider
 
+from shared.tls import client_context
 from tests.cluster.conftest import StartCluster
 from tests.support.amqp import enrolled
 from tests.support.api import Client, client
-from tests.support.nodes import primary_of, promote, restart, run, wait_equal
+from tests.support.nodes import primary_of, promote, restart, run, standbys_of, wait_equal
 
 PATIENCE_S = 40.0
 """What goes on for long is told of less often; see `provider.api.refusals_book`."""
@@ -150,6 +154,27 @@ def join(cluster: Cluster, newcomer: Provider) -> Client:
     newcomer.launch()
     newcomer.wait_ready()
     return Client(newcomer.url, ca=newcomer.ca, token=client(cluster, "p1").token)
+
+
+def test_a_client_s_address_is_that_of_the_client_whichever_node_it_asked(cluster: Cluster) -> None:
+    """The primary decides on what a standby forwards, and both know from where it came; nobody can say so himself."""
+    standby, primary = client(cluster, standbys_of(cluster)[0]), client(cluster, primary_of(cluster))
+    where, address = urlsplit(standby.url), "127.0.0.5"
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", where.port, timeout=20, context=client_context(standby.ca), source_address=(address, 0)
+    )
+    headers = {"Authorization": f"Bearer {standby.token}", "Bellwether-Client": "192.0.2.66"}
+    headers |= {"X-Forwarded-For": "192.0.2.66", "Bellwether-Forwarded": "p1"}
+    with closing(connection):
+        for condition, status in ({"If-None-Match": "*"}, 201), ({"If-None-Match": "*"}, 412):
+            connection.request("PUT", "/api/v1/settings/user.address", b'{"value": 1}', {**headers, **condition})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+    for outcome in ("done", "refused"):
+        (item,) = wait_for(standby, f"&action=user.address&outcome={outcome}")
+        assert (item["source"], item["node"]) == (address, primary.read("/cluster")["primary"])
+    assert audit(standby, "&source=192.0.2.66")[1] == []
 
 
 def test_what_is_refused_while_nobody_is_primary_is_told_later_and_once(cluster: Cluster) -> None:
