@@ -114,7 +114,8 @@ def from_advice(advice: Advice, files: AgentFiles) -> BrokerSettings:
     """What broker.json will say once `advice` is taken. Raises `Invalid` where it could not say that."""
     try:
         _Content.model_validate(
-            advice.model_dump() | {"endpoints": list(advice.endpoints), "providers": list(advice.providers)}
+            advice.model_dump(exclude={"credential"})
+            | {"endpoints": list(advice.endpoints), "providers": list(advice.providers)}
         )
     except ValidationError as error:
         raise Invalid(f"advice: {first_problem(error)}") from None

@@ -17,6 +17,9 @@ LinkFactory = Callable[[Sequence[str], Credentials, Topology, Callable[[str], No
 """Endpoints in order, credentials, topology, on_up(endpoint) and on_down(reason) to a link that is not started."""
 
 CLOSE_S = 2.0
+LINGER_S = 0.5
+"""A connection that is replaced stays so much longer: what the broker had put into its queue still arrives. What comes
+through both does no harm, being all that there is to know."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class Connection:
         self._next: _Attempt | None = None
         self._wanted: tuple[Sequence[str], Credentials] | None = None
         self._again_at: float | None = None
+        self._leaving: list[tuple[float, _Attempt]] = []
 
     def use(self, endpoints: Sequence[str], credentials: Credentials) -> None:
         """Move to the first of `endpoints` that can be reached. The connection before stays until then.
@@ -68,8 +72,10 @@ class Connection:
     def look(self) -> tuple[str | None, bool]:
         """The endpoint in use, and whether this is another connection than at the last look. Call it now and then."""
         if self._next is not None and self._next.endpoint is not None:
-            self._close(self._current)
+            if self._current is not None:
+                self._leaving.append((time.monotonic() + LINGER_S, self._current))
             self._current, self._next = self._next, None
+        self._let_go()
         current = self._current
         if current is not None and (endpoint := current.endpoint) is not None:
             renewed = current.seen != len(current.ups)
@@ -90,9 +96,21 @@ class Connection:
 
     def close(self, timeout_s: float) -> None:
         """End everything."""
-        for attempt in (self._next, self._current):
+        for attempt in (self._next, self._current, *(attempt for _, attempt in self._leaving)):
             self._close(attempt, timeout_s)
+        self._leaving = []
         self._next = self._current = None
+
+    @property
+    def password(self) -> str | None:
+        """The password that the broker took for the connection in use."""
+        return self._current.link.password if self._current is not None and self._current.link is not None else None
+
+    def _let_go(self) -> None:
+        now_s = time.monotonic()
+        for _, attempt in [one for one in self._leaving if one[0] <= now_s]:
+            self._close(attempt)
+        self._leaving = [one for one in self._leaving if one[0] > now_s]
 
     def _replace(self, lost: _Attempt) -> None:
         self._close(lost)

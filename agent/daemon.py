@@ -18,11 +18,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from agent import brokerfile
+from agent import brokerfile, credentials
 from agent.brokerfile import BrokerSettings
 from agent.connection import Connection, LinkFactory
+from agent.credentials import Held
 from agent.mariadb import MariaDB
-from agent.session import Connect, Fulfil, Instruction, Note, Send, Session, Store, shortened
+from agent.session import (
+    Connect,
+    Fulfil,
+    Instruction,
+    MakePassword,
+    Note,
+    Send,
+    Session,
+    Store,
+    UsePassword,
+    shortened,
+)
 from agent.settings import AgentFiles, AgentSettings
 from agent.status import StatusFile
 from agent.watch import FileWatch
@@ -81,12 +93,12 @@ class Daemon:
     """One agent. `run` is called once, from the main thread; `stop` from any thread or signal handler."""
 
     def __init__(
-        self, settings: AgentSettings, files: AgentFiles, broker: BrokerSettings, password: str, make_link: LinkFactory
+        self, settings: AgentSettings, files: AgentFiles, broker: BrokerSettings, held: Held, make_link: LinkFactory
     ) -> None:
         self._settings = settings
         self._files = files
         self._username = settings.broker_username or settings.id
-        self._password = password
+        self._held = held
         # SimpleQueue: its put may be called from a signal handler that interrupts a get.
         self._inbox: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -97,6 +109,8 @@ class Daemon:
             instances=[one.id for one in settings.instances],
             broker=broker,
             files=files,
+            credential=held.number,
+            offer=held.offer,
         )
         self._workers = {
             one.id: Worker(one, MariaDB(one), files.accounts(one.id), lambda o, r: self._inbox.put(_Seen(o, r)))
@@ -197,6 +211,8 @@ class Daemon:
                         return  # what is not on disk is not acknowledged; the provider will ask again
                 case Connect(settings, staggered):
                     self._after(self._stagger() if staggered else 0.0, partial(self._use, settings))
+                case MakePassword() | UsePassword():
+                    self._change_password(instruction)
                 case Fulfil(revision, desired):
                     for name, worker in self._workers.items():
                         worker.wish(revision, desired.get(name))
@@ -245,13 +261,44 @@ class Daemon:
         """Connect with `settings`, unless newer ones have come while this waited for its turn."""
         if not settings.connects_as(self._session.broker):
             return
-        credentials = Credentials(self._username, self._password, str(settings.ca_file), settings.vhost)
+        first, *others = self._held.passwords
+        login = Credentials(self._username, first, str(settings.ca_file), settings.vhost, tuple(others))
         try:
             if not settings.ca_file.exists():
                 write_atomically(settings.ca_file, settings.ca)  # broker.json holds the PEM text itself
-            self._connection.use(settings.endpoints, credentials)
+            self._connection.use(settings.endpoints, login)
         except (OSError, ValueError) as error:
             log(endpoints=",".join(settings.endpoints)).error("cannot be used: {}", error)
+
+    # ── the broker password ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _hold(self, held: Held) -> bool:
+        try:
+            credentials.write(held, self._files)
+        except OSError as error:
+            log(file=self._files.credential).error("cannot be written, the broker password stays as it is: {}", error)
+            return False
+        self._held = held
+        return True
+
+    def _change_password(self, instruction: MakePassword | UsePassword) -> None:
+        if self._held.active:  # being used already; and one that the broker knows is not given up for another
+            return
+        if isinstance(instruction, UsePassword):
+            if self._hold(self._held.activated()):
+                self._use(self._session.broker)
+            return
+        held = self._held.with_next(instruction.number)
+        if self._hold(held) and held.offer is not None:
+            self._do(self._session.made(held.offer))
+
+    def _look_at_password(self) -> None:
+        """Whether the connection in use was made with the next password: then the one before is of no more use."""
+        if self._held.next_password is None or self._connection.password != self._held.next_password:
+            return
+        switched = self._held.switched()
+        if self._hold(switched):
+            self._do(self._session.switched(switched.number))
 
     # ── broker.json, connection, time ────────────────────────────────────────────────────────────────────────────────
 
@@ -278,6 +325,7 @@ class Daemon:
             self._do(self._session.disconnected())
         elif renewed or self._session.endpoint != endpoint:
             self._do(self._session.connected(endpoint))
+            self._look_at_password()
             if not self._ready:
                 self._ready = True
                 notify("READY=1")

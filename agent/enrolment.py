@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent import brokerfile
+from agent import brokerfile, credentials
+from agent.credentials import Held
 from agent.settings import AgentFiles, AgentSettings, InstanceSettings, first_problem
 from shared import tls
 from shared.errors import BellwetherError, Forbidden, Invalid, Refused, Unauthenticated, Unavailable
 from shared.files import write_atomically
 from shared.messages import Advice
-from shared.tokens import parse_token
+from shared.passwords import broker_password_hash, new_password
+from shared.tokens import Token, parse_token
 from shared.version import VERSION
 
 TIMEOUT_S = 15.0
@@ -29,8 +31,6 @@ class _Enrolled(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     username: str = Field(min_length=1)
-    password: str = Field(min_length=1, repr=False)
-    api_token: str = Field(min_length=1, repr=False)
     advice: Advice
 
 
@@ -58,15 +58,23 @@ def enroll(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cadata=ca)
-    body = {"id": settings.id, "version": VERSION, "instances": [_address(one) for one in settings.instances]}
+    # The agent's secrets are made here and stay here.
+    password, own = new_password(), Token("agent", settings.id, new_password())
+    body = {
+        "id": settings.id,
+        "version": VERSION,
+        "token_sha256": own.hashed,
+        "broker_password_hash": broker_password_hash(password),
+        "instances": [_address(one) for one in settings.instances],
+    }
     # Not retried once a provider has answered: the token may be used up by then.
     answer = first_that_answers(
         urls, lambda url: request("POST", url, "/api/v1/enroll", context, token=token_text.strip(), body=body)
     )
     enrolled = _checked(answer, _Enrolled)
     broker = brokerfile.from_advice(enrolled.advice, files)
-    write_atomically(files.broker_password, enrolled.password + "\n")
-    write_atomically(files.api_token, enrolled.api_token + "\n")
+    credentials.write(Held(0, password), files)
+    write_atomically(files.api_token, own.text() + "\n")
     config = files.config.read_text(encoding="utf-8") if new_config is None else new_config
     username = enrolled.username if enrolled.username != settings.id else None
     if new_config is not None or username != settings.broker_username:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent import brokerfile
+from agent.credentials import read as read_credentials
 from agent.daemon import Daemon
 from agent.settings import AgentFiles, AgentSettings, load_settings
 from shared import logs
 from shared.bus import Credentials, Link, Topology
-from shared.errors import Invalid
 from shared.files import check_private
 from shared.rabbitmq import RabbitLink
 
@@ -23,12 +23,9 @@ def serve(config: Path) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raises `Invalid` where it cannot start as configured."""
     files = AgentFiles(config)
     settings = load_settings(config)
-    check_private(files.directory, [files.broker_password, files.api_token, *_passwords(settings)])
+    check_private(files.directory, [files.broker_password, files.credential, files.api_token, *_passwords(settings)])
     broker = brokerfile.read(files)
-    try:
-        password = files.broker_password.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise Invalid(f"the broker's password cannot be read ({error}); enrol this agent again") from None
+    held = read_credentials(files)
     logs.configure(settings.log_level, agent=settings.id)
 
     def make_link(
@@ -49,7 +46,7 @@ def serve(config: Path) -> None:
             connect_timeout_s=CONNECT_TIMEOUT_S,
         )
 
-    daemon = Daemon(settings, files, broker, password, make_link)
+    daemon = Daemon(settings, files, broker, held, make_link)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.stop())
     gc.collect()

@@ -20,18 +20,21 @@ from shared.messages import (
     Advice,
     Advised,
     Body,
+    Credential,
     Desired,
     DesiredInstance,
     Envelope,
     Hello,
     Inquire,
     ObservedInstance,
+    Offer,
     Pulse,
     Report,
     Undecodable,
     decode,
     type_of,
 )
+from shared.tls import trust_of
 
 REMEMBERED_SENDERS = 1000
 """Bound on what is kept to log each oddity once."""
@@ -77,7 +80,19 @@ class Note:
     fields: Mapping[str, object]
 
 
-Instruction = Send | Store | Connect | Fulfil | Note
+@dataclass(frozen=True, slots=True)
+class MakePassword:
+    """Make the next broker password and put it on disk, then call `Session.made`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsePassword:
+    """The broker knows the next password: open a connection with it; once it is up, call `Session.switched`."""
+
+
+Instruction = Send | Store | Connect | Fulfil | Note | MakePassword | UsePassword
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +107,21 @@ class Session:
     """The agent's side of the conversation. `session` is new at each start."""
 
     def __init__(
-        self, *, version: str, session: str, instances: Sequence[str], broker: BrokerSettings, files: AgentFiles
+        self,
+        *,
+        version: str,
+        session: str,
+        instances: Sequence[str],
+        broker: BrokerSettings,
+        files: AgentFiles,
+        credential: int = 0,
+        offer: Offer | None = None,
     ) -> None:
+        """`credential` is the number of the broker password in use, `offer` is of the next one."""
         self.session = session
         self._files = files
         self.broker = broker
+        self.credential, self.offer = credential, offer
         self.endpoint: str | None = None
         self.revision = 0
         """Of the desired state that is held; 0 before the first."""
@@ -132,6 +157,9 @@ class Session:
             epoch=self.broker.epoch,
             revision=self.revision,
             endpoint=self.endpoint,
+            trust=trust_of(self.broker.ca),
+            credential=self.credential,
+            offer=self.offer,
             instances=self.observed_instances,
         )
         return [Send(body, staggered)]
@@ -145,6 +173,9 @@ class Session:
             epoch=self.broker.epoch,
             revision=self.revision,
             endpoint=self.endpoint,
+            trust=trust_of(self.broker.ca),
+            credential=self.credential,
+            offer=self.offer,
         )
         return [Send(body)]
 
@@ -200,7 +231,39 @@ class Session:
             new = brokerfile.from_advice(advice, self._files)
         except Invalid as error:
             return self._skip("malformed", envelope.sender, error.detail)
-        return [*self._adopt(new, staggered=True), Send(Advised(epoch=new.epoch, primary=new.primary))]
+        password = self._password(advice.credential) if advice.credential is not None else []
+        return [*self._adopt(new, staggered=True), *(password or [self._advised()])]
+
+    def _advised(self) -> Send:
+        trust = trust_of(self.broker.ca)
+        body = Advised(
+            epoch=self.broker.epoch,
+            primary=self.broker.primary,
+            trust=trust,
+            credential=self.credential,
+            offer=self.offer,
+        )
+        return Send(body)
+
+    # ── the broker password ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _password(self, wanted: Credential) -> list[Instruction]:
+        if wanted.number <= self.credential:
+            return []
+        if self.offer is None or self.offer.number != wanted.number:
+            return [MakePassword(wanted.number)]
+        return [UsePassword()] if wanted.active else []
+
+    def made(self, offer: Offer) -> list[Instruction]:
+        """The next password is on disk."""
+        self.offer = offer
+        return [self._advised()]
+
+    def switched(self, number: int) -> list[Instruction]:
+        """The broker has taken the next password, and it is the only one on disk."""
+        self.credential, self.offer = number, None
+        note = Note("INFO", "the broker password was changed", {"number": number})
+        return [note, self._advised()]
 
     def _desired(self, envelope: Envelope, desired: Desired) -> list[Instruction]:
         # By epoch first: a log that was begun anew counts revisions from where its survivor stood.
@@ -228,7 +291,7 @@ class Session:
         if new.epoch < self.broker.epoch:
             self._desired_at = (0, 0)
         note = Note("INFO", "broker.json was edited", {"epoch": new.epoch, "primary": new.primary})
-        return [note, *self._adopt(new, staggered=False), Send(Advised(epoch=new.epoch, primary=new.primary))]
+        return [note, *self._adopt(new, staggered=False), self._advised()]
 
     def stored(self, settings: BrokerSettings) -> None:
         """`settings` are in broker.json."""

@@ -90,6 +90,11 @@ class AgentFiles:
         return self.directory / "broker.password"
 
     @property
+    def credential(self) -> Path:
+        """Which password that is, and the next one; see `agent.credentials`."""
+        return self.directory / "credential.json"
+
+    @property
     def api_token(self) -> Path:
         return self.directory / "api.token"
 

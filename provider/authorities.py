@@ -1,14 +1,13 @@
 """Whom the cluster trusts: what follows from the authorities and certificates in the state. Pure."""
 
 from collections.abc import Mapping
-from hashlib import sha256
 
 from provider import pki
 from provider.core.commands import signing
 from provider.core.documents import Document
 from provider.core.state import State
 from shared.errors import Invalid
-from shared.tls import fingerprint
+from shared.tls import fingerprint, trust_of
 
 ID_DIGITS = 16
 """Of an authority's id: the first digits of its certificate's SHA-256."""
@@ -27,11 +26,6 @@ def trusted(state: State) -> list[Document]:
 def bundle(state: State) -> str:
     """The certificates of all authorities, PEM: what nodes and agents are to trust."""
     return "".join(authority.spec["certificate"].strip() + "\n" for authority in trusted(state))
-
-
-def trust_of(bundle_pem: str) -> str:
-    """A short name for a bundle: who says it has exactly these authorities (SHA-256, 16 hex digits)."""
-    return sha256(bundle_pem.encode()).hexdigest()[:16]
 
 
 def peer_node(state: State, der: bytes | None) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from provider import pki
-from provider.authorities import bundle, trust_of, waiting, why_renew
+from provider.authorities import bundle, waiting, why_renew
 from provider.core.state import State
 from provider.membership import certificate_days
 from provider.settings import Files, certificate_hosts
@@ -17,6 +17,7 @@ from shared.backoff import Backoff
 from shared.errors import BellwetherError
 from shared.files import write_atomically
 from shared.logs import log
+from shared.tls import trust_of
 
 LOOK_S = 600.0
 """How often although nothing has happened. A certificate that lives for less is looked at more often."""

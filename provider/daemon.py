@@ -25,7 +25,7 @@ from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.api.refused import TokensRefused
 from provider.api.server import Server
-from provider.authorities import untrusting_nodes
+from provider.authorities import bundle, untrusting_nodes
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
@@ -35,6 +35,7 @@ from provider.condition import condition
 from provider.core.commands import CERTIFICATE_DAYS, LOG_SIZES, Command, RenewCertificate, SignWith, need
 from provider.core.state import Accepted, Answer, Delta, State
 from provider.engine import Engine, Result
+from provider.fleet.follow import agents_without_trust
 from provider.fleet.hub import Hub, RefusedMessage
 from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
@@ -51,7 +52,7 @@ from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.rabbitmq import RabbitLink
 from shared.systemd import Watchdog, notify
-from shared.tls import client_context, server_context
+from shared.tls import client_context, server_context, trust_of
 from shared.version import VERSION
 
 SWITCH_S = 0.0005
@@ -132,6 +133,7 @@ class Node:
             pulse=self._pulse,
             on_change=self._heard_something,
             on_refused=self._message_refused,
+            on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
         self.certificates = Certificates(
@@ -346,7 +348,8 @@ class Node:
         """Any thread."""
         view, node = self.hub.view, self.settings.name
         trusts = {name: seen.pulse.trust for name, seen in view.nodes.items()} | {node: self.certificates.trust}
-        return untrusting_nodes(state, trusts)
+        wanted = trust_of(bundle(state))
+        return [*untrusting_nodes(state, trusts), *agents_without_trust(state, view, wanted)]
 
     def _as_node(self, url: str) -> Client:
         """A client with this node's certificate; without it where that has expired: to have it renewed, the token

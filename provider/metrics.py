@@ -9,6 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from provider.condition import condition, leads
+from provider.fleet.follow import advised
 from provider.pki import days_left
 
 if TYPE_CHECKING:
@@ -81,11 +82,8 @@ class _Collector(Collector):
         for name in ("never", "online", "offline"):
             by_state.add_metric([name], sum(agent.status["state"] == name for agent in agents))
         yield by_state
-        follow = 0
-        for agent in agents:
-            seen = view.agents.get(agent.id)
-            follow += max(agent.status.get("epoch", 0), seen.epoch if seen is not None else 0) >= state.epoch
-        yield _gauge("agents_advised", "Agents that acknowledged the current epoch", follow)
+        follow = sum(advised(agent, state, view) for agent in agents)
+        yield _gauge("agents_advised", "Agents that follow: epoch, authorities and password", follow)
 
 
 def metrics_of(

@@ -87,6 +87,8 @@ class Credentials:
     password: str = field(repr=False)
     ca_file: str
     vhost: str = "bellwether"
+    others: tuple[str, ...] = field(default=(), repr=False)
+    """Passwords that are tried, in turn, where the broker refuses `password`: while it is being changed."""
 
 
 class Link(Protocol):
@@ -113,6 +115,10 @@ class Link(Protocol):
     @property
     def endpoint(self) -> str | None:
         """The endpoint in use, or None while there is no connection."""
+
+    @property
+    def password(self) -> str | None:
+        """The password that the broker took for the connection in use; None while there is no connection."""
 
     @property
     def blocked(self) -> str | None:

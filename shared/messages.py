@@ -11,7 +11,7 @@ bytes are.
     agent → provider, exchange `agents.up`, key = the message's type
         hello     sent on each connect and when asked
         pulse     "still here", every few seconds; soft state
-        advised   acknowledges an epoch
+        advised   acknowledges an epoch, the authorities that are trusted, and the number of a broker password
         report    what the instances hold, and how far the desired state has been reached
     provider ↔ provider, exchange `providers`, key = the message's type
         node_pulse
@@ -144,8 +144,29 @@ class ObservedInstance(Model):
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Credential(Model):
+    """The broker password that an agent is to have. It makes number `number` itself, offers its hash, and uses it once
+    `active` says that the broker knows it."""
+
+    number: Count
+    active: bool = False
+
+
+class Offer(Model):
+    """A password that an agent has made and does not use yet: as RabbitMQ keeps it, salted SHA-256."""
+
+    number: Count
+    broker_password_hash: str = Field(pattern=r"^[A-Za-z0-9+/]{48}$", repr=False)
+
+
+Trust = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""See `shared.tls.trust_of`."""
+
+
 class Advice(Model):
-    """Who is primary and how to reach the broker. Also the content of an agent's `broker.json` (CA as a file there)."""
+    """Who is primary and how to reach the broker. Also the content of an agent's `broker.json` (CA as a file there).
+
+    `credential` is for one agent: never in what is sent to all, nor in broker.json."""
 
     epoch: Count
     primary: str
@@ -153,6 +174,7 @@ class Advice(Model):
     providers: Many[str]
     vhost: str
     ca: str = Field(description="PEM of every authority to trust")
+    credential: Credential | None = None
 
 
 class Desired(Model):
@@ -170,6 +192,9 @@ class Hello(Model):
     epoch: Count
     revision: Count
     endpoint: str
+    trust: Trust | None = None
+    credential: Count = 0
+    offer: Offer | None = None
     instances: Many[ObservedInstance]
 
 
@@ -179,11 +204,17 @@ class Pulse(Model):
     epoch: Count
     revision: Count
     endpoint: str
+    trust: Trust | None = Field(default=None, description="what it trusts")
+    credential: Count = Field(default=0, description="number of the broker password that it uses")
+    offer: Offer | None = None
 
 
 class Advised(Model):
     epoch: Count
     primary: str
+    trust: Trust | None = None
+    credential: Count = 0
+    offer: Offer | None = None
 
 
 class Report(Model):

@@ -11,6 +11,7 @@ channel, and an error closes one.
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ from shared.logs import log
 from shared.outbox import Message, Outbox
 from shared.tls import client_context
 
+_REFUSED = "ACCESS_REFUSED"
+"""What RabbitMQ says to a wrong password (AMQP 403)."""
 Step = Callable[[Callable[[Any], None]], object]
 """Begins one request to the broker; the argument is to be called with the answer."""
 
@@ -72,6 +75,9 @@ class RabbitLink:
         self._waking = False
         self._session: _Session | None = None
         self._next_endpoint = 0
+        self._passwords = (credentials.password, *credentials.others)
+        self._refusals = 0
+        """Of different passwords, by the endpoint in turn."""
         self._up_since_s = 0.0
         self._alarm_s: float | None = None
         self._timer: object = None
@@ -86,6 +92,11 @@ class RabbitLink:
     def endpoint(self) -> str | None:
         session = self._session
         return session.endpoint if session is not None and session.up else None
+
+    @property
+    def password(self) -> str | None:
+        session = self._session
+        return session.password if session is not None and session.up else None
 
     @property
     def blocked(self) -> str | None:
@@ -187,9 +198,10 @@ class RabbitLink:
         if self._closing.is_set() or self._session is not None:
             return
         endpoint = self._endpoints[self._next_endpoint]
-        session = self._session = _Session(self, self._loop, self._outbox, endpoint)
+        session = self._session = _Session(self, self._loop, self._outbox, endpoint, self._passwords[0])
         try:
-            parameters = _parameters(endpoint, self._credentials, self._heartbeat_s, self._connect_timeout_s)
+            credentials = replace(self._credentials, password=session.password)
+            parameters = _parameters(endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
         except OSError as error:  # the CA file cannot be read: perhaps it is being replaced
             self._lost(session, f"cannot use {self._credentials.ca_file}: {error}")
             return
@@ -204,7 +216,7 @@ class RabbitLink:
         """The topology stands and the subscriptions run."""
         if session is not self._session:
             return
-        session.up, self._problem = True, None
+        session.up, self._problem, self._refusals = True, None, 0
         self._up_since_s = time.monotonic()
         log(link=self.name, endpoint=session.endpoint).info("connected to the broker")
         if self._on_up is not None:
@@ -237,6 +249,9 @@ class RabbitLink:
         if self._closing.is_set():
             self._loop.stop()
             return
+        if session is not None and not was_up and _REFUSED in reason and self._another_password():
+            self._loop.call_later(0.0, self._connect)
+            return
         news, self._problem = was_up or reason != self._problem, reason
         endpoint = self._endpoints[self._next_endpoint]
         self._next_endpoint = (self._next_endpoint + 1) % len(self._endpoints)
@@ -245,6 +260,12 @@ class RabbitLink:
             log(link=self.name, endpoint=endpoint, reason=reason).warning("no connection to the broker")
             if self._on_down is not None:
                 self._on_down(reason)
+
+    def _another_password(self) -> bool:
+        """Turn to the next one; False after all were refused, with the first in its place again."""
+        self._passwords = (*self._passwords[1:], self._passwords[0])
+        self._refusals = (self._refusals + 1) % len(self._passwords)
+        return self._refusals > 0
 
     def _pause_s(self, *, was_up: bool) -> float:
         """Always a little, so that a fleet does not return in step; longer after each round without success."""
@@ -258,8 +279,9 @@ class RabbitLink:
 class _Session:
     """One connection, from the attempt to its end."""
 
-    def __init__(self, link: RabbitLink, loop: IOLoop, outbox: Outbox, endpoint: str) -> None:
+    def __init__(self, link: RabbitLink, loop: IOLoop, outbox: Outbox, endpoint: str, password: str) -> None:
         self.endpoint = endpoint
+        self.password = password
         self.up = False
         self.blocked: str | None = None
         self.consumers: list[Consumer] = []

@@ -45,3 +45,8 @@ def unverified_context() -> ssl.SSLContext:
 def fingerprint(pem: str) -> str:
     """SHA-256 over the DER form of the first certificate in `pem`, hex. Raises `ValueError`."""
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+
+
+def trust_of(pem: str) -> str:
+    """A short name for a set of trusted authorities: the first 16 hex digits of SHA-256 over its text."""
+    return hashlib.sha256(pem.encode()).hexdigest()[:16]

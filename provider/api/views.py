@@ -3,12 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import pydantic_core
 
 from provider.core.documents import Document, public_spec
 from provider.core.state import State
+from provider.fleet.follow import advised
 from provider.fleet.view import View
 from shared.errors import BellwetherError
 
@@ -40,7 +42,10 @@ def agent_view(document: Document, state: State, view: View) -> dict[str, Any]:
     status = {
         **document.status,
         "epoch": epoch,
-        "advised": epoch >= state.epoch,
+        "advised": advised(document, state, view),
+        "trust": seen.trust if seen is not None else document.status.get("trust"),
+        "credential": seen.credential if seen is not None else document.status.get("credential", 0),
+        "duplicate": seen is not None and seen.duplicate_until_s > monotonic(),
         "endpoint": seen.endpoint if seen is not None else document.status.get("endpoint"),
         "version": seen.version if seen is not None else document.status.get("version"),
         "last_seen": time_text(seen.at_ms) if seen is not None else None,
@@ -62,14 +67,6 @@ def instance_view(document: Document, view: View) -> dict[str, Any]:
         status["positions"] = dict(observed.positions)
         status["uptime_s"] = observed.uptime_s
     return {**document_view(document), "status": status}
-
-
-def advised(document: Document, state: State, view: View) -> bool:
-    """Whether an agent follows the current epoch."""
-    if document.status.get("epoch", 0) >= state.epoch:
-        return True
-    seen = view.agents.get(document.id)
-    return seen is not None and seen.epoch >= state.epoch
 
 
 def rest(documents: list[Document], after: str | None) -> list[Document]:

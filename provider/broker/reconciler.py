@@ -42,12 +42,10 @@ class BrokerUsers:
         management: Management,
         state: Callable[[], State],
         suspended: Callable[[], Iterable[str]] = tuple,
-        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`suspended()` are users that are kept off the broker for a time, though the state knows them; `on_ready` is
-        called when the broker has users that it had not, or in another form."""
+        """`suspended()` are users that are kept off the broker for a time, though the state knows them."""
         self._node, self._vhost, self._management = node, vhost, management
-        self._state, self._suspended, self._on_ready = state, suspended, on_ready
+        self._state, self._suspended = state, suspended
         self._news = threading.Condition()
         self._named: dict[str, None] = {}
         self._sweep_at_s = 0.0
@@ -230,7 +228,6 @@ class BrokerUsers:
                 name: user.password_hash for name, user in found.ours.items() if name not in put and name in wanted
             } | {name: hashed for name, hashed in self._ready.items() if name in named}
             self._news.notify_all()
-        self._on_ready()
         for batch in _batches(todo.delete):
             if not self._between():
                 return
@@ -272,7 +269,6 @@ class BrokerUsers:
             self._cut = [(at_s, name) for at_s, name in self._cut if name not in {user.name for user in users}]
             self._news.notify_all()
         log(users=len(users), first=users[0].name).info("broker users made or mended")
-        self._on_ready()
 
     def _delete(self, names: Sequence[str]) -> None:
         if not names:

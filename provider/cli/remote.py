@@ -181,6 +181,21 @@ def advise(agent: Annotated[str | None, typer.Argument(help="One agent; else all
 
 
 @agents.command()
+def rotate(
+    agent: Annotated[str | None, typer.Argument(help="One agent.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every agent.")] = False,
+) -> None:
+    """Change an agent's password on the broker, while it works."""
+    if (agent is None) != every:
+        raise typer.BadParameter("name one agent, or give --all")
+    with remote() as client:
+        names = [agent] if agent is not None else [one["id"] for one in _items(client, "/agents")]
+        for name in names:
+            client.request("POST", _path("agents", name, "credential"))
+    plain(f"{len(names)} asked for a new password; `agents list` shows who does not follow yet.")
+
+
+@agents.command()
 def remove(agent: str) -> None:
     """Forget an agent and shut it out."""
     with remote() as client:

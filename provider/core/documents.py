@@ -200,6 +200,9 @@ class CredentialSpec(Content):
 class AgentSpec(Content):
     token_sha256: str
     broker_password_hash: str
+    credential: int = Field(default=0, description="number of the broker password in use")
+    wanted_credential: int | None = Field(default=None, description="of the one that it was asked to make")
+    credential_at: int | None = Field(default=None, description="when that came into use, Unix ms; None: at enrolment")
 
 
 class InstanceSpec(Content):
@@ -278,6 +281,8 @@ class AgentStatus(Content):
     epoch: int | None = Field(
         ge=0, le=2**63 - 1, default=None, description="highest epoch it had acknowledged when last recorded"
     )
+    trust: StatusText | None = Field(default=None, description="which authorities it trusts, when last recorded")
+    credential: int | None = Field(default=None, description="number of the broker password that it then used")
 
 
 class TokenStatus(Content):

@@ -11,21 +11,25 @@ from uuid import uuid4
 from provider.broker.users import node_user
 from provider.core.commands import USER_SETTINGS, Command, RecordStatus
 from provider.core.state import Accepted, State
-from provider.fleet.roster import (
+from provider.fleet import follow
+from provider.fleet.desired import desired_for
+from provider.fleet.instructions import (
+    Change,
     Instruction,
     Record,
     Register,
-    Roster,
     SendAdvice,
     SendDesired,
     SendInquire,
     SendPulse,
-    desired_for,
+    Warn,
 )
+from provider.fleet.roster import Roster
 from provider.fleet.view import View
 from shared import messages as m
 from shared.bus import Delivery, Exchange, Link, Queue, Subscription, Topology
 from shared.logs import log
+from shared.tls import trust_of
 
 TICK_S = 1.0
 PULSE_S = 1.0
@@ -70,8 +74,10 @@ class _Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Registered:
-    id: str
+class _Ended:
+    """A command has ended, one way or the other."""
+
+    then: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class _Stop:
     pass
 
 
-_Event = _Heard | _Applied | _Recorded | _Registered | _LinkState | _Advise | _Stop
+_Event = _Heard | _Applied | _Recorded | _Ended | _LinkState | _Advise | _Stop
 
 
 class Hub:
@@ -108,14 +114,17 @@ class Hub:
         pulse: Callable[[], m.NodePulse],
         on_change: Callable[[], None],
         on_refused: Callable[[RefusedMessage], None],
+        on_broker: Callable[[str, str], bool] = lambda _user, _hash: False,
     ) -> None:
         """`make_link(topology, on_up, on_down)` connects to the broker; `pulse()` says how this node is; `on_change` is
         called on the hub's thread soon after `view` has become another, `on_refused` for each message that its sender
-        may not send."""
+        may not send; `on_broker(user, hash)` says whether the broker knows this user with this password."""
+        self._on_broker = on_broker
         self._node, self._username = node, username
         self._submit, self._advice, self._unseal, self._pulse = submit, advice, unseal, pulse
         self._on_change, self._on_refused = on_change, on_refused
         self._roster = Roster(node, state)
+        self._trust()
         self._view = self._roster.view
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
@@ -203,6 +212,7 @@ class Hub:
                 self._act(partial(self._roster.due, now_s))
             if now_s >= next_tick_s:
                 next_tick_s = now_s + TICK_S
+                self._act(self._trust)
                 self._act(partial(self._roster.tick, now_s))
             if now_s >= next_pulse_s:
                 next_pulse_s = now_s + PULSE_S
@@ -237,14 +247,14 @@ class Hub:
             case _Heard():
                 return self._heard(event, mono_s)
             case _Applied(state, accepted):
-                out = self._roster.applied(state, accepted, mono_s)
+                out = self._roster.applied(state, accepted, mono_s) + self._trust()
                 if any(a.record.type == "claim" for a in accepted):
                     out.append(SendPulse())
                 return out
             case _Recorded(record, ok):
                 return self._roster.recorded(record.updates, ok=ok)
-            case _Registered(id_):
-                self._roster.registered(id_)
+            case _Ended(then):
+                then()
                 return []
             case _LinkState(up):
                 if up:
@@ -255,6 +265,9 @@ class Hub:
                 return self._roster.advise(agent)
             case _Stop():
                 return []
+
+    def _trust(self) -> list[Instruction]:
+        return self._roster.trusts(trust_of(self._advice(self._roster.state).ca), time.monotonic())
 
     def _heard(self, event: _Heard, mono_s: float) -> list[Instruction]:
         event.ack()
@@ -294,7 +307,7 @@ class Hub:
         state, put = self._roster.state, self._inbox.put
         match instruction:
             case SendAdvice(to):
-                self._say(m.AGENTS_DOWN, to, self._advice(state))
+                self._say(m.AGENTS_DOWN, to, self._advice_for(to))
             case SendPulse():
                 self._say(m.PROVIDERS, "node_pulse", self._pulse())
             case SendInquire(to):
@@ -304,7 +317,22 @@ class Hub:
             case Record(updates):
                 self._submit(RecordStatus(updates), lambda ok: put(_Recorded(instruction, ok)))
             case Register(command):
-                self._submit(command, lambda _ok: put(_Registered(command.id)))
+                self._submit(command, lambda _ok: put(_Ended(partial(self._roster.registered, command.id))))
+            case Change(change):
+                self._submit(change, lambda _ok: put(_Ended(partial(self._roster.changed, change.id))))
+            case Warn(agent):
+                log(agent=agent).warning(
+                    "two programs speak under this agent's name: its files were copied, or it was started twice"
+                )
+
+    def _advice_for(self, to: str) -> m.Advice:
+        """The advice to all, and to one agent with what concerns its password."""
+        state = self._roster.state
+        advice, agent = self._advice(state), state.get("agent", to)
+        if agent is None:
+            return advice
+        on_broker = self._on_broker(to, str(agent.spec["broker_password_hash"]))
+        return advice.model_copy(update={"credential": follow.credential_for(agent, on_broker=on_broker)})
 
     def _say(self, exchange: str, key: str, body: m.Body) -> None:
         self._link.publish(exchange, key, m.encode(body, sender=self._node, epoch=self._roster.state.epoch))

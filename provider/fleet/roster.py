@@ -5,15 +5,26 @@ and only it writes to the log. Everything is level-triggered: what is to be sent
 difference between the state and what was last heard, and is worked out again on each tick, so nothing lost stays lost.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from provider.core.commands import RegisterInstance, StatusUpdate
+from provider.core.commands import RotateCredential, StatusUpdate, SwitchCredential
 from provider.core.documents import Document
 from provider.core.entries import Claim
 from provider.core.state import Accepted, State
-from provider.fleet import status
+from provider.fleet import follow, status
+from provider.fleet.instructions import (
+    Change,
+    Instruction,
+    Record,
+    Register,
+    SendAdvice,
+    SendDesired,
+    SendInquire,
+    SendPulse,
+    Warn,
+)
 from provider.fleet.view import AgentSeen, NodeSeen, View, heard_from
 from shared import messages as m
 from shared.backoff import Backoff
@@ -33,42 +44,11 @@ ADVISED_A_SECOND = 4000
 LOOKS_MAX = 500
 """Agents that are compared with the state at once, some 10 ms. All of them come round in turn: 500 of them a second."""
 
+ROTATIONS_A_TICK = 10
+"""Passwords whose change is begun at once because of their age: no more than a commit or two a second."""
 
 _ADVISED = ("node", "authority")
 """Kinds of documents that advice is made of."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendAdvice:
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
-class SendDesired:
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
-class SendInquire:
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    updates: tuple[StatusUpdate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Register:
-    command: RegisterInstance
-
-
-@dataclass(frozen=True, slots=True)
-class SendPulse:
-    """Tell the other nodes how this one is, without waiting for the next second."""
-
-
-Instruction = SendPulse | SendAdvice | SendDesired | SendInquire | Record | Register
 
 
 @dataclass(slots=True)
@@ -99,6 +79,8 @@ class Roster:
     _round: list[str] = field(default_factory=list)
     """Those whose turn to be looked at has not come yet."""
     _recording: set[tuple[str, str]] = field(default_factory=set)
+    _rotations: int = 0
+    """Passwords whose change was begun since the last tick, because of their age."""
     _clock_s: float = float("-inf")
     """Monotonic time of the last tick: who was silent then is not online, whatever it last said."""
 
@@ -136,41 +118,62 @@ class Roster:
         touched = self._touched(accepted)
         for agent in touched:
             self._owe(agent).desired = True
-        return out + self._due(mono_s, touched)
+        asked = {d.id for a in accepted for d in a.delta.put if d.kind == "agent" and d.wish == d.revision}
+        for agent in (agent for agent in asked if agent in self.view.agents):  # its password is to change, or has
+            self._owe(agent).advice_at_s = float("-inf")
+            self._owe(agent).backoff.reset()
+        return out + self._due(mono_s, touched | asked)
+
+    def trusts(self, trust: str, mono_s: float) -> list[Instruction]:
+        """What agents should trust, as the state has it now. To be called each time that may have changed."""
+        if trust == self.view.trust:
+            return []
+        self.view = replace(self.view, trust=trust)
+        if not self.leads or self.up_s is None:
+            return []
+        self._expect_answers(mono_s)
+        return [SendAdvice(m.TO_ALL)]
 
     def _new_reign(self, mono_s: float) -> list[Instruction]:
         """Tell everyone, then look at all that was heard as if it had just been said."""
         self._clock_s = mono_s
+        self._expect_answers(mono_s)
+        for agent in self.view.agents:
+            self._owe(agent).desired = True
+            self._to_look_at[agent] = None
+        return [SendAdvice(m.TO_ALL), *self._due(mono_s), *self._look()]
+
+    def _expect_answers(self, mono_s: float) -> None:
+        """All are told at once: each is told again, alone, where it does not follow in time."""
         patience_s = len(self.view.agents) / ADVISED_A_SECOND
         for agent in self.view.agents:
             owed = self._owe(agent)
-            owed.desired = True
             owed.backoff.reset()
             owed.advice_at_s = mono_s + patience_s + owed.backoff.next_s()
-            self._to_look_at[agent] = None
-        return [SendAdvice(m.TO_ALL), *self._due(mono_s), *self._look()]
 
     def heard(self, sender: str, body: m.Body, epoch: int, at_ms: int, mono_s: float) -> list[Instruction]:
         """A message whose sender the broker vouched for."""
         if isinstance(body, m.NodePulse):
-            known_node = self.view.nodes.get(sender)
-            seen = NodeSeen(at_ms, mono_s, body, epoch)
-            self.view = View(self.view.agents, self.view.nodes.set(sender, seen))
-            # One that has just started has not heard of us either.
-            started = known_node is None or known_node.pulse.started != body.started
-            return [SendPulse()] if started and sender != self.node else []
+            return self._heard_node(sender, NodeSeen(at_ms, mono_s, body, epoch))
         if self.state.get("agent", sender) is None:
             return []  # removed, or enrolled a moment ago and not yet applied here: it will say it again
         known = self.view.agents.get(sender)
         now_seen = heard_from(known, body, at_ms, mono_s)
         if now_seen is None:
             return []
-        self.view = View(self.view.agents.set(sender, now_seen), self.view.nodes)
+        self.view = replace(self.view, agents=self.view.agents.set(sender, now_seen))
         if not self.leads:
             return []
+        doubled: list[Instruction] = [Warn(sender)] if now_seen.noticed_twice(known, mono_s) else []
+        return doubled + self._answer(sender, body, known, now_seen, mono_s)
+
+    def _answer(
+        self, sender: str, body: m.Body, known: AgentSeen | None, now_seen: AgentSeen, mono_s: float
+    ) -> list[Instruction]:
+        """What follows from what an agent said, which was `known` before, where this node leads."""
         out: list[Instruction] = []
         owed = self._owe(sender)
-        if now_seen.epoch >= self.state.epoch:
+        if not self._is_behind(sender, now_seen):
             owed.backoff.reset()
         if isinstance(body, m.Hello):
             owed.desired, owed.advice_at_s = True, float("-inf")
@@ -180,6 +183,13 @@ class Roster:
             elif known.says_the_same(body) and not self._is_silent(known):  # nearly every message is one of these
                 return self._due(mono_s, [sender])
         return out + self._due(mono_s, [sender]) + self._differences([sender])
+
+    def _heard_node(self, sender: str, seen: NodeSeen) -> list[Instruction]:
+        known = self.view.nodes.get(sender)
+        self.view = replace(self.view, nodes=self.view.nodes.set(sender, seen))
+        # One that has just started has not heard of us either.
+        started = known is None or known.pulse.started != seen.pulse.started
+        return [SendPulse()] if started and sender != self.node else []
 
     def recorded(self, updates: Iterable[StatusUpdate], *, ok: bool = True) -> list[Instruction]:
         """A `Record` has ended, one way or the other."""
@@ -194,10 +204,15 @@ class Roster:
         """A `Register` has ended, one way or the other."""
         self._recording.discard(("instance", id_))
 
+    def changed(self, agent: str) -> None:
+        """A `Change` has ended, one way or the other."""
+        self._recording.discard(("credential", agent))
+
     def tick(self, mono_s: float) -> list[Instruction]:
         """Resend what is overdue, notice who went silent."""
         if not self.leads or self.up_s is None:
             return []
+        self._rotations = 0
         silent = self._silent(mono_s)
         if not self._round:
             self._round = list(self.view.agents)
@@ -215,7 +230,8 @@ class Roster:
         return [SendAdvice(agent)]
 
     def _forget(self, agent: str) -> None:
-        self.view = View(self.view.agents.delete(agent), self.view.nodes) if agent in self.view.agents else self.view
+        if agent in self.view.agents:
+            self.view = replace(self.view, agents=self.view.agents.delete(agent))
         self._owed.pop(agent, None)
         self._to_send.pop(agent, None)
 
@@ -233,7 +249,7 @@ class Roster:
             if seen is None or self._is_silent(seen):  # it will be told when it is heard of
                 del self._to_send[agent]
                 continue
-            behind = seen.epoch < self.state.epoch
+            behind = self._is_behind(agent, seen)
             if behind and mono_s >= owed.advice_at_s:
                 owed.advice_at_s = mono_s + owed.backoff.next_s()
                 out.append(SendAdvice(agent))
@@ -284,7 +300,27 @@ class Roster:
                 if register is not None and ("instance", register.id) not in self._recording:
                     self._recording.add(("instance", register.id))
                     out.append(Register(register))
+            out += self._credential(document, seen)
         return out + self._record(updates)
+
+    def _credential(self, document: Document, seen: AgentSeen) -> list[Instruction]:
+        """The change of its broker password that is due."""
+        if ("credential", document.id) in self._recording:
+            return []
+        command: RotateCredential | SwitchCredential
+        if (offer := follow.offered(document, seen)) is not None:
+            command = SwitchCredential(document.id, offer.number, offer.broker_password_hash)
+        elif self._rotations < ROTATIONS_A_TICK and follow.to_rotate(document, self.state, seen.at_ms):
+            self._rotations += 1
+            command = RotateCredential(document.id)
+        else:
+            return []
+        self._recording.add(("credential", document.id))
+        return [Change(command)]
+
+    def _is_behind(self, agent: str, seen: AgentSeen) -> bool:
+        document = self.state.get("agent", agent)
+        return document is not None and follow.behind(document, seen, self.state, self.view.trust)
 
     def _record(self, updates: list[StatusUpdate]) -> list[Instruction]:
         fresh = [u for u in updates if (u.kind, u.id) not in self._recording]
@@ -310,34 +346,3 @@ class Roster:
     def offline_after_s(self) -> float:
         setting = self.state.get("setting", "agents.offline_after_s")
         return float(setting.spec["value"]) if setting is not None else OFFLINE_AFTER_S
-
-
-def desired_for(state: State, agent: str, unseal: Callable[[str, str], str]) -> m.Desired:
-    """Everything that `agent` should see to. `unseal` takes a sealed password and its context."""
-    return m.Desired(
-        revision=state.revision,
-        instances=tuple(
-            m.DesiredInstance(
-                id=instance.id,
-                databases=tuple(
-                    m.DesiredDatabase(name=d.name, drop=d.status["phase"] == "dropping", version=d.wish, **d.spec)
-                    for d in state.within("database", instance.id)
-                ),
-                accounts=tuple(_account(d, unseal) for d in state.within("account", instance.id)),
-            )
-            for instance in state.within("instance", agent)
-        ),
-    )
-
-
-def _account(document: Document, unseal: Callable[[str, str], str]) -> m.DesiredAccount:
-    sealed = document.spec.get("password")
-    return m.DesiredAccount.model_validate(
-        {
-            **document.spec,
-            "name": document.name,
-            "password": unseal(sealed, document.id) if sealed is not None else None,
-            "drop": document.status["phase"] == "dropping",
-            "version": document.wish,
-        }
-    )

@@ -10,6 +10,7 @@ from typing import Literal
 from provider.core.commands import RegisterInstance, StatusUpdate
 from provider.core.documents import AgentStatus, Document, InstanceSpec, InstanceStatus, WishStatus
 from provider.core.state import State
+from provider.fleet.follow import seen_status
 from provider.fleet.view import AgentSeen
 from shared import messages as m
 
@@ -19,6 +20,7 @@ _ENGINES = ("mariadb", "mysql", "postgresql")
 def online(document: Document, seen: AgentSeen) -> Iterator[StatusUpdate]:
     """The agent in `document` is there, as `seen`."""
     said = {"state": "online", "version": seen.version, "endpoint": seen.endpoint, "epoch": seen.epoch}
+    said |= seen_status(seen)
     if said != document.status:
         yield from _if_new(document, AgentStatus.model_validate(said))
 
@@ -26,8 +28,8 @@ def online(document: Document, seen: AgentSeen) -> Iterator[StatusUpdate]:
 def offline(state: State, document: Document, seen: AgentSeen | None) -> Iterator[StatusUpdate]:
     """The agent in `document` is silent: its instances may be up or not."""
     old = AgentStatus.model_validate(document.status)
-    epoch = seen.epoch if seen is not None else old.epoch
-    yield from _if_new(document, old.model_copy(update={"state": "offline", "epoch": epoch}))
+    said = {"epoch": seen.epoch, **seen_status(seen)} if seen is not None else {}
+    yield from _if_new(document, old.model_copy(update={"state": "offline", **said}))
     message = f"agent {document.id} is offline: this is the last that it said"
     for instance in state.within("instance", document.id):
         last = InstanceStatus.model_validate(instance.status)

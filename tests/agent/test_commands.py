@@ -1,5 +1,7 @@
 """`agent enroll`, `advise`, `status` as a person types them; the provider is a small HTTPS server of the test."""
 
+import base64
+import hashlib
 import json
 import os
 import ssl
@@ -17,7 +19,7 @@ import trustme
 
 from shared.messages import Advice
 from shared.tls import fingerprint
-from shared.tokens import new_token
+from shared.tokens import matches, new_token, parse_token
 
 PROGRAM = Path(sys.executable).with_name("agent")
 NOWHERE = "https://127.0.0.1:1"
@@ -76,7 +78,7 @@ def provider(tmp_path: Path) -> Iterator[Provider]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     made.url = f"https://127.0.0.1:{server.server_port}"
-    enrolled = {"username": "db1", "password": "broker-pw", "api_token": "bw.x", "advice": made.advice()}
+    enrolled = {"username": "db1", "advice": made.advice()}
     made.answers["/api/v1/enroll"] = (201, enrolled)
     made.answers["/api/v1/agents/db1/advice"] = (200, made.advice(epoch=4, primary="p2"))
     thread = threading.Thread(target=server.serve_forever)
@@ -127,7 +129,7 @@ def test_enrolment_writes_all_that_the_daemon_needs(host: Host, provider: Provid
     done = host.enroll(f"{NOWHERE},{provider.url}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "primary p1, epoch 3" in done.stdout
-    assert host.files() == {"agent.toml", "broker.json", "broker.password", "api.token", "ca.pem"}
+    assert host.files() == {"agent.toml", "broker.json", "broker.password", "credential.json", "api.token", "ca.pem"}
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in host.directory.iterdir())
     content = json.loads((host.directory / "broker.json").read_text())
     assert content.keys() == {"epoch", "primary", "endpoints", "providers", "vhost", "ca"}
@@ -136,6 +138,14 @@ def test_enrolment_writes_all_that_the_daemon_needs(host: Host, provider: Provid
     assert (method, path) == ("POST", "/api/v1/enroll")
     assert authorization == f"Bearer {host.token.read_text().strip()}"
     assert body["id"] == "db1"
+    # Its secrets were made here; what was sent is what the other side needs to know them again.
+    own = parse_token((host.directory / "api.token").read_text())
+    assert (own.role, own.id) == ("agent", "db1")
+    assert matches(own, body["token_sha256"])
+    salted = base64.b64decode(body["broker_password_hash"])
+    password = (host.directory / "broker.password").read_text().strip()
+    assert salted[4:] == hashlib.sha256(salted[:4] + password.encode()).digest()
+    assert len(password) == 64
     assert body["instances"] == [{"id": "db1", "engine": "mariadb", "socket": "/run/db.sock"}]
 
 
@@ -222,7 +232,8 @@ def test_advise_pulls_the_settings_from_the_first_that_answers(host: Host, provi
     host.enroll(provider.url)
     done = host.agent("advise", f"{NOWHERE},{provider.url}")
     assert done.returncode == 0, done.stderr
-    assert provider.asked[-1][:3] == ("GET", "/api/v1/agents/db1/advice", "Bearer bw.x")
+    own = (host.directory / "api.token").read_text().strip()
+    assert provider.asked[-1][:3] == ("GET", "/api/v1/agents/db1/advice", f"Bearer {own}")
     assert json.loads((host.directory / "broker.json").read_text())["epoch"] == 4
     # A deposed primary cannot take the agent back, a damaged file can be mended.
     provider.answers["/api/v1/agents/db1/advice"] = (200, provider.advice(epoch=3))

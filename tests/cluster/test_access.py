@@ -40,7 +40,10 @@ PARAMETERS = {
     "token": "none",
     "authority": "none",
 }
-UNKNOWN = {("DELETE", "/agents/{agent}"): "/agents/db9"}
+UNKNOWN = {
+    ("DELETE", "/agents/{agent}"): "/agents/db9",
+    ("POST", "/agents/{agent}/credential"): "/agents/db9/credential",
+}
 """What is asked where the route would do harm to a cluster that others use."""
 OWN = {("POST", "/nodes/{name}/certificate"): {"node"}}
 """What each may do for itself alone: answered with 403, since none of those who ask is meant."""

@@ -18,6 +18,7 @@ PROMISED = {
     "/agents": {"get"},
     "/agents/{agent}": {"get", "delete"},
     "/agents/{agent}/advise": {"post"},
+    "/agents/{agent}/credential": {"post"},
     "/agents/advise": {"post"},
     "/instances": {"get"},
     "/instances/{instance}": {"get"},

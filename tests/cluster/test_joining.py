@@ -31,6 +31,9 @@ from tests.support.api import Client, as_node, client
 from tests.support.nodes import Said, primary_of, run, standbys_of, wait_equal
 from tests.support.writers import check_promises, running, settings
 
+SECRETS = {"token_sha256": "0" * 64, "broker_password_hash": "A" * 48}
+"""What an agent sends of the secrets that it has made."""
+
 
 @pytest.fixture
 def newcomer(cluster: Cluster, tmp_path: Path) -> Iterator[Provider]:
@@ -294,7 +297,7 @@ def test_bad_tokens_let_no_agent_in(cluster: Cluster, host: Path) -> None:
     expired = cluster_sees.pop("expired")
     asked = client(cluster, standbys_of(cluster)[0])
     for what, text in cluster_sees.items():
-        body = {"id": "e-one", "version": VERSION, "instances": []}
+        body = {"id": "e-one", "version": VERSION, **SECRETS, "instances": []}
         assert asked.holding(text).post("/enroll", body).status == 401, what
     wait_until(lambda: _is_over(cluster, expired), timeout_s=5, what="the end of a token of one second")
     assert "make a new one" in refused(enroll(cluster, host, expired, id_="e-one"))
@@ -320,10 +323,12 @@ def test_agents_that_must_not_be_are_refused_and_use_no_token_up(cluster: Cluste
     for body in (
         {},
         {"id": "e-one"},
-        {"id": "e-one", "version": "1", "instances": [{"id": "x", "engine": "oracle"}]},
-        {"id": "e-one", "version": "1", "instances": [{"id": "x", "engine": "mariadb", "port": 0}]},
-        {"id": "e-one", "version": "1", "instances": [{"id": "x", "engine": "mariadb"}] * 2},
-        {"id": "e-one", "version": "1", "instances": [], "admin": True},
+        {"id": "e-one", "version": "1", "instances": []},
+        {"id": "e-one", "version": "1", **SECRETS, "token_sha256": "plain"},
+        {"id": "e-one", "version": "1", **SECRETS, "instances": [{"id": "x", "engine": "oracle"}]},
+        {"id": "e-one", "version": "1", **SECRETS, "instances": [{"id": "x", "engine": "mariadb", "port": 0}]},
+        {"id": "e-one", "version": "1", **SECRETS, "instances": [{"id": "x", "engine": "mariadb"}] * 2},
+        {"id": "e-one", "version": "1", **SECRETS, "instances": [], "admin": True},
     ):
         assert asked.post("/enroll", body).code == "invalid", body
     assert enroll(cluster, host, text, id_="e-one").code == 0

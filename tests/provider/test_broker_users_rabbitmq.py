@@ -79,7 +79,7 @@ class Rig:
             lambda up, down: RabbitLink(
                 name=name,
                 endpoints=[self.broker.endpoint],
-                credentials=Credentials(name, passwords[0], str(self.ca)),
+                credentials=Credentials(name, passwords[0], str(self.ca), others=passwords[1:]),
                 topology=Topology(queues=[queue]),
                 on_up=up,
                 on_down=down,
@@ -195,6 +195,12 @@ def test_a_new_password_ends_no_connection_and_the_old_one_opens_none(rig: Rig, 
     rig.link("moves", "new").start().up().link.close()
     assert len(link.downs) == 0
     late.link.close()
+    # One that holds both tries both, and says nothing of the one that was refused.
+    for passwords in (("old", "new"), ("new", "old"), ("older", "old", "new")):
+        both = rig.link("moves", *passwords).start().up()
+        assert both.link.password == "new"
+        assert len(both.downs) == 0
+        both.link.close()
     link.link.close()
 
 

@@ -12,6 +12,7 @@ from provider.core.commands import PutToken
 from provider.core.documents import TokenSpec
 from shared.tokens import new_token
 from tests.support.apis import ApiNode, later_ms
+from tests.support.newcomers import newcomer
 from tests.support.roles import COLUMNS, document
 
 TABLE = Path(__file__).parents[2] / "docs" / "ROLES.md"
@@ -36,11 +37,12 @@ def tokens(p1: ApiNode) -> dict[str, str | None]:
     def new(role: str, **body: object) -> str:
         return str(p1.ask("POST", "/tokens", {"role": role, **body}).json["token"])
 
-    enrolled = p1.ask("POST", "/enroll", {"id": "db1", "version": "1"}, token=new("agent"))
+    agent = newcomer("db1")
+    assert p1.ask("POST", "/enroll", agent.body(), token=new("agent")).status == 201
     p1.ask("PUT", "/users/ann", {"role": "viewer", "password": "correct horse battery"})
     over = new_token("admin")
     found = {role: new(role) for role in ("viewer", "operator", "admin")} | {
-        "agent": str(enrolled.json["api_token"]),
+        "agent": agent.token.text(),
         "node": p1.files.node_token.read_text().strip(),
         "scoped": new("admin", scope=[SCOPE]),
         "one-time node": new("node"),

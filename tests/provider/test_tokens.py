@@ -10,6 +10,7 @@ from provider.core.commands import DeleteToken, PutToken
 from provider.core.documents import TokenSpec
 from shared.tokens import Token, new_token, parse_token
 from tests.support.apis import ApiNode, Said, later_ms
+from tests.support.newcomers import newcomer
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def test_a_one_time_token_that_is_refused_says_why(p1: ApiNode, kind: str, path:
 
 def test_a_token_that_was_used_says_by_whom(p1: ApiNode) -> None:
     token = make(p1, "agent")
-    assert p1.ask("POST", "/enroll", {"id": "db1", "version": "1"}, token=token).status == 201
+    assert p1.ask("POST", "/enroll", newcomer("db1").body(), token=token).status == 201
     code, detail, counted = refused(p1, "/enroll", token)
     assert (code, counted) == ("unauthenticated", {"used": 1.0})
     assert "used before, by agent db1" in detail

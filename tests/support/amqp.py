@@ -14,8 +14,8 @@ from pika.exceptions import AMQPError
 
 from shared.messages import VERSION, now_text
 from shared.tls import client_context
-from shared.version import VERSION as VERSION_TEXT
 from tests.support.api import client
+from tests.support.newcomers import newcomer
 
 PROVIDER_USER = "node.p1"
 
@@ -83,13 +83,14 @@ def enrolled(cluster: Cluster) -> Iterator[Rogue]:
     admin = client(cluster, next(iter(cluster.providers)))
     name = f"rogue{uuid4().hex[:8]}"
     token = admin.write("POST", "/tokens", {"role": "agent"}).json["token"]
-    body = {"id": name, "version": VERSION_TEXT, "instances": [{"id": f"{name}-db", "engine": "mariadb", "port": 1}]}
+    agent = newcomer(name)
+    body = agent.body(instances=[{"id": f"{name}-db", "engine": "mariadb", "port": 1}])
     given = admin.holding(token).write("POST", "/enroll", body).json
     revision = admin.read("/cluster")["revision"]
     for node in cluster.providers:
         client(cluster, node).read("/cluster", Bellwether_Min_Revision=str(revision))
     try:
-        with channel(cluster, given["username"], given["password"]) as to:
-            yield Rogue(name, given["password"], given["api_token"], to)
+        with channel(cluster, given["username"], agent.password) as to:
+            yield Rogue(name, agent.password, agent.token.text(), to)
     finally:
         admin.delete(f"/agents/{name}")

@@ -300,6 +300,10 @@ class MemoryLink:
         return self._endpoint
 
     @property
+    def password(self) -> str | None:
+        return None if self._endpoint is None else ""
+
+    @property
     def blocked(self) -> str | None:
         return self.broker.blocked
 

@@ -14,14 +14,16 @@ from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.refusals import note_done
 from provider.api.routes.authorities import authority_view
-from provider.api.views import advised, agent_view, document_view, page, rest, time_text
+from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
 from provider.authorities import trusted, waiting
 from provider.condition import condition
 from provider.core import commands as c
 from provider.core.documents import Document
 from provider.core.state import State
+from provider.fleet.follow import advised
 from provider.fleet.roster import NODE_LOST_AFTER_S
+from shared.errors import Refused
 from shared.messages import TO_ALL
 from shared.version import VERSION
 
@@ -230,6 +232,16 @@ async def advise_all(request: Request) -> Response:
 async def advise_one(request: Request, agent: str) -> Response:
     """Advise one agent now. 202: it is told; `advised` turns true when it has acknowledged."""
     return await _advise(request, agent)
+
+
+@router.post("/agents/{agent}/credential", tags=["agents"])
+@needs("admin")
+async def rotate_credential(request: Request, agent: str) -> Response:
+    """Change an agent's password on the broker while it works. 202: it is asked for a new one; `spec.credential` is
+    higher when the broker has that, `status.credential` when the agent uses it."""
+    if context(request).settings.broker.management is None:
+        raise Refused("no broker management address is configured: nobody could put a new password on the broker")
+    return await respond(request, lambda _: c.RotateCredential(agent))
 
 
 async def _advise(request: Request, agent: str | None) -> Response:

@@ -18,11 +18,12 @@ from provider.api.policy import needs
 from provider.api.reads import answer
 from provider.api.routes.cluster import agents_summary, node_status
 from provider.api.routes.resources import documented, parse
-from provider.api.views import advised, to_json
+from provider.api.views import to_json
 from provider.api.writes import receive
 from provider.condition import condition
 from provider.core.replica import Asker
 from provider.core.state import State
+from provider.fleet.follow import advised
 from shared.errors import BellwetherError, LogUnavailable, Refused
 
 router = direct.router("failover")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
@@ -23,8 +23,6 @@ from provider.log.port import Position
 from provider.settings import AmqpsUrl, HttpsUrl
 from provider.snapshot import write_snapshot
 from shared.errors import Refused
-from shared.passwords import broker_password_hash
-from shared.tokens import Token, new_token
 
 router = direct.router("joining")
 LINES_IN_A_PIECE = 200
@@ -64,6 +62,10 @@ class EnrollBody(BaseModel):
 
     id: Name
     version: str = Field(max_length=64)
+    token_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the secret in the agent's own token")
+    broker_password_hash: str = Field(
+        pattern="^[A-Za-z0-9+/]{48}$", description="of its password on the broker, as RabbitMQ keeps it"
+    )
     instances: tuple[InstanceBody, ...] = Field(default=(), max_length=100)
 
 
@@ -115,13 +117,12 @@ async def join(request: Request) -> Response:
 @router.post("/enroll", openapi_extra=documented(EnrollBody))
 @needs("newcomer:agent")
 async def enroll(request: Request) -> Response:
-    """Make a new agent and its instances known. Its credentials are in the answer and are not shown again."""
+    """Make a new agent and its instances known. It has made its secrets itself: none goes over the wire."""
     ctx, write = await _newcomer(request)
     body = parse(write.body, EnrollBody)
     if body.id in ctx.membership.broker_names(ctx.gateway.state):
         raise Refused(f"{body.id!r} is the providers' own name on the broker: choose another id")
-    password, own = new_token("agent").secret, Token("agent", body.id, new_token("agent").secret)
-    spec = AgentSpec(token_sha256=own.hashed, broker_password_hash=broker_password_hash(password))
+    spec = AgentSpec(token_sha256=body.token_sha256, broker_password_hash=body.broker_password_hash)
     instances = tuple(
         (i.id, InstanceSpec.model_validate({**i.model_dump(exclude={"id"}), "agent": body.id})) for i in body.instances
     )
@@ -130,8 +131,7 @@ async def enroll(request: Request) -> Response:
         return render(result)
     await ctx.broker_user_ready(body.id)
     advice = ctx.membership.advice(ctx.gateway.state).model_dump(mode="json")
-    given: dict[str, Any] = {"username": body.id, "password": password, "api_token": own.text(), "advice": advice}
-    return answer(given, 201)
+    return answer({"username": body.id, "advice": advice}, 201)
 
 
 # ── the snapshot ──

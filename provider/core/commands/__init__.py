@@ -24,6 +24,7 @@ from provider.core.commands.base import (
     put,
     with_status,
 )
+from provider.core.commands.credentials import RotateCredential, SwitchCredential, is_changing
 from provider.core.commands.members import (
     BROKER_ADMIN,
     NODES_MAX,
@@ -118,14 +119,17 @@ __all__ = [
     "RemoveAgent",
     "RemoveNode",
     "RenewCertificate",
+    "RotateCredential",
     "SetPassword",
     "SignWith",
     "StatusUpdate",
+    "SwitchCredential",
     "TokenUse",
     "WishKind",
     "check_name",
     "delete",
     "depth",
+    "is_changing",
     "is_expired",
     "is_news",
     "need",

@@ -41,6 +41,9 @@ KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
     "agents.offline_after_s": NumberSetting(
         86_400, "seconds without a pulse until an agent counts as offline", above=3
     ),
+    "agents.password_days": NumberSetting(
+        3_650, "days until an agent's broker password is changed; 0: never", above=-1
+    ),
     CERTIFICATE_DAYS: NumberSetting(
         3_650, "days that a node's certificate is good for; it is renewed when a third of them is left"
     ),

@@ -10,23 +10,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.brokerfile import BrokerSettings
-from agent.session import Connect, Fulfil, Instruction, Note, Send, Session, Store, shortened
+from agent.session import (
+    Connect,
+    Fulfil,
+    Instruction,
+    MakePassword,
+    Note,
+    Send,
+    Session,
+    Store,
+    UsePassword,
+    shortened,
+)
 from agent.settings import AgentFiles
 from shared.messages import (
     Advice,
     Advised,
     Body,
+    Credential,
     Desired,
     DesiredInstance,
     Hello,
     Inquire,
     ObservedDatabase,
     ObservedInstance,
+    Offer,
     Pulse,
     Report,
     Result,
     encode,
 )
+from shared.tls import trust_of
 
 CA = trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.bytes().decode()
 FILES = AgentFiles(Path("/etc/bellwether/agent.toml"))
@@ -122,7 +136,7 @@ def test_advice_is_stored_before_it_is_acknowledged() -> None:
     session = connected()
     told = tell(session, advice(), epoch=4)
     assert kinds(told) == [Store, Send]
-    assert sent(told) == [Advised(epoch=4, primary="p2")]
+    assert sent(told) == [Advised(epoch=4, primary="p2", trust=trust_of(CA))]
 
 
 def test_advice_that_could_not_be_stored_is_stored_when_it_comes_again() -> None:
@@ -261,3 +275,44 @@ def test_pulses_carry_what_is_held() -> None:
     (pulse,) = sent(session.pulse())
     assert isinstance(pulse, Pulse)
     assert (pulse.epoch, pulse.revision, pulse.endpoint) == (3, 7, HERE)
+
+
+# ── the broker password ──────────────────────────────────────────────────────────────────────────────────────────────
+
+OFFER = Offer(number=1, broker_password_hash="A" * 48)
+
+
+def told_of(session: Session, number: int, *, active: bool = False) -> list[Instruction]:
+    return tell(session, advice(epoch=3, credential=Credential(number=number, active=active)))
+
+
+def test_a_password_that_is_wanted_is_made_offered_and_used_when_the_broker_knows_it() -> None:
+    session = connected()
+    assert MakePassword(1) in told_of(session, 1)
+    (offered,) = sent(session.made(OFFER))
+    assert isinstance(offered, Advised)
+    assert (offered.credential, offered.offer) == (0, OFFER)
+    (pulse,) = sent(session.pulse())
+    assert isinstance(pulse, Pulse)
+    assert (pulse.credential, pulse.offer, pulse.trust) == (0, OFFER, trust_of(CA))
+    asked_again = told_of(session, 1)
+    assert MakePassword(1) not in asked_again
+    assert UsePassword() not in asked_again
+    assert UsePassword() in told_of(session, 1, active=True)
+    (switched,) = sent(session.switched(1))
+    assert isinstance(switched, Advised)
+    assert (switched.credential, switched.offer) == (1, None)
+    after = told_of(session, 1, active=True)
+    assert not {MakePassword, UsePassword} & {type(one) for one in after}
+
+
+def test_a_password_that_was_never_made_is_not_used_though_the_broker_should_know_it() -> None:
+    assert UsePassword() not in told_of(connected(), 1, active=True)
+    assert MakePassword(1) in told_of(connected(), 1, active=True)
+
+
+def test_a_deposed_primary_has_no_password_changed() -> None:
+    session = connected()
+    tell(session, advice(epoch=5), epoch=5)
+    told = tell(session, advice(epoch=4, credential=Credential(number=1)), epoch=4)
+    assert not [one for one in told if isinstance(one, MakePassword)]
