@@ -2,21 +2,31 @@
 
 import asyncio
 import json
+import time
 from uuid import uuid4
 
 from provider.api.auth import Principal
 from provider.api.context import Context
-from provider.api.uses import EVERY_S
 from provider.api.writes import Write, to_primary
 from provider.core import commands as c
 from shared.errors import BellwetherError
 from shared.logs import log
 
+TELL_S = 15.0
+"""A standby tells the primary this often what it saw."""
+COMMIT_S = 60.0
+"""The primary commits what it knows this often at most."""
 
-async def record_uses(ctx: Context, every_s: float = EVERY_S) -> None:
+
+async def record_uses(ctx: Context) -> None:
     """Has tokens' last uses recorded, for as long as the node runs. On the event loop."""
+    committed_s = time.monotonic()
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(TELL_S)
+        if ctx.is_primary:
+            if time.monotonic() - committed_s < COMMIT_S:
+                continue
+            committed_s = time.monotonic()
         try:
             await record_now(ctx)
         except BellwetherError as error:

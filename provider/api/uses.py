@@ -1,7 +1,7 @@
 """When tokens were last used. Kept in memory by each node, and in the state coarsely: a commit a minute at the most
 for all tokens together, and no more than one in five minutes for each.
 
-A standby tells the primary what it saw, once a minute; the primary adds it to what it saw itself and commits.
+A standby tells the primary what it saw; the primary adds it to what it saw itself and commits.
 """
 
 import time
@@ -11,7 +11,8 @@ from provider.core.commands import USES_MAX, TokenUse, is_news
 from provider.core.documents import Document
 from provider.core.state import State
 
-EVERY_S = 60.0
+YOUNG_S = 60.0
+"""A token that the state does not know may be on its way here for so long."""
 KEPT_MAX = 10_000
 """Tokens whose uses are remembered; the one that was not used for the longest time goes first."""
 
@@ -45,7 +46,7 @@ class Uses:
         for token_id, (at, source) in by_age:
             token = state.get("token", token_id)
             if token is None:
-                if at < time.time() * 1000 - EVERY_S * 1000:  # not one that is only on its way here
+                if at < (time.time() - YOUNG_S) * 1000:
                     del self._seen[token_id]
             elif is_news(token, at):
                 found.append(TokenUse(token_id, at, source))

@@ -1,7 +1,7 @@
 """How things look from outside."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -98,8 +98,12 @@ def problem(error: BellwetherError, status: int | None = None) -> dict[str, Any]
     }
 
 
-def event_view(record: dict[str, Any], revision: int) -> dict[str, Any]:
-    """An accepted record as watchers see it."""
+ADMINISTRATIVE = frozenset({"credential", "key", "session", "token", "user"})
+"""Kinds that administrators alone are shown."""
+
+
+def event_view(record: dict[str, Any], revision: int, hidden: Container[str] = ()) -> dict[str, Any]:
+    """An accepted record as watchers see it, without changes of `hidden` kinds."""
     shown: dict[str, Any] = {
         "revision": revision,
         "type": record["type"],
@@ -122,6 +126,7 @@ def event_view(record: dict[str, Any], revision: int) -> dict[str, Any]:
         }
         for commit in record["commits"]
         for change in commit["changes"]
+        if change["kind"] not in hidden
     ]
     return shown | {"epoch": record["epoch"], "changes": changes}
 

@@ -26,6 +26,15 @@ def own(start_cluster: StartCluster) -> Cluster:
     return start_cluster(providers=3, databases=1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def used(own: Cluster) -> str:
+    """The id of a token that was used on a standby when these tests began."""
+    made = client(own, primary_of(own)).write("POST", "/tokens", {"role": "viewer"})
+    wait_equal(own)
+    assert client(own, standbys_of(own)[0]).holding(made.json["token"]).get("/cluster").status == 200
+    return str(made.json["id"])
+
+
 @pytest.fixture(autouse=True)
 def _left_in_order(own: Cluster) -> Iterator[None]:
     yield
@@ -218,3 +227,10 @@ def test_a_primary_that_hangs_keeps_nobody_from_logging_in_elsewhere(own: Cluste
     standby = standbys_of(own)[0]
     with suspended(own, primary_of(own)):
         assert login(own, standby)["user"] == user
+
+
+def test_the_primary_knows_what_a_standby_saw_of_a_token(own: Cluster, used: str) -> None:
+    """Last, since standbys tell every 15 s; also after promotions, since the others began."""
+    node = client(own, primary_of(own))
+    shown = node.wait_for(f"/tokens/{used}", lambda token: token["status"]["last_used_at"])
+    assert shown["status"]["last_used_from"] == "127.0.0.1"

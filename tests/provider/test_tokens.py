@@ -1,5 +1,6 @@
 """Tokens on the real application: what they are good for, when they were used, and why one is refused."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,6 +127,22 @@ def test_what_a_standby_saw_counts_too(p1: ApiNode) -> None:
     assert p1.ask("POST", "/tokens/uses", body).code == "forbidden", "not even an administrator"
     assert p1.ask("POST", "/tokens/uses", body, token=node, peer=p1.certificate).status == 204
     assert p1.ask("GET", f"/tokens/{id_}").json["status"] == {"last_used_at": at, "last_used_from": "203.0.113.5"}
+
+
+def test_viewers_see_no_changes_of_tokens_and_users(p1: ApiNode) -> None:
+    after = p1.state.revision
+    viewer = make(p1, "viewer")
+    p1.ask("PUT", "/users/ann", {"role": "viewer", "password": "correct horse battery"})
+    p1.ask("PUT", "/settings/user.seen", {"value": 1})
+
+    def kinds(token: str) -> list[list[str]]:
+        said = p1.ask(
+            "GET", f"/events?after={after}&follow=false", token=token, headers={"Accept": "application/x-ndjson"}
+        )
+        return [[change["kind"] for change in json.loads(line)["changes"]] for line in said.body.splitlines()]
+
+    assert kinds(viewer) == [[], [], ["setting"]], "each revision is there all the same"
+    assert kinds(p1.admin) == [["token"], ["user"], ["setting"]]
 
 
 # ── the end of a token ──

@@ -18,9 +18,9 @@ compares. To write it anew after a change: `.venv/bin/python -m tests.support.ro
 
 | role | who | may |
 |---|---|---|
-| viewer | people and programs | read everything but tokens, users and the snapshot; secrets are shown to nobody |
+| viewer | people and programs | read the fleet: databases, accounts, settings, nodes, agents, events; never a secret |
 | operator | people and programs | also databases, accounts, settings of one's own (`user.*`), advising agents |
-| admin | people and programs | also nodes, agents, tokens, users, the cluster's settings, promotion, the snapshot |
+| admin | people and programs | also nodes, agents, tokens, users, the cluster's settings, promotion, the audit |
 | node | a provider, with its token and its certificate | as admin, and what only nodes tell each other |
 | agent | an agent, with its token | read its own advice |
 | one-time | whoever holds a one-time token for a node, or for an agent | join, or enrol, once |

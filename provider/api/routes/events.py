@@ -11,10 +11,11 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from provider.api import direct
+from provider.api.auth import Principal
 from provider.api.context import Context
-from provider.api.policy import needs, still_good
+from provider.api.policy import PRINCIPAL, may, needs, still_good
 from provider.api.reads import flag, reading
-from provider.api.views import event_view, to_json
+from provider.api.views import ADMINISTRATIVE, event_view, to_json
 from shared.errors import Expired, Invalid, Unavailable
 from shared.logs import log
 
@@ -30,7 +31,8 @@ KEEPALIVE_S = 15.0
 async def events(request: Request) -> Response:
     """Changes after `?after=REVISION` (default: from now on); `Last-Event-ID` resumes where a stream broke off.
 
-    With `Accept: application/x-ndjson` lines instead of events. `?follow=false` ends at the newest.
+    With `Accept: application/x-ndjson` lines instead of events. `?follow=false` ends at the newest. Changes of users,
+    sessions and tokens are shown to administrators alone; their revisions are there, without changes.
     """
     ctx, state, principal = await reading(request)
     lines = "application/x-ndjson" in request.headers.get("accept", "")
@@ -79,6 +81,8 @@ def _start(request: Request, newest: int) -> int:
 
 
 async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
+    principal: Principal = scope[PRINCIPAL]
+    hidden = frozenset[str]() if may(principal.role, "admin") else ADMINISTRATIVE
     try:
         if not lines:
             yield b": from revision %d\n\n" % after
@@ -88,7 +92,7 @@ async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow
                 return
             for row in rows:
                 after = row.revision
-                data = to_json(event_view(json.loads(row.record), row.revision))
+                data = to_json(event_view(json.loads(row.record), row.revision, hidden))
                 yield data + b"\n" if lines else b"id: %d\nevent: change\ndata: %s\n\n" % (after, data)
             if rows:
                 continue
