@@ -288,7 +288,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/users/{name}"): _one("User"),
     ("put", "/users/{name}"): _put("User"),
     ("delete", "/users/{name}"): _delete(*WHEN),
-    ("put", "/users/{name}/password"): Operation({204: {}}, (KEY,)),
+    ("put", "/users/{name}/password"): Operation({200: {_JSON: _ref("User")}}, (KEY,), frozenset({200})),
     ("delete", "/users/{name}/sessions"): _delete(),
     ("post", "/login"): _says("LoggedIn"),
     ("get", "/session"): _reads("Session"),
