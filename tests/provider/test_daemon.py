@@ -10,13 +10,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from localcluster.ports import free_ports
 
-from provider.founding import Place, init
+from provider.founding import Place
 from shared.tls import client_context
+from tests.support.daemons import founded, running
 
 PATIENCE_S = 20.0
-AS_IT_IS = "from provider.cli.node import main; main()"
 UNLUCKY = """
 from provider.cli.node import main
 from provider.janitor import Janitor
@@ -29,24 +28,7 @@ main()
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """A cluster of one node, whose broker does not answer."""
-    port, nobody = free_ports(2)
-    place = Place(tmp_path / "provider.toml", "p1", f"https://127.0.0.1:{port}")
-    broker = {"endpoints": [f"amqps://127.0.0.1:{nobody}"], "username": "bellwether", "management": None}
-    token = init(place, broker, "secret")
-    (tmp_path / "admin.token").write_text(token)
-    return place
-
-
-@contextmanager
-def running(place: Place) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", AS_IT_IS, "run", "--config", str(place.config)]
-    with (place.config.parent / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stderr=log, stdout=log)
-    try:
-        yield daemon
-    finally:
-        daemon.kill()
-        daemon.wait()
+    return founded(tmp_path)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
@@ -156,9 +156,9 @@ def serving(directory: Path, **limits: Any) -> Iterator[Served]:
 
 def answered(connection: ssl.SSLSocket, method: str = "GET") -> Said:
     """The next answer on a connection."""
-    response = HTTPResponse(connection, method=method)
-    response.begin()
-    return Said(response.status, dict(response.headers.items()), response.read())
+    with closing(HTTPResponse(connection, method=method)) as response:
+        response.begin()
+        return Said(response.status, dict(response.headers.items()), response.read())
 
 
 def ask(connection: ssl.SSLSocket, request: bytes = GET) -> Any:
