@@ -25,7 +25,7 @@ from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.api.refused import TokensRefused
 from provider.api.server import Server
-from provider.authorities import bundle, untrusting_nodes
+from provider.authorities import bundle, peer_node, untrusting_nodes
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
@@ -180,7 +180,12 @@ class Node:
             untrusting=self._untrusting,
         )
         server = Server(
-            create_app(context), api.listen, guard=guard, tls=lambda: self.tls, stamp=partial(stamp, context)
+            create_app(context),
+            api.listen,
+            guard=guard,
+            tls=lambda: self.tls,
+            stamp=partial(stamp, context),
+            member=lambda der: peer_node(self.engine.state, der) is not None,
         )
         self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.hub, self.janitor, self.certificates]

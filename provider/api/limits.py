@@ -118,7 +118,7 @@ class Place:
     taken: bool = False
 
     def known(self) -> None:
-        """It is one of us: it is served, and no longer counts for its address."""
+        """It is a node of the cluster: it is served, and no longer counts for its address."""
         if self.taken:
             self.connections.forget(self.client)
             self.client, self.verdict = None, Verdict.SERVE

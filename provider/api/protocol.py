@@ -53,10 +53,11 @@ class Protocol(HttpToolsProtocol):
         guard: Guard,
         place: Place,
         stamp: Stamp,
+        member: Callable[[bytes], bool],
     ) -> None:
         super().__init__(config, server_state, app_state)
         self.peer: bytes | None = None
-        self._guard, self._place, self._stamp = guard, place, stamp
+        self._guard, self._place, self._stamp, self._member = guard, place, stamp, member
         self._head_max, self._lines_max = guard.api.head_max_bytes, guard.api.head_max_lines
         self._phase, self._since_s = Phase.FIRST, self.loop.time()
         self._unread_since_s: float | None = None
@@ -74,7 +75,7 @@ class Protocol(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=UNSENT_MAX_BYTES)
         self._enter(Phase.FIRST)
         self.peer = _certificate(transport)
-        if self.peer is not None:
+        if self.peer is not None and self._member(self.peer):
             self._place.known()
         if self._place.verdict is not Verdict.SERVE:
             self._refuse(_too_many(self._place), 429, self._place.why)

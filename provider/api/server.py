@@ -40,10 +40,12 @@ class Server(uvicorn.Server):
         *,
         guard: Guard,
         tls: Callable[[], ssl.SSLContext],
-        stamp: Stamp = list,
+        stamp: Stamp,
+        member: Callable[[bytes], bool],
     ) -> None:
         """`listen` is address:port. `tls` is asked anew for each connection; `stamp` gives the headers of answers that
-        the application has no part in."""
+        the application has no part in; `member` says whether a verified certificate (DER) is a node's of this cluster:
+        one that was removed has its certificate still."""
         host, _, port = listen.rpartition(":")
         super().__init__(
             uvicorn.Config(
@@ -61,7 +63,7 @@ class Server(uvicorn.Server):
                 backlog=BACKLOG,
             )
         )
-        self._guard, self._tls, self._stamp = guard, tls, stamp
+        self._guard, self._tls, self._stamp, self._member = guard, tls, stamp, member
         self.ready = asyncio.Event()
         """Set once it listens."""
 
@@ -87,7 +89,15 @@ class Server(uvicorn.Server):
         self.ready.set()
 
     def protocol(self, place: Place) -> Protocol:
-        return Protocol(self.config, self.server_state, {}, guard=self._guard, place=place, stamp=self._stamp)
+        return Protocol(
+            self.config,
+            self.server_state,
+            {},
+            guard=self._guard,
+            place=place,
+            stamp=self._stamp,
+            member=self._member,
+        )
 
     @property
     def guard(self) -> Guard:

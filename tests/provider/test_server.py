@@ -177,8 +177,12 @@ def test_one_connection_too_many_is_told_so_and_the_others_notice_nothing(strict
                 problem(said, 429, "too_many_requests")
                 assert said.headers["retry-after"] == "1"
                 assert "connections_per_client" in said.json["detail"]
-        with strict.connect(AUTHORITY.issue_cert("p2")) as node:
+        identity = AUTHORITY.issue_cert("p2")
+        with strict.connect(identity) as node:
             assert ask(node)["peer"] is not None, "a node of the cluster has a place all the same"
+        strict.removed.add(ssl.PEM_cert_to_DER_cert(identity.cert_chain_pems[0].bytes().decode()))
+        with strict.connect(identity) as stranger:
+            assert answered(stranger).status == 429, "not one that was removed"
         for connection in first:
             ask(connection)
         assert strict.guard.refused["per_client"] >= 3

@@ -79,6 +79,8 @@ class Served:
     guard: Guard
     directory: Path
     tls: list[ssl.SSLContext]
+    removed: set[bytes]
+    """Certificates of nodes that are none any more."""
 
     def connect(
         self, identity: trustme.LeafCert | None = None, *, source: str = "127.0.0.1", **options: Any
@@ -130,7 +132,15 @@ def serving(directory: Path, **limits: Any) -> Iterator[Served]:
     AUTHORITY.cert_pem.write_to_path(directory / "ca.pem")
     tls = [server_context(directory / "own.pem", directory / "own.pem", directory / "ca.pem")]
     guard = Guard(ApiSettings(listen="127.0.0.1:0", **limits))
-    server = Server(echo, "127.0.0.1:0", guard=guard, tls=lambda: tls[0], stamp=lambda: [(b"bellwether-node", b"p1")])
+    removed: set[bytes] = set()
+    server = Server(
+        echo,
+        "127.0.0.1:0",
+        guard=guard,
+        tls=lambda: tls[0],
+        stamp=lambda: [(b"bellwether-node", b"p1")],
+        member=lambda der: der not in removed,
+    )
     listens = threading.Event()
 
     async def serve() -> None:
@@ -147,7 +157,7 @@ def serving(directory: Path, **limits: Any) -> Iterator[Served]:
     thread.start()
     try:
         assert listens.wait(PATIENCE_S)
-        yield Served(server.port, guard, directory, tls)
+        yield Served(server.port, guard, directory, tls, removed)
     finally:
         server.should_exit = True
         thread.join(PATIENCE_S)
