@@ -1,0 +1,184 @@
+"""deploy/broker-setup on a broker of our own: what it makes, that again does no harm, that what it writes works."""
+
+import base64
+import json
+import os
+import pwd
+import ssl
+import stat
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trustme
+from localcluster.broker import PROGRAMS, Broker, BrokerPorts, BrokerUser
+from localcluster.ports import free_ports
+
+SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "broker-setup"
+USER = "bellwether-admin"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="it must run as root")
+
+
+class Prepared(Broker):
+    """A broker that is configured by what the script wrote; before that, as any of ours."""
+
+    written: Path | None = None
+
+    def _configuration(self) -> str:
+        own = super()._configuration()
+        return own if self.written is None else self.written.read_text()
+
+
+class Host:
+    """A host with a broker, as the script sees it: all of its directories are below `root`."""
+
+    def __init__(self, root: Path, authority: trustme.CA) -> None:
+        self.configuration, self.rabbitmq = root / "etc-bellwether", root / "etc-rabbitmq"
+        for directory in (self.configuration, self.rabbitmq):
+            directory.mkdir(mode=0o700)
+        issued = authority.issue_cert("127.0.0.1", "localhost")
+        issued.private_key_pem.write_to_path(self.configuration / "node.key")
+        issued.cert_chain_pems[0].write_to_path(self.configuration / "node.pem")
+        authority.cert_pem.write_to_path(self.configuration / "ca.pem")
+        self.ca = root / "ca.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        password = root / "guest.password"
+        password.write_text("guest")
+        amqps, distribution, epmd, self.management_port = free_ports(4)
+        self.broker = Prepared(
+            root / "broker",
+            BrokerPorts(amqps, distribution, epmd),
+            certificate=self.configuration / "node.pem",
+            key=self.configuration / "node.key",
+            ca=self.ca,
+            users=[BrokerUser("guest", password)],
+        )
+        self.me = pwd.getpwuid(os.getuid()).pw_name
+
+    @property
+    def password(self) -> Path:
+        return self.configuration / "broker-admin.password"
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        options = ["--dir", self.configuration, "--rabbitmq", self.rabbitmq, "--owner", self.me]
+        options += ["--rabbitmq-user", self.me, "--address", "127.0.0.1", "--port", str(self.broker.ports.amqps)]
+        options += ["--management-port", str(self.management_port)]
+        environment = self.broker._environment()
+        return subprocess.run(
+            [SCRIPT, *arguments, *options],
+            env=environment | {"PATH": f"{PROGRAMS}:{environment['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def users(self) -> dict[str, str]:
+        listed = self.broker.ctl("list_users", "--formatter", "json")
+        return {user["user"]: " ".join(user["tags"]) for user in json.loads(listed)}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"), trustme.CA())
+    host.broker.start()
+    yield host
+    host.broker.stop()
+
+
+@as_root
+def test_it_makes_what_providers_need_and_again_changes_nothing(host: Host) -> None:
+    done = host.run()
+    assert done.returncode == 0, done.stderr
+    assert host.users() == {"guest": "administrator", USER: "administrator"}, "guest stays unless it is asked for"
+    secret = host.password.read_text()
+    assert stat.S_IMODE(host.password.stat().st_mode) == 0o600
+    assert len(base64.urlsafe_b64decode(secret + "=")) == 32
+    assert secret not in done.stdout + done.stderr
+    assert f"{USER}\t.*\t.*\t.*" in host.broker.ctl("list_permissions", "-p", "bellwether")
+
+    again = host.run()
+    assert again.returncode == 0, again.stderr
+    assert "Made" not in again.stdout
+    assert host.password.read_text() == secret
+
+
+@as_root
+def test_a_password_that_differs_is_set_to_that_of_the_file(host: Host) -> None:
+    assert host.run().returncode == 0
+    host.broker.ctl("change_password", USER, "forgotten")
+    done = host.run()
+    assert "Set the password" in done.stdout, done.stderr
+    host.broker.ctl("authenticate_user", USER, host.password.read_text())
+
+
+@as_root
+def test_guest_goes_where_it_is_asked_for(host: Host) -> None:
+    done = host.run("--remove-guest")
+    assert done.returncode == 0, done.stderr
+    assert set(host.users()) == {USER}
+    assert host.run("--remove-guest").returncode == 0
+
+
+@as_root
+def test_the_broker_takes_what_it_wrote(host: Host) -> None:
+    """TLS only, with the provider's certificate; the management API answers the new user, on the loopback interface."""
+    assert host.run().returncode == 0
+    done = host.run("certificate")
+    assert done.returncode == 0, done.stderr
+    copy = host.rabbitmq / "bellwether" / "node.key"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert (host.broker.directory / "enabled_plugins").read_text().startswith("[rabbitmq_management]")
+
+    host.broker.written = host.rabbitmq / "conf.d" / "bellwether.conf"
+    host.broker.ports = BrokerPorts(
+        host.broker.ports.amqps, host.broker.ports.distribution, host.broker.ports.epmd, host.management_port
+    )
+    host.broker.restart()
+    told = host.broker.ctl("status", "--formatter", "json")
+    protocols = {one["protocol"] for one in json.loads(told)["listeners"]}
+    assert protocols == {"clustering", "amqp/ssl", "https"}
+    connections = psutil.Process(host.broker.pid).net_connections("inet")
+    listening = {connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN}
+    assert ("127.0.0.1", host.management_port) in listening
+    assert _whoami(host, host.password.read_text()) == USER
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        _whoami(host, "wrong")
+
+
+def _whoami(host: Host, password: str) -> str:
+    basic = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    request = urllib.request.Request(
+        f"https://127.0.0.1:{host.management_port}/api/whoami", headers={"Authorization": f"Basic {basic}"}
+    )
+    context = ssl.create_default_context(cafile=str(host.ca))
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+            return str(json.load(answer)["name"])
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
+
+
+@as_root
+def test_a_certificate_that_does_not_fit_its_key_is_not_given(host: Host) -> None:
+    good = (host.configuration / "node.key").read_text()
+    try:
+        trustme.CA().issue_cert("127.0.0.1").private_key_pem.write_to_path(host.configuration / "node.key")
+        done = host.run("certificate")
+        assert done.returncode == 1
+        assert "do not belong together" in done.stderr
+    finally:
+        (host.configuration / "node.key").write_text(good)
+
+
+def test_it_explains_itself_and_refuses_what_it_does_not_know() -> None:
+    assert "Usage" in subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout
+    assert subprocess.run([SCRIPT, "--nonsense"], capture_output=True, check=False).returncode == 2
+    assert (
+        "listeners.tcp = none" in subprocess.run([SCRIPT, "--print"], capture_output=True, text=True, check=True).stdout
+    )
