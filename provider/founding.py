@@ -22,6 +22,7 @@ from provider.core.state import State
 from provider.membership import Membership
 from provider.secrets import Vault, data_keys, new_data_key, new_private_key, public_key
 from provider.settings import (
+    DEFAULT_CONFIG,
     ApiSettings,
     BrokerSettings,
     Files,
@@ -39,6 +40,8 @@ from shared.passwords import broker_password_hash
 from shared.tls import client_context, fingerprint, unverified_context
 from shared.tokens import Token, new_token, parse_token
 from shared.version import VERSION
+
+INSTALLED_DATA = Path("/var/lib/bellwether")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ class Place:
 
     @property
     def data_dir(self) -> Path:
-        return self.config.parent.absolute() / "data"
+        """`data/` beside the configuration; where that is installed, what the system has for data."""
+        directory = self.config.parent.absolute()
+        return INSTALLED_DATA if directory == DEFAULT_CONFIG.parent else directory / "data"
 
     @property
     def database(self) -> str:

@@ -102,12 +102,8 @@ class Broker:
         return f"amqps://127.0.0.1:{self.ports.amqps}"
 
     @property
-    def own_certificate(self) -> Path:
-        """What it presents: `certificate`, or a copy where it runs as a user who cannot read that."""
-        return self.certificate if self.owner is None else self.directory / "node.pem"
-
-    @property
     def own_key(self) -> Path:
+        """`key`, or a copy where its user cannot read that: a certificate that is renewed is for the same key."""
         return self.key if self.owner is None else self.directory / "node.key"
 
     @property
@@ -224,7 +220,6 @@ class Broker:
             write_atomically(cookie, secrets.token_hex(20), mode=0o400)
         plugins = "" if self.ports.management is None else "rabbitmq_management"
         if self.owner is not None:
-            write_atomically(self.own_certificate, self.certificate.read_text())
             write_atomically(self.own_key, self.key.read_text())
         write_atomically(self.directory / "enabled_plugins", f"[{plugins}].\n")
         write_atomically(self.directory / "definitions.json", json.dumps(self._definitions(), indent=2) + "\n")
@@ -235,7 +230,7 @@ class Broker:
         lines = [
             f"listeners.tcp = {listeners}" if listeners else f"listeners.tcp.1 = 127.0.0.1:{self.ports.plain}",
             f"listeners.ssl.1 = 127.0.0.1:{self.ports.amqps}",
-            f"ssl_options.certfile = {self.own_certificate}",
+            f"ssl_options.certfile = {self.certificate}",
             f"ssl_options.keyfile = {self.own_key}",
             "ssl_options.verify = verify_none",  # clients prove who they are by password
             f"load_definitions = {self.directory / 'definitions.json'}",
@@ -253,7 +248,7 @@ class Broker:
             lines += [
                 "management.ssl.ip = 127.0.0.1",
                 f"management.ssl.port = {self.ports.management}",
-                f"management.ssl.certfile = {self.own_certificate}",
+                f"management.ssl.certfile = {self.certificate}",
                 f"management.ssl.keyfile = {self.own_key}",
                 # Users and permissions are managed through it; figures are not asked of it, and they cost.
                 "management.rates_mode = none",

@@ -57,7 +57,7 @@ class Cluster:
         names = [f"db{number}" for number in range(1, databases + 1)]
         brokers = ["broker", "broker-management", "broker-distribution", "broker-epmd"]
         self.ports = kept_ports(self.layout.ports_file, [*brokers, *nodes, *(f"mariadb-{name}" for name in names)])
-        self.providers = {name: self._make_provider(name) for name in nodes}
+        self.providers = {name: self._make_provider(name, broker_reads=name == nodes[0]) for name in nodes}
         self.broker = self._make_broker()
         self.servers = {name: self._make_server(name, number) for number, name in enumerate(names, start=1)}
         self.agents = {name: self._make_agent(name) for name in names}
@@ -85,9 +85,15 @@ class Cluster:
             owner=self.users.broker,
         )
 
-    def _make_provider(self, name: str) -> Provider:
-        process, user = self._records.get(name), self.users.provider
-        return Provider(name, self.layout.provider(name), self.ports[name], process=process, user=user)
+    def _make_provider(self, name: str, *, broker_reads: bool) -> Provider:
+        return Provider(
+            name,
+            self.layout.provider(name),
+            self.ports[name],
+            process=self._records.get(name),
+            user=self.users.provider,
+            reader=self.users.broker if broker_reads else None,
+        )
 
     def _make_server(self, name: str, number: int) -> MariaDB:
         member = f"mariadb-{name}"

@@ -16,17 +16,26 @@ READY_S = 60.0
 class Provider:
     """`process` is the daemon, None before it was started; a later command that knows it hands it in. One thread.
 
-    The daemon runs as `user`, to whom its files belong. Commands run as whoever runs this, as people run them.
+    The daemon runs as `user`, to whom its files belong; `reader` is another user who may get to its certificate.
+    Commands run as whoever runs this, as people run them.
     """
 
     def __init__(
-        self, name: str, files: ServerFiles, port: int, *, process: Process | None = None, user: str | None = None
+        self,
+        name: str,
+        files: ServerFiles,
+        port: int,
+        *,
+        process: Process | None = None,
+        user: str | None = None,
+        reader: str | None = None,
     ) -> None:
         self.name = name
         self.files = files
         self.port = port
         self.process = process
         self.user = user
+        self.reader = reader
 
     @property
     def url(self) -> str:
@@ -63,7 +72,8 @@ class Provider:
 
     def command(self, *arguments: str, program: str = "provider") -> str:
         """Run `provider` (or `failover`) with this node's configuration; its stdout. Raises `ProcessFailed`."""
-        own_directory(self.files.directory, self.user)
+        mode = 0o700 if self.reader is None else 0o710
+        own_directory(self.files.directory, self.user, mode=mode, group=self.reader)
         return run_program(program, *arguments, "--config", str(self.files.config))
 
     def launch(self) -> Process:

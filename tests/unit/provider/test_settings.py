@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provider.founding import Place
 from provider.hostfiles import check_private, store_address
 from provider.settings import (
     ApiSettings,
@@ -172,3 +173,8 @@ def _with_store(directory: Path, url: str) -> ProviderSettings:
         broker=BrokerSettings(endpoints=("amqps://a:1",), username="p"),
         api=ApiSettings(listen="a:1"),
     )
+
+
+def test_data_lies_beside_the_configuration_save_where_it_is_installed(tmp_path: Path) -> None:
+    assert Place(tmp_path / "provider.toml", "p1", "https://a:1").data_dir == tmp_path / "data"
+    assert Place(Path("/etc/bellwether/provider.toml"), "p1", "https://a:1").data_dir == Path("/var/lib/bellwether")
