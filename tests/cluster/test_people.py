@@ -3,7 +3,9 @@ sessions, programs with tokens, with the primary there and without it."""
 
 import json
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 from localcluster.cluster import Cluster
 from localcluster.process import wait_until
 
+from provider.client import Client as EventClient
+from shared.tls import client_context
 from shared.tokens import parse_token
 from tests.cluster.conftest import StartCluster
 from tests.support.api import Client, client
@@ -59,6 +63,21 @@ def login(own: Cluster, node: str, name: str = "otto", password: str = PASSWORD)
 
 def with_session(own: Cluster, node: str, token: str) -> Client:
     return client(own, node).holding(token)
+
+
+def event_stream(own: Cluster, node: str, token: str) -> tuple[threading.Thread, list[str]]:
+    """Reads that node's events until they end, into the list; begun when this returns."""
+    asked = EventClient([client(own, node).url], token=token, tls=client_context(own.layout.ca))
+    lines = asked.lines("GET", "/events", accept="text/event-stream")
+    rest: list[str] = [next(lines)]  # it says at once where it begins
+
+    def read() -> None:
+        with closing(asked):
+            rest.extend(lines)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return reader, rest
 
 
 def wait_refused(asked: Client) -> None:
@@ -153,7 +172,12 @@ def test_a_revoked_token_ends_everywhere_and_its_stream_too(own: Cluster) -> Non
     standby = standbys_of(own)[0]
     made = client(own, primary_of(own)).write("POST", "/tokens", {"role": "viewer"})
     wait_equal(own)
+    streams = {name: event_stream(own, name, made.json["token"]) for name in own.providers}
     client(own, standby).write("DELETE", f"/tokens/{made.json['id']}")
+    for stream, rest in streams.values():
+        stream.join(5)
+        assert not stream.is_alive(), "the stream goes on without its token"
+        assert made.json["id"] not in "".join(rest)
     for name in own.providers:
         wait_refused(client(own, name).holding(made.json["token"]))
 

@@ -30,6 +30,11 @@ program: it has a name, an end if you give it one, and shows when it was last us
 (`POST /login`) and have a session of 8 hours. It ends at once when they log out, when their role or password changes,
 when an administrator ends it (`DELETE /users/{name}/sessions`), and when they are removed.
 
+The first administrator's token is printed once, by `provider init`. Who lost it issues it anew as root on a provider
+(`provider token administrator`); the former one is good no longer. Users and tokens are made by `provider user add` and
+`provider token create` on a provider, by `bellwether user …` and `bellwether token …` from elsewhere, or by the API.
+Removing a user ends the user's sessions, not the tokens that the user made: `token list` shows them.
+
 ✓ may · (✓) in part: see the last column
 
 | request | viewer | operator | admin | node | agent | no token | |
