@@ -17,6 +17,7 @@ from shared.errors import Invalid
 
 PREFIX = "bw"
 ROLES = ("admin", "operator", "viewer", "node", "agent")
+ONE_TIME = ("node", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ def parse_token(text: str) -> Token:
     parts = text.strip().split(".")
     if len(parts) not in (4, 5) or parts[0] != PREFIX or parts[1] not in ROLES or not all(parts):
         raise Invalid("this is not a Bellwether token; expected bw.<role>.<id>.<secret>")
+    if len(parts) == 5 and parts[1] not in ONE_TIME:
+        raise Invalid("only a one-time token has a fifth part")
     return Token(parts[1], parts[2], parts[3], parts[4] if len(parts) == 5 else None)
 
 

@@ -233,6 +233,8 @@ class Broker:
             f"ssl_options.certfile = {self.certificate}",
             f"ssl_options.keyfile = {self.own_key}",
             "ssl_options.verify = verify_none",  # clients prove who they are by password
+            "ssl_options.versions.1 = tlsv1.3",
+            "ssl_options.versions.2 = tlsv1.2",
             f"load_definitions = {self.directory / 'definitions.json'}",
             "tcp_listen_options.nodelay = true",
             "tcp_listen_options.backlog = 1024",
@@ -250,6 +252,8 @@ class Broker:
                 f"management.ssl.port = {self.ports.management}",
                 f"management.ssl.certfile = {self.certificate}",
                 f"management.ssl.keyfile = {self.own_key}",
+                "management.ssl.versions.1 = tlsv1.3",
+                "management.ssl.versions.2 = tlsv1.2",
                 # Users and permissions are managed through it; figures are not asked of it, and they cost.
                 "management.rates_mode = none",
                 "management_agent.disable_metrics_collector = true",
