@@ -236,7 +236,8 @@ def handshake(tls: ssl.SSLContext, port: int, *, http: bool = True) -> str | Non
 
 
 def ports(cluster: Cluster) -> dict[str, int]:
-    return {"api": cluster.ports["p1"], "broker": cluster.ports["broker"], "management": cluster.ports["broker-management"]}  # fmt: skip
+    there = cluster.ports
+    return {"api": there["p1"], "broker": there["broker"], "management": there["broker-management"]}
 
 
 @pytest.mark.parametrize("what", ["api", "broker", "management"])
