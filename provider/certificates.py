@@ -30,8 +30,9 @@ STOP_S = 5.0
 
 class Certificates:
     """`renew(csr)` has a certificate signed by the primary (PEM; raises a `BellwetherError`); `reload` is told when a
-    file has been replaced. On a primary, `sign_with(id)` is asked for as soon as nobody is left in `untrusting(state)`.
-    All of them are called on this thread."""
+    file has been replaced; `expelled` finds out, where the broker refuses this node, whether it was removed. On a
+    primary, `sign_with(id)` is asked for as soon as nobody is left in `untrusting(state)`. All are called on this
+    thread."""
 
     def __init__(
         self,
@@ -42,12 +43,14 @@ class Certificates:
         state: Callable[[], State],
         renew: Callable[[str], str],
         reload: Callable[[], None],
+        expelled: Callable[[], bool],
         untrusting: Callable[[State], list[str]],
         sign_with: Callable[[str], None],
     ) -> None:
         self._node, self._hosts, self._files = node, certificate_hosts(url), files
         self._state, self._renew, self._reload = state, renew, reload
-        self._untrusting, self._sign_with = untrusting, sign_with
+        self._expelled, self._untrusting, self._sign_with = expelled, untrusting, sign_with
+        self._refused = False
         self.trust = trust_of(files.ca.read_text(encoding="ascii"))
         """Short name of the authorities that this node trusts: all that connects from now on does."""
         self._wake = threading.Event()
@@ -64,6 +67,11 @@ class Certificates:
 
     def look_again(self) -> None:
         """Authorities or certificates have changed. Any thread."""
+        self._wake.set()
+
+    def refused(self) -> None:
+        """The broker does not let this node in. Any thread."""
+        self._refused = True
         self._wake.set()
 
     def write_bundle(self) -> bool:
@@ -92,7 +100,8 @@ class Certificates:
 
     def _look(self) -> float:
         """Seconds until the next look."""
-        if self._state().get("node", self._node) is None:
+        refused, self._refused = self._refused, False
+        if self._state().get("node", self._node) is None or (refused and self._expelled()):
             return LOOK_S
         if self.write_bundle():
             self._reload()

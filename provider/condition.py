@@ -29,7 +29,7 @@ class Condition:
 def condition(engine: Engine, node: str) -> Condition:
     """The condition of this node itself."""
     health = engine.health
-    if engine.state.get("node", node) is None:
+    if engine.expelled or engine.state.get("node", node) is None:
         return Condition("removed", f"{node} was removed from the cluster; make a fresh node under another name")
     if health.diverged is not None:
         return Condition("out_of_sync", health.diverged)

@@ -9,13 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
 from functools import partial
 from typing import Protocol
 
 import uvloop
 
-from provider import pki
 from provider.api.app import create_app, stamp
 from provider.api.bookkeeping import record_uses
 from provider.api.context import Context
@@ -30,7 +28,6 @@ from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
 from provider.certificates import Certificates
-from provider.client import Client, as_node
 from provider.condition import condition
 from provider.core.commands import CERTIFICATE_DAYS, LOG_SIZES, Command, RenewCertificate, SignWith, need
 from provider.core.state import Accepted, Answer, Delta, State
@@ -42,6 +39,7 @@ from provider.janitor import Janitor
 from provider.log.stream import StreamLog
 from provider.membership import Membership
 from provider.metrics import metrics_of, render
+from provider.peers import Peers
 from provider.secrets import Vault, data_keys
 from provider.settings import Files, ProviderSettings
 from provider.store import Store, split_password
@@ -136,6 +134,7 @@ class Node:
             on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
+        self.peers = Peers(settings.name, files, lambda: self.engine.state)
         self.certificates = Certificates(
             node=settings.name,
             url=settings.url,
@@ -143,6 +142,7 @@ class Node:
             state=lambda: self.engine.state,
             renew=self._renewed,
             reload=self._reload,
+            expelled=self._expelled,
             untrusting=self._untrusting,
             sign_with=lambda id_: self._submit(SignWith(id_), _whatever),
         )
@@ -341,13 +341,10 @@ class Node:
             if not done.result(OWN_WRITE_WAIT_S + 1.0):
                 raise Unavailable("the certificate could not be recorded")
             return certificate
-        primary = need(state, "node", state.primary)
-        with closing(self._as_node(primary.spec["url"])) as client:
-            given = client.request("POST", f"/nodes/{node}/certificate", {"csr": csr})
+        certificate, revision = self.peers.renewed(csr)
         if self._gateway is not None:  # else the next look would take it for one that is not on record
-            reached = self._gateway.reach(given["revision"], OWN_WRITE_WAIT_S)
-            self._gateway.run(reached)
-        return str(given["certificate"])
+            self._gateway.run(self._gateway.reach(revision, OWN_WRITE_WAIT_S))
+        return certificate
 
     def _untrusting(self, state: State) -> list[str]:
         """Any thread."""
@@ -356,14 +353,10 @@ class Node:
         wanted = trust_of(bundle(state))
         return [*untrusting_nodes(state, trusts), *agents_without_trust(state, view, wanted)]
 
-    def _as_node(self, url: str) -> Client:
-        """A client with this node's certificate; without it where that has expired: to have it renewed, the token
-        will do."""
-        pem = self.files.certificate.read_text(encoding="ascii")
-        if pki.days_left(pem) > 0:
-            return as_node([url], self.files)
-        token = self.files.node_token.read_text(encoding="ascii").strip()
-        return Client([url], token=token, tls=client_context(self.files.ca))
+    def _expelled(self) -> bool:
+        """Certificates' thread."""
+        self.engine.expelled = self.engine.expelled or self.peers.expelled()
+        return self.engine.expelled
 
     def _reload(self) -> None:
         """Certificates' thread. What is connected stays so; whoever connects from now on meets the new files."""
@@ -408,8 +401,10 @@ class Node:
         def told(reason: str) -> None:
             if down is not None:
                 down(reason)
-            if self.users is not None and "ACCESS_REFUSED" in reason:
-                self.users.refused()
+            if "ACCESS_REFUSED" in reason:
+                self.certificates.refused()
+                if self.users is not None:
+                    self.users.refused()
 
         return told
 

@@ -137,6 +137,8 @@ class Engine:
         self._diverged: str | None = None
         self._store_problem: Unavailable | None = None
         self._unreadable = 0
+        self.expelled = False
+        """Another member says that this node was removed, though the log could not tell it so any more."""
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
         self._tickets = count(1)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)

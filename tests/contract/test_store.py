@@ -266,11 +266,11 @@ def test_a_commit_that_does_not_follow_what_is_stored_is_refused(open_store: Ope
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE documents SET text = REPLACE(text, '127.0.0.1', '127.0.0.2') WHERE kind = 'node'",
-        "DELETE FROM documents WHERE kind = 'node'",
-        "UPDATE documents SET text = 'no JSON' WHERE kind = 'node'",
-        "UPDATE documents SET text = '[]' WHERE kind = 'node'",
-        "UPDATE documents SET text = '7' WHERE kind = 'node'",
+        "UPDATE documents SET text = REPLACE(text, '127.0.0.1', '127.0.0.2') WHERE kind = 'node' AND id = 'p1'",
+        "DELETE FROM documents WHERE kind = 'node' AND id = 'p1'",
+        "UPDATE documents SET text = 'no JSON' WHERE kind = 'node' AND id = 'p1'",
+        "UPDATE documents SET text = '[]' WHERE kind = 'node' AND id = 'p1'",
+        "UPDATE documents SET text = '7' WHERE kind = 'node' AND id = 'p1'",
         "UPDATE idempotency_keys SET text = '[]'",
         "DELETE FROM idempotency_keys",
         "UPDATE meta SET revision = revision + 1",

@@ -1,0 +1,60 @@
+"""What this node asks of the others, as itself: to have its certificate renewed, and whether it is a member still."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from provider import pki
+from provider.client import Client, Problem, as_node
+from provider.core.commands import need
+from provider.core.state import State
+from provider.settings import Files
+from shared.errors import BellwetherError
+from shared.tls import client_context
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Blocking; any thread but the event loop's."""
+
+    node: str
+    files: Files
+    state: Callable[[], State]
+
+    def renewed(self, csr: str) -> tuple[str, int]:
+        """A certificate that the primary has signed, PEM, and the revision in which it was recorded. Raises a
+        `BellwetherError`."""
+        state = self.state()
+        primary = need(state, "node", state.primary)
+        given = self._ask(primary.spec["url"], "POST", f"/nodes/{self.node}/certificate", {"csr": csr})
+        return str(given["certificate"]), int(given["revision"])
+
+    def expelled(self) -> bool:
+        """Whether a member that knows all that this node knows does not know this node: it was removed, and could not
+        read so in the log, since the broker lets it in no more. False where nobody can say."""
+        state = self.state()
+        others = [node for node in state.of("node") if node.id != self.node]
+        seen = {"Bellwether-Min-Revision": str(state.revision)}
+        for node in sorted(others, key=lambda node: node.id != state.primary):
+            try:
+                self._ask(node.spec["url"], "GET", "/cluster", headers=seen)
+            except Problem as problem:
+                if problem.answer_code == "unauthenticated":
+                    return True
+            except (BellwetherError, OSError):
+                continue
+            else:
+                return False
+        return False
+
+    def _ask(self, url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        with closing(self._client(url)) as client:
+            return client.request(method, path, body, headers=headers)
+
+    def _client(self, url: str) -> Client:
+        """With this node's certificate; without it where that has expired: to have it renewed, the token will do."""
+        if pki.days_left(self.files.certificate.read_text(encoding="ascii")) > 0:
+            return as_node([url], self.files)
+        token = self.files.node_token.read_text(encoding="ascii").strip()
+        return Client([url], token=token, tls=client_context(self.files.ca))
