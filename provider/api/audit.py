@@ -29,6 +29,8 @@ ROWS = 50
 BOOKKEEPING = frozenset({"RecordStatus", "RecordTokenUses"})
 """Actions of nodes that only write down what agents report, and when tokens were last used: most of what there is, and
 of no interest here."""
+DOCUMENTS_MAX = 20_000
+"""Of all items on a page; one more item is begun with fewer. A report of many agents can name thousands."""
 Item = dict[str, Any]
 
 
@@ -73,7 +75,6 @@ class Filter:
             and self.code in (None, item["code"])
             and (self.since is None or at_ms >= self.since)
             and (self.until is None or at_ms <= self.until)
-            and (self.bookkeeping or not _is_bookkeeping(item))
             and (
                 (self.kind is None and self.id is None)
                 or any(self.kind in (None, d["kind"]) and self.id in (None, d["id"]) for d in item["documents"])
@@ -103,18 +104,19 @@ class Page:
 def search(read: ReadBack, what: Filter, *, start: Place, floor: int, limit: int) -> Page:
     """At most `limit` items, newest first, of revisions above `floor`. Reads the store: not for the event loop."""
     page, holding = Page(), what.holding()
-    deadline_s, scanned, below = time.monotonic() + SCAN_S, 0, start.revision + 1
+    deadline_s, scanned, documents, below = time.monotonic() + SCAN_S, 0, 0, start.revision + 1
     while below > floor + 1:
         above = max(floor, below - CHUNK - 1)
         rows = read(below, above, ROWS, holding)
         for row in rows:
-            for index, (item, at_ms) in reversed(list(enumerate(items_of(row)))):
+            for index, item, at_ms in reversed(list(items_of(row, bookkeeping=what.bookkeeping))):
                 passed = row.revision == start.revision and index >= start.index
                 if passed or not what.accepts(item, at_ms):
                     continue
-                if len(page.items) == limit:
+                if len(page.items) == limit or documents >= DOCUMENTS_MAX:
                     return page
                 page.items.append(item)
+                documents += len(item["documents"])
                 page.next = Place(row.revision, index)
         reached = rows[-1].revision if len(rows) == ROWS else above + 1
         scanned += below - reached
@@ -126,18 +128,23 @@ def search(read: ReadBack, what: Filter, *, start: Place, floor: int, limit: int
     return page
 
 
-def items_of(row: HistoryRow) -> Iterator[tuple[Item, int]]:
-    """What one accepted record has for the audit, in its order, each with its time (Unix ms)."""
+def items_of(row: HistoryRow, *, bookkeeping: bool) -> Iterator[tuple[int, Item, int]]:
+    """What one accepted record has for the audit, in its order, each with its number and its time (Unix ms)."""
     record = json.loads(row.record)
     if record["type"] == "claim":
         action = f"promotion of {record['node']}, epoch {row.epoch}"
-        yield _item(row, row.at, {**record, "principal": record.get("principal", "?"), "action": action}), row.at
+        yield 0, _item(row, row.at, {**record, "principal": record.get("principal", "?"), "action": action}), row.at
         return
+    index = 0
     for commit in record["commits"]:
-        for attempt in commit.get("refused", ()):
-            yield _item(row, attempt["at"], attempt), attempt["at"]
-        if not commit.get("refused"):
-            yield _item(row, row.at, {**commit, "node": record["node"]}), row.at
+        refused = commit.get("refused", ())
+        for attempt in refused:
+            yield index, _item(row, attempt["at"], attempt), attempt["at"]
+            index += 1
+        if not refused:
+            if bookkeeping or not _is_bookkeeping(commit):
+                yield index, _item(row, row.at, {**commit, "node": record["node"]}), row.at
+            index += 1
 
 
 def _item(row: HistoryRow, at_ms: int, said: dict[str, Any]) -> Item:
@@ -173,8 +180,8 @@ def _documents(revision: int, said: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _is_bookkeeping(item: Item) -> bool:
-    return item["action"] in BOOKKEEPING and str(item["principal"]).startswith("node:") and item["outcome"] == "done"
+def _is_bookkeeping(commit: dict[str, Any]) -> bool:
+    return commit["action"] in BOOKKEEPING and str(commit["principal"]).startswith("node:")
 
 
 def _escaped(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from provider.core import batch, replica
 from provider.core import state as sm
-from provider.core.entries import Claim, Entry, LogRecord
+from provider.core.entries import Change, Claim, Commit, Entry, LogRecord
 from provider.core.replica import Append, Apply, Done, Instruction, NotPrimary, Now, Replica, Request
 from provider.core.state import Accepted, Answer, Skipped, State
 from shared.errors import LogUnavailable
@@ -304,7 +304,27 @@ class SharesAnEntryUnderOneKey(batch.Batch):
         return super()._take(waiting)
 
 
-BATCHES = [ChangesADocumentTwice, SharesAnEntryUnderOneKey]
+class AuditsFromBeforeTheEntry(batch.Batch):
+    """What a change found is looked up only once in a while."""
+
+    _seen: ClassVar[dict[tuple[str, str], int]] = {}
+
+    def _before(self, changes: tuple[Change, ...]) -> tuple[int, ...]:
+        found = zip(changes, super()._before(changes), strict=True)
+        return tuple(self._seen.setdefault((change.kind, change.id), before) for change, before in found)
+
+
+class ForgetsWhatWasRefused(batch.Batch):
+    """Of what a node refused only the first is noted."""
+
+    def _decide(self, request: Request) -> Any:
+        decided, size = super()._decide(request)
+        if isinstance(decided, Commit) and decided.refused:
+            decided = decided.model_copy(update={"refused": decided.refused[:1]})
+        return decided, size
+
+
+BATCHES = [ChangesADocumentTwice, SharesAnEntryUnderOneKey, AuditsFromBeforeTheEntry, ForgetsWhatWasRefused]
 
 
 @pytest.mark.parametrize("broken", BATCHES, ids=lambda broken: broken.__name__)

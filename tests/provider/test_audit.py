@@ -387,6 +387,13 @@ def test_a_search_that_takes_too_long_says_so_and_is_gone_on_with(p1: ApiNode, m
     assert pages > 5
 
 
+def test_a_page_is_bounded_also_where_its_items_are_large(p1: ApiNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = audit_of(p1)
+    monkeypatch.setattr(audit, "DOCUMENTS_MAX", 3)
+    assert len(p1.ask("GET", "/audit?limit=1000&kind=setting").json["items"]) == 3
+    assert audit_of(p1) == everything
+
+
 def test_what_is_too_old_is_not_shown_whenever_it_is_removed(tmp_path: Path) -> None:
     """By the state's time: nodes that have read equally far show the same."""
     with ApiNode(tmp_path) as node:
