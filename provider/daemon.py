@@ -131,6 +131,7 @@ class Node:
             pulse=self._pulse,
             on_change=self._heard_something,
             on_refused=self._message_refused,
+            on_suspended=self._suspended,
             on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
@@ -312,6 +313,11 @@ class Node:
             detail=refused.why,
         )
 
+    def _suspended(self, users: Sequence[str]) -> None:
+        """Hub's thread."""
+        if self.users is not None:
+            self.users.look_again(users)
+
     def _pulse(self) -> NodePulse:
         """Hub's thread."""
         state, here = self.engine.state, condition(self.engine, self.settings.name)
@@ -421,6 +427,7 @@ class Node:
                 lambda: client_context(self.files.ca),
                 lambda: self.membership.broker_admin(self.engine.state),
             ),
+            suspended=lambda: self.hub.suspended,
             state=lambda: self.engine.state,
         )
 

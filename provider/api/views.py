@@ -37,7 +37,8 @@ def document_view(document: Document) -> dict[str, Any]:
 
 def agent_view(document: Document, state: State, view: View) -> dict[str, Any]:
     """An agent, with what this node last heard of it."""
-    seen = view.agents.get(document.id)
+    seen, limited = view.agents.get(document.id), view.limited.get(document.id)
+    until_s = limited.until_s if limited is not None else None
     epoch = max(document.status.get("epoch", 0), seen.epoch if seen is not None else 0)
     status = {
         **document.status,
@@ -45,6 +46,8 @@ def agent_view(document: Document, state: State, view: View) -> dict[str, Any]:
         "advised": advised(document, state, view),
         "trust": seen.trust if seen is not None else document.status.get("trust"),
         "credential": seen.credential if seen is not None else document.status.get("credential", 0),
+        "dropped": limited.dropped if limited is not None else 0,
+        "suspended_s": round(max(0.0, until_s - monotonic())) if until_s is not None else None,
         "duplicate": seen is not None and seen.duplicate_until_s > monotonic(),
         "endpoint": seen.endpoint if seen is not None else document.status.get("endpoint"),
         "version": seen.version if seen is not None else document.status.get("version"),

@@ -24,6 +24,7 @@ from provider.fleet.instructions import (
     SendPulse,
     Warn,
 )
+from provider.fleet.limits import Limiter
 from provider.fleet.roster import Roster
 from provider.fleet.view import View
 from shared import messages as m
@@ -115,11 +116,14 @@ class Hub:
         on_change: Callable[[], None],
         on_refused: Callable[[RefusedMessage], None],
         on_broker: Callable[[str, str], bool] = lambda _user, _hash: False,
+        on_suspended: Callable[[Sequence[str]], None] = lambda _users: None,
     ) -> None:
         """`make_link(topology, on_up, on_down)` connects to the broker; `pulse()` says how this node is; `on_change` is
         called on the hub's thread soon after `view` has become another, `on_refused` for each message that its sender
-        may not send; `on_broker(user, hash)` says whether the broker knows this user with this password."""
-        self._on_broker = on_broker
+        may not send; `on_broker(user, hash)` says whether the broker knows this user with this password;
+        `on_suspended(users)` is called when `suspended` has changed for these."""
+        self._on_broker, self._on_suspended = on_broker, on_suspended
+        self._limiter = Limiter()
         self._node, self._username = node, username
         self._submit, self._advice, self._unseal, self._pulse = submit, advice, unseal, pulse
         self._on_change, self._on_refused = on_change, on_refused
@@ -140,6 +144,11 @@ class Hub:
     @property
     def view(self) -> View:
         return self._view
+
+    @property
+    def suspended(self) -> frozenset[str]:
+        """Broker users that are cut off for a time."""
+        return self._limiter.suspended
 
     @property
     def connected(self) -> bool:
@@ -183,7 +192,12 @@ class Hub:
                 Queue(
                     queue,
                     # What is older than this says nothing any more; a node that hangs must not fill the broker.
-                    arguments={"x-message-ttl": 30_000, "x-max-length": 50_000, "x-overflow": "drop-head"},
+                    arguments={
+                        "x-message-ttl": 30_000,
+                        "x-max-length": 50_000,
+                        "x-max-length-bytes": 128 * 1024 * 1024,
+                        "x-overflow": "drop-head",
+                    },
                     bindings=[(m.AGENTS_UP, "#"), (m.PROVIDERS, "#")],
                     exclusive=True,
                 )
@@ -192,6 +206,19 @@ class Hub:
         )
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        """Link's thread. What is too much is dropped here, before it waits for the hub in our memory."""
+        if delivery.user_id is None:
+            self._drop("anonymous", delivery)
+        elif not self._limiter.admit(delivery.user_id, len(delivery.body), time.monotonic()):
+            self._drop("over_limit", delivery)
+        else:
+            self._heard_of(delivery)
+
+    def _drop(self, kind: str, delivery: Delivery) -> None:
+        delivery.ack()
+        self.undecodable[kind] = self.undecodable.get(kind, 0) + 1
+
+    def _heard_of(self, delivery: Delivery) -> None:
         self._inbox.put(_Heard(delivery.body, delivery.user_id, "x-death" in delivery.headers, delivery.ack))
 
     def _run(self) -> None:
@@ -214,6 +241,7 @@ class Hub:
                 next_tick_s = now_s + TICK_S
                 self._act(self._trust)
                 self._act(partial(self._roster.tick, now_s))
+                self._look_at_limits(now_s)
             if now_s >= next_pulse_s:
                 next_pulse_s = now_s + PULSE_S
                 self._act(lambda: [SendPulse()])
@@ -221,6 +249,18 @@ class Hub:
             if self._view is not told and now_s >= next_tell_s:
                 told, next_tell_s = self._view, now_s + TELL_S
                 self._on_change()
+
+    def _look_at_limits(self, now_s: float) -> None:
+        found = self._limiter.look(self._roster.state, now_s, cuts=self._roster.leads)
+        for user in found.warned:
+            log(user=user).warning("it says more than it may: what is over the limit is dropped unread")
+        for user in found.cut:
+            log(user=user).error("it goes on saying more than it may, and is cut off from the broker for a time")
+        for user in found.back:
+            log(user=user).info("it may connect again")
+        if found.cut or found.back:
+            self._on_suspended((*found.cut, *found.back))
+        self._roster.limited(self._limiter.shown)
 
     def _act(self, decide: Callable[[], list[Instruction]]) -> None:
         """Whatever one agent says, and whatever one document holds, must not end the care for all the others."""
@@ -248,6 +288,7 @@ class Hub:
                 return self._heard(event, mono_s)
             case _Applied(state, accepted):
                 out = self._roster.applied(state, accepted, mono_s) + self._trust()
+                self._limiter.forget(id_ for a in accepted for kind, id_ in a.delta.deleted if kind == "agent")
                 if any(a.record.type == "claim" for a in accepted):
                     out.append(SendPulse())
                 return out

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from immutables import Map
+
 from provider.core.commands import RotateCredential, StatusUpdate, SwitchCredential
 from provider.core.documents import Document
 from provider.core.entries import Claim
@@ -25,6 +27,7 @@ from provider.fleet.instructions import (
     SendPulse,
     Warn,
 )
+from provider.fleet.limits import Limited
 from provider.fleet.view import AgentSeen, NodeSeen, View, heard_from
 from shared import messages as m
 from shared.backoff import Backoff
@@ -203,6 +206,11 @@ class Roster:
     def registered(self, id_: str) -> None:
         """A `Register` has ended, one way or the other."""
         self._recording.discard(("instance", id_))
+
+    def limited(self, limited: Map[str, Limited]) -> None:
+        """Who said more than may be, for others to see."""
+        if limited is not self.view.limited:
+            self.view = replace(self.view, limited=limited)
 
     def changed(self, agent: str) -> None:
         """A `Change` has ended, one way or the other."""

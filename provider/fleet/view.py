@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from immutables import Map
 
+from provider.fleet.limits import Limited
 from shared import messages as m
 
 DUPLICATE_S = 60.0
@@ -61,6 +62,8 @@ class View:
     nodes: Map[str, NodeSeen] = field(default_factory=Map)
     trust: str | None = None
     """What agents should trust; None: not known yet."""
+    limited: Map[str, Limited] = field(default_factory=Map)
+    """Who said more than may be."""
 
 
 def heard_from(known: AgentSeen | None, body: m.Body, at_ms: int, mono_s: float) -> AgentSeen | None:

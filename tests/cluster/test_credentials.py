@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed, tail, wait_until
 from pika.exceptions import AMQPError
 
 from tests.cluster.conftest import StartCluster
-from tests.support.amqp import channel
+from tests.support.amqp import channel, enrolled
 from tests.support.api import Client, client
 from tests.support.nodes import primary_of
 
@@ -38,9 +39,9 @@ def password(cluster: Cluster) -> str:
     return (cluster.agents["db1"].files.directory / "broker.password").read_text().strip()
 
 
-def opens(cluster: Cluster, secret: str) -> bool:
+def opens(cluster: Cluster, secret: str, user: str = "db1") -> bool:
     try:
-        with channel(cluster, "db1", secret):
+        with channel(cluster, user, secret):
             return True
     except AMQPError:
         return False
@@ -133,6 +134,29 @@ def test_an_agent_that_is_killed_in_the_middle_comes_back_with_what_is_on_its_di
 def _offers(file: Path, number: int) -> bool:
     content = json.loads(file.read_text())
     return bool(content["number"] >= number or (content["next"] or {}).get("number") == number)
+
+
+def test_an_agent_that_floods_is_cut_off_and_comes_back_and_the_others_do_not_notice(
+    own: Cluster, admin: Client
+) -> None:
+    with enrolled(own) as rogue:
+        user = pika.BasicProperties(user_id=rogue.id)
+
+        def shout() -> bool:
+            """Whether the broker still listens."""
+            try:
+                for _ in range(100):
+                    rogue.to.basic_publish("agents.up", "pulse", b"x" * 1000, user)
+            except AMQPError:
+                return False
+            return True
+
+        wait_until(lambda: not shout(), timeout_s=30, what="the end of a flood")
+        seen = admin.wait_for(f"/agents/{rogue.id}", lambda agent: agent["status"]["suspended_s"] is not None)
+        assert seen["status"]["dropped"] > 500
+        assert not opens(own, rogue.password, rogue.id)
+        assert admin.read("/agents/db1")["status"]["state"] == "online"
+        wait_until(lambda: opens(own, rogue.password, rogue.id), timeout_s=60, what="the end of the suspension")
 
 
 def test_who_is_removed_is_out_at_once_and_for_good(own: Cluster, admin: Client) -> None:

@@ -70,6 +70,10 @@ def database(name: str, *, phase: str = "pending") -> Change:
     return Change(kind="database", id=f"db1/{name}", spec={"charset": "utf8mb4"}, status={"phase": phase})
 
 
+def setting(key: str, value: object) -> Change:
+    return Change(kind="setting", id=key, spec={"value": value})
+
+
 def names(desired: m.Desired) -> set[str]:
     return {database.name for instance in desired.instances for database in instance.databases}
 
@@ -386,7 +390,8 @@ def test_an_agent_for_whom_nothing_can_be_made_does_not_stand_in_the_way_of_othe
 
 
 def test_a_storm_of_messages_is_not_a_storm_of_notices(start_hub: StartHub, start_agent: StartAgent) -> None:
-    host, agent = start_hub(), start_agent()
+    host, agent = start_hub(*FLEET, setting("agents.messages_per_s", 10_000)), start_agent()
+    threading.Event().wait(1.2)  # the setting is looked at once a second
     agent.hello(seen())
     host.until_status("agent", "db1", state="online")
     before, began_s = host.changes, time.monotonic()
@@ -395,3 +400,40 @@ def test_a_storm_of_messages_is_not_a_storm_of_notices(start_hub: StartHub, star
     host.until(lambda: host.hub.view.agents["db1"].epoch == 1000, "not all are heard")
     host.until(lambda: host.changes > before, "no notice")
     assert host.changes - before <= 2 + (time.monotonic() - began_s) / 0.05
+
+
+def test_a_flood_is_dropped_unread_and_its_sender_cut_off_while_others_are_heard(
+    start_hub: StartHub, start_agent: StartAgent, lines: list[str]
+) -> None:
+    host = start_hub(*FLEET, agent_change("db2"), setting("agents.messages_per_s", 5))
+    flood, other = start_agent("db1"), start_agent("db2")
+    stop = threading.Event()
+
+    def shout() -> None:
+        while not stop.wait(0.005):
+            flood.say_bytes(b"not even a message")
+
+    thread = threading.Thread(target=shout)
+    thread.start()
+    try:
+        host.until(lambda: "db1" in host.hub.suspended, "it is never cut off")
+        other.hello()
+        host.until_status("agent", "db2", state="online")
+    finally:
+        stop.set()
+        thread.join()
+    assert host.suspended == [["db1"]]
+    assert host.hub.undecodable["over_limit"] > 100
+    assert host.hub.undecodable["not_json"] < 150, "what is over the limit is not read"
+    limited = host.hub.view.limited["db1"]
+    assert limited.dropped > 100
+    assert limited.until_s is not None
+    assert "db2" not in host.hub.view.limited
+    assert [line for line in lines if "cut off" in line]
+
+
+def test_who_does_not_say_who_it_is_is_not_read(start_hub: StartHub, start_agent: StartAgent) -> None:
+    host = start_hub()
+    start_agent("db1", user="").pulse()
+    host.until(lambda: host.hub.undecodable == {"anonymous": 1}, f"{host.hub.undecodable}")
+    assert host.refused == []

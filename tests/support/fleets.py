@@ -59,6 +59,7 @@ class FleetHost(Watched):
         self.accepts = True
         self.asked: list[Command] = []
         self.changes = 0
+        self.suspended: list[list[str]] = []
         self.refused: list[RefusedMessage] = []
         self.unseal: Callable[[str, str], str] = lambda sealed, _context: sealed.removeprefix("sealed ")
         self._lock = threading.RLock()
@@ -76,6 +77,7 @@ class FleetHost(Watched):
             unseal=self._unseal,
             pulse=self._pulse,
             on_change=self._on_change,
+            on_suspended=lambda users: self.suspended.append(list(users)),
             on_refused=self.refused.append,
         )
 
@@ -166,7 +168,7 @@ class Agent(Watched):
             queues=(Queue(queue, bindings=((m.AGENTS_DOWN, name), (m.AGENTS_DOWN, m.TO_ALL)), exclusive=True),),
             subscriptions=(Subscription(queue, self._on_delivery),),
         )
-        self.link = MemoryLink(broker, name=name, topology=topology, user=user or name)
+        self.link = MemoryLink(broker, name=name, topology=topology, user=name if user is None else user)
         self.link.start()
         self.until(lambda: self.link.endpoint is not None, f"{name} does not reach the broker")
 

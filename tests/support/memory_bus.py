@@ -110,7 +110,7 @@ class _Consumer:
             headers = {} if offset is None else {"x-stream-offset": offset}
             ack = partial(self.link.later, partial(self._ack, tag))
             self.subscription.on_delivery(
-                Delivery(stored.body, stored.key, "application/json", stored.user, headers, offset, ack)
+                Delivery(stored.body, stored.key, "application/json", stored.user or None, headers, offset, ack)
             )
 
     def _ack(self, tag: int) -> None:

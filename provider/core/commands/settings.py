@@ -41,6 +41,12 @@ KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
     "agents.offline_after_s": NumberSetting(
         86_400, "seconds without a pulse until an agent counts as offline", above=3
     ),
+    "agents.messages_per_s": NumberSetting(
+        100_000, "messages that an agent may send a second; ten times as many at once"
+    ),
+    "agents.bytes_per_s": NumberSetting(
+        1_000_000_000, "bytes that an agent may send a second; sixteen times as many at once", above=262_143
+    ),
     "agents.password_days": NumberSetting(
         3_650, "days until an agent's broker password is changed; 0: never", above=-1
     ),
