@@ -2,7 +2,7 @@
 
 import pytest
 
-SLOWNESS = ("unit", "model", "contract", "provider", "agent", "console", "security", "cluster")
+SLOWNESS = ("unit", "model", "contract", "provider", "agent", "console", "deploy", "security", "cluster")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

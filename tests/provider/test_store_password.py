@@ -1,0 +1,65 @@
+"""A store's password is given in a file, lies in a file, and is shown nowhere."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from localcluster.mariadb import MariaDB
+from localcluster.ports import free_ports
+from localcluster.process import environment
+from localcluster.provider import program_path
+
+from provider.store import split_password
+from shared.files import write_atomically
+from tests.support.databases import new_database
+
+SECRET = "s3cret"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    server = MariaDB(tmp_path_factory.mktemp("mariadb"), free_ports(1)[0])
+    server.start()
+    yield server
+    server.stop()
+
+
+def init(directory: Path, store_url: str, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    write_atomically(directory / "given.password", "broker's\n")
+    command = [program_path("provider"), "init", "--config", directory / "provider.toml", "--name", "p1"]
+    command += ["--url", "https://127.0.0.1:1", "--broker-endpoint", "amqps://127.0.0.1:1", "--broker-user", "admin"]
+    command += ["--broker-password-file", directory / "given.password", "--store-url", store_url, *more]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_password_on_the_command_line_is_refused(tmp_path: Path) -> None:
+    """`ps` shows it to everybody on the host."""
+    done = init(tmp_path, "mysql+pymysql://store:s3cret@127.0.0.1/x")
+    assert done.returncode == 2
+    assert "--store-password-file" in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert not (tmp_path / "provider.toml").exists()
+
+
+def test_it_lies_in_a_file_of_its_own(tmp_path: Path, server: MariaDB) -> None:
+    url, password = split_password(new_database(server, "state"))
+    assert password == SECRET
+    write_atomically(tmp_path / "of-the-store", SECRET)
+    done = init(tmp_path, url, "--store-password-file", tmp_path / "of-the-store")
+    assert done.returncode == 0, done.stderr
+    kept = tmp_path / "store.password"
+    assert kept.read_text().strip() == SECRET
+    assert kept.stat().st_mode & 0o077 == 0
+    assert SECRET not in (tmp_path / "provider.toml").read_text()
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_wrong_one_is_not_repeated(tmp_path: Path, server: MariaDB) -> None:
+    url, _ = split_password(new_database(server, "other"))
+    write_atomically(tmp_path / "wrong", "not-the-one")
+    done = init(tmp_path, url, "--store-password-file", tmp_path / "wrong")
+    assert done.returncode == 1
+    assert "Access denied" in done.stderr
+    assert "not-the-one" not in done.stderr
+    assert not (tmp_path / "provider.toml").exists()
