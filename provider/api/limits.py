@@ -151,11 +151,8 @@ class Patience:
     idle_s: float
     unread_s: float
 
-    def lost(self, phase: Phase, waited_s: float, received: int, unread_s: float) -> bool:
-        """Whether patience ends. `waited_s` since the phase began, in which `received` bytes of a body came; for
-        `unread_s` the client has not read what waits for it."""
-        if unread_s > self.unread_s:
-            return True
+    def lost(self, phase: Phase, waited_s: float, received: int) -> bool:
+        """Whether patience ends. `waited_s` since the phase began, in which `received` bytes of a body came."""
         match phase:
             case Phase.FIRST | Phase.HEAD:
                 return waited_s > self.head_s

@@ -227,11 +227,11 @@ class Protocol(HttpToolsProtocol):
         patience = self._guard.patience
         if self.flow.read_paused and self._phase is Phase.BODY:
             self._enter(Phase.BODY)  # the application takes its time, not the client
-        if self._deaf or not patience.lost(self._phase, now_s - self._since_s, self._size, unread_s):
-            return
         if unread_s > patience.unread_s:
             self._count("unread")
             self.transport.abort()
+        elif self._deaf or not patience.lost(self._phase, now_s - self._since_s, self._size):
+            return
         elif self._phase is Phase.BODY:
             self._refuse(
                 TooSlow(

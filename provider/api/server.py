@@ -23,7 +23,7 @@ FULL_PAUSE_S = 0.2
 SHUTDOWN_S = 5.0
 """A connection that ends: so long a client may take to read what was said last, and to say goodbye."""
 LOST_S = 60
-"""A client that acknowledges nothing for this long is gone. Without it, TCP takes a quarter of an hour to say so."""
+"""An idle connection is asked after this long whether anybody is there still."""
 
 
 class Server(uvicorn.Server):
@@ -178,7 +178,7 @@ class _Listener:
     async def _shake_hands(self, accepted: socket.socket, place: Place) -> None:
         protocol = self._server.protocol(place)
         try:
-            _configure(accepted)
+            _configure(accepted, self._guard.api.unread_timeout_s)
             await self._loop.connect_accepted_socket(
                 lambda: protocol,
                 accepted,
@@ -193,12 +193,14 @@ class _Listener:
                 place.leave()
 
 
-def _configure(accepted: socket.socket) -> None:
+def _configure(accepted: socket.socket, unread_s: float) -> None:
+    """Where a client has gone without a word, TCP would say so after a quarter of an hour. The kernel counts what a
+    client does not read, too: it must not be faster than we are."""
     accepted.setblocking(False)
     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, LOST_S)
-    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_S * 1000)
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((unread_s + 10) * 1000))
 
 
 async def _listening(host: str, port: int) -> list[socket.socket]:

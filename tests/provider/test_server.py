@@ -306,6 +306,13 @@ def test_who_does_not_read_the_answer_is_cut(strict: Served) -> None:
         assert got < LARGE_BYTES
 
 
+def test_who_goes_on_asking_and_does_not_read_is_cut(strict: Served) -> None:
+    with strict.connect() as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        strict.until(lambda: strict.guard.refused["unread"] == 1)
+    strict.until(lambda: strict.guard.connections.total == 0)
+
+
 def test_who_reads_slowly_gets_everything(strict: Served) -> None:
     with strict.connect() as connection:
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
