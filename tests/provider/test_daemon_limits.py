@@ -67,6 +67,11 @@ class Node:
     def serves(self) -> None:
         assert self.good.get("/cluster").status == 200
 
+    def open(self) -> float:
+        """Open connections, as Prometheus is told."""
+        lines = self.good.get("/metrics").body.decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("bellwether_connections "))
+
     def counted(self, what: str) -> bool:
         return f"{what} " in self.good.get("/metrics").body.decode()
 
@@ -137,6 +142,7 @@ def test_three_hundred_connections_of_one_client(node: Node) -> None:
             what="all 300 had a place",
         )
         node.serves()
+    wait_until(lambda: node.open() < 10, timeout_s=PATIENCE_S, what="connections that ended are still counted")
 
 
 def test_clients_with_bad_tokens_are_slowed_down_and_good_ones_from_there_are_not(node: Node) -> None:
