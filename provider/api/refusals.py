@@ -135,6 +135,9 @@ class Refusals:
         key, attempts = self._pending
         try:
             result = await commit(ctx, self._write(key, attempts), RecordRefusals(attempts))
+        except OSError as error:  # the node's token cannot be read, at the moment
+            log(why=str(error)).warning("what was refused here cannot be written down yet")
+            return False
         except BellwetherError as error:
             if error.retryable:
                 return False

@@ -291,6 +291,23 @@ def test_what_cannot_be_told_is_kept_and_told_once(p1: ApiNode) -> None:
     assert [item["count"] for item in refused(p1, "&source=198.51.100.97")] == [1]
 
 
+def test_a_token_that_cannot_be_read_now_is_read_later(p1: ApiNode) -> None:
+    p1.ask("GET", "/cluster", token=None, source="198.51.100.96")
+    refusals, away = p1.context.refusals, p1.files.node_token.with_suffix(".away")
+    p1.files.node_token.rename(away)
+
+    async def tell() -> bool:
+        assert refusals._take()
+        return await refusals._tell(p1.context)
+
+    try:
+        assert not p1.run(tell())
+    finally:
+        away.rename(p1.files.node_token)
+    told(p1)
+    assert [item["count"] for item in refused(p1, "&source=198.51.100.96")] == [1]
+
+
 def test_only_nodes_may_say_what_they_refused_each_for_itself(p1: ApiNode) -> None:
     attempt = {"at": 5, "principal": "?", "action": "GET /x", "code": "forged.here", "status": 403, "source": "s"}
     body = {"attempts": [attempt]}
