@@ -1,6 +1,7 @@
 """Starts the daemon in this process: settings, password, signals, memory."""
 
 import gc
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def serve(config: Path) -> None:
     broker = brokerfile.read(files)
     held = read_credentials(files)
     logs.configure(settings.log_level, agent=settings.id)
+    if os.geteuid() == 0:
+        logs.log().warning("this runs as root, which nothing here needs: give it a user of its own, docs/INSTALL.md")
 
     def make_link(
         endpoints: Sequence[str],
