@@ -18,19 +18,7 @@ from uuid import uuid4
 
 from provider.core.commands import Command
 from provider.core.entries import LogRecord, Unreadable, decode, encode
-from provider.core.replica import (
-    NOBODY,
-    Append,
-    Apply,
-    Asker,
-    Done,
-    Instruction,
-    NotPrimary,
-    Now,
-    Progress,
-    Replica,
-    Request,
-)
+from provider.core.replica import Append, Apply, Asker, Done, Instruction, NotPrimary, Now, Progress, Replica, Request
 from provider.core.state import Accepted, Answer, State
 from provider.log.port import Log, Position
 from provider.store import Store
@@ -102,7 +90,7 @@ class _Barrier:
     ticket: int
     deadline_s: float
     promote: bool
-    asked_by: Asker
+    asked_by: Asker | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +206,7 @@ class Engine:
         deadline = time.monotonic() + wait_s
         self._inbox.put(Request(ticket, command, principal, action, deadline, key, fingerprint, source))
 
-    def barrier(self, ticket: int, *, wait_s: float, promote: bool = False, asked_by: Asker = NOBODY) -> None:
+    def barrier(self, ticket: int, *, wait_s: float, promote: bool = False, asked_by: Asker | None = None) -> None:
         """Read to the end of the log; with `promote`, claim the next epoch then. Answered with `Progress`."""
         self._inbox.put(_Barrier(ticket, time.monotonic() + wait_s, promote, asked_by))
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from provider.core.commands import Command
-from provider.core.replica import NOBODY, Asker, NotPrimary, Progress
+from provider.core.replica import Asker, NotPrimary, Progress
 from provider.core.state import Answer, State
 from provider.engine import Engine, Result
 from shared.errors import Behind, BellwetherError, OutcomeUnknown
@@ -150,7 +150,7 @@ class Gateway:
         return result
 
     async def barrier(
-        self, *, wait_s: float, promote: bool = False, asked_by: Asker = NOBODY
+        self, *, wait_s: float, promote: bool = False, asked_by: Asker | None = None
     ) -> AsyncIterator[Progress]:
         """Reads to the end of the log; with `promote`, claims then. Yields each step, the last one `final`."""
         ticket = self.engine.ticket()

@@ -62,9 +62,6 @@ class Asker:
     source: str | None = None
 
 
-NOBODY = Asker()
-
-
 @dataclass(frozen=True, slots=True)
 class Append:
     record: LogRecord
@@ -179,10 +176,10 @@ class Replica:
         return self._write(now)
 
     def barrier(
-        self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False, asked_by: Asker = NOBODY
+        self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False, asked_by: Asker | None = None
     ) -> list[Instruction]:
         """Read everything that is in the log now; with `promote`, become primary then."""
-        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by)
+        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by or Asker())
         self._waiters.append(waiter)
         return [Append(waiter.record)] if self.connected else []
 
