@@ -1,0 +1,204 @@
+"""Invariant: what is secret is in the files that are there for it, which nobody else may read, and nowhere else: in no
+other file, log, event, audit, answer, metric, record of the log, and on no command line.
+
+A cluster is given secrets that are known, is used in every way that touches them, and all that it left is searched for
+each of them: as it is, and in hex, base64 and as in a URL. What is not secret is found by the same search.
+"""
+
+import base64
+import json
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from localcluster.cluster import Cluster
+
+from provider import pki
+from shared.tokens import parse_token
+from tests.support.amqp import enrolled
+from tests.support.api import Client, client
+from tests.support.clusters import running
+from tests.support.nodes import command, primary_of, promote, standbys_of
+
+KEY_FILES = {
+    "node.key", "secrets.key", "node.token", "broker.password", "api.token", "admin.token", "curl.header", "store.password",
+    "credential.json", "credential", "key.pem", ".erlang.cookie",
+}  # fmt: skip
+"""Where secrets may be: each of mode 600, and its directory's owner's."""
+MARKER = "not-secret-at-all"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(tmp_path_factory.mktemp("secretive"), providers=2, databases=1) as cluster:
+        yield cluster
+
+
+def secret(kind: str) -> str:
+    """With signs that are written in another way wherever something is quoted."""
+    return f'{kind}-{uuid4().hex}/+ %"é'
+
+
+def body_of(pem: str) -> str:
+    """A line in the middle of a private key, which no other has."""
+    return pem.splitlines()[1]
+
+
+@pytest.fixture(scope="module")
+def secrets(cluster: Cluster) -> Mapping[str, str]:
+    """Every secret that the cluster has, by what it is, once the cluster has done something with each."""
+    admin = client(cluster, primary_of(cluster))
+    known = {name: secret(name) for name in ("account", "account-2", "refused", "user", "user-2", "wrong", "broken")}
+    admin.write("PUT", "/settings/user.marker", {"value": MARKER})
+    account = {"host": "%", "grants": [{"database": "*", "privileges": ["SELECT"]}]}
+    for name in ("account", "account-2"):
+        admin.write("PUT", "/instances/db1/accounts/app", account | {"password": known[name]})
+        admin.wait_for("/instances/db1/accounts/app", lambda it: it["status"]["phase"] == "ready")
+    for refused in (
+        admin.put("/instances/db1/accounts/app", account | {"password": known["refused"], "host": "'"}),
+        admin.put("/instances/db1/accounts/app", f'{{"password": "{known["broken"]}'.encode()),
+        admin.put("/instances/nowhere/accounts/app", account | {"password": known["refused"]}),
+        admin.put("/settings/user.x", {"value": 1, "password": known["refused"]}),
+        admin.put("/users/ann", {"role": "nothing", "password": known["refused"]}),
+    ):
+        assert refused.status in (404, 422)
+    admin.write("PUT", "/users/ann", {"role": "admin", "password": known["user"]})
+    admin.write("PUT", "/users/ann/password", {"password": known["user-2"]})
+    login = admin.holding(None).write("POST", "/login", {"name": "ann", "password": known["user-2"]}).json
+    assert admin.holding(None).post("/login", {"name": "ann", "password": known["wrong"]}).status == 401
+    assert admin.holding(login["token"]).get("/cluster").status == 200
+    known |= {"session": login["token"].rpartition(".")[2], "csrf": login["csrf"]}
+    for role in ("viewer", "node", "agent"):
+        token = admin.write("POST", "/tokens", {"role": role}, Idempotency_Key=uuid4().hex).json["token"]
+        known[f"token-{role}"] = parse_token(token).secret
+        assert admin.holding(token).get(f"/tokens/{token}").status in (401, 403, 404)
+        assert admin.get(f"/settings/{token}").status in (404, 422)
+    with enrolled(cluster) as agent:
+        known |= {"agent-broker": agent.password, "agent-api": parse_token(agent.api_token).secret}
+        agent.say("report", {"revision": 0, "instances": []})
+    known["admin"] = parse_token(str(admin.token)).secret
+    known["broker-admin"] = cluster.layout.broker_password.read_text().strip()
+    for name, provider in cluster.providers.items():
+        directory = provider.files.directory
+        known |= {
+            f"{name}-token": parse_token((directory / "node.token").read_text()).secret,
+            f"{name}-broker": (directory / "broker.password").read_text().strip(),
+            f"{name}-secrets": (directory / "secrets.key").read_text().strip().splitlines()[-1],
+            f"{name}-key": body_of((directory / "node.key").read_text()),
+        }
+    for name, found in cluster.agents.items():
+        for file in ("broker.password", "api.token"):
+            path = found.files.directory / file
+            if path.exists():
+                known[f"{name}-{file}"] = path.read_text().strip().rpartition(".")[2]
+    known["authority"] = bring_authority(admin)
+    used(cluster)
+    return known
+
+
+def bring_authority(admin: Client) -> str:
+    """The cluster is given an authority whose key is known."""
+    certificate, key = pki.new_ca("brought")
+    admin.write("POST", "/authorities", {"certificate": certificate, "key": key})
+    return body_of(key)
+
+
+def used(cluster: Cluster) -> None:
+    """What a day brings: another primary and back, a node and an agent that start anew, the commands."""
+    first, second = primary_of(cluster), standbys_of(cluster)[0]
+    promote(cluster, second)
+    for name in (first, "db1"):
+        member = cluster.members[name]
+        assert member.process is not None
+        member.process.stop()
+        member.launch()
+        member.wait_ready()
+    promote(cluster, first)
+    for arguments in (("provider", "status"), ("provider", "status", "--json"), ("failover", "--operation", "status")):
+        assert command(cluster, first, *arguments).code == 0
+    assert command(cluster, "db1", "agent", "status").code in (0, 1)
+    client(cluster, first).write("POST", "/agents/advise")
+
+
+# ── the search ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def forms(text: str) -> dict[str, bytes]:
+    """How a secret may be written. Of base64 what does not depend on where it begins."""
+    data = text.encode()
+    found = {
+        "raw": data,
+        "hex": data.hex().encode(),
+        "HEX": data.hex().upper().encode(),
+        "url": quote(text, safe="").encode(),
+    }
+    found |= {"json": json.dumps(text)[1:-1].encode(), "form": quote(text).encode(), "utf-16": text.encode("utf-16-le")}
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + data)
+        found[f"base64+{shift}"] = encoded[4 if shift else 0 : len(encoded) - 4]
+    return found
+
+
+def found_in(data: bytes, secrets: Mapping[str, str]) -> list[str]:
+    return [f"{name} ({form})" for name, text in secrets.items() for form, said in forms(text).items() if said in data]
+
+
+def files(cluster: Cluster) -> Iterator[Path]:
+    for path in cluster.layout.root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path
+
+
+def test_no_file_but_those_for_secrets(cluster: Cluster, secrets: Mapping[str, str]) -> None:
+    looked, marked, wrong = 0, [], []
+    for path in files(cluster):
+        data = path.read_bytes()
+        looked += 1
+        marked += [path.name] if MARKER.encode() in data else []
+        found = found_in(data, secrets)
+        if found and path.name not in KEY_FILES:
+            wrong.append(f"{path}: {found}")
+        if found and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            wrong.append(f"{path}: others may read it")
+    assert not wrong, "\n".join(wrong)
+    assert any("db" in name for name in marked), f"the store should have been found by the same search: {marked}"
+    assert any("segment" in name for name in marked), f"the log, too: {marked}"
+
+
+def test_no_answer(cluster: Cluster, secrets: Mapping[str, str]) -> None:
+    paths = ["/cluster", "/nodes", "/agents", "/instances", "/instances/db1/accounts", "/instances/db1/databases", "/settings?limit=1000",
+             "/tokens", "/users", "/tasks", "/audit?limit=1000&all=true", "/snapshot", "/history", "/metrics", "/openapi.json", "/ca",
+             "/authorities", "/events?after=1&follow=false", "/agents/db1/advice", "/session"]  # fmt: skip
+    seen = b""
+    for name in cluster.providers:
+        node = client(cluster, name)
+        for path in paths:
+            answer = node.get(path, Accept="application/x-ndjson" if "events" in path else "application/json")
+            assert answer.status in (200, 410), (path, answer)
+            assert not found_in(answer.body, secrets), path
+            seen += answer.body
+    assert MARKER.encode() in seen
+
+
+def test_no_command_line_and_no_environment(cluster: Cluster, secrets: Mapping[str, str]) -> None:
+    ours = 0
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        for what in ("cmdline", "environ"):
+            try:
+                data = (process / what).read_bytes()
+            except OSError:  # it has ended
+                continue
+            ours += str(cluster.layout.root).encode() in data
+            assert not found_in(data, secrets), f"{what} of {process.name}"
+    assert ours >= 4, "the providers, the agent, the broker"
+
+
+def test_the_search_finds_what_is_there() -> None:
+    for form, said in forms("a secret/+é").items():
+        assert found_in(b"... " + said + b" ...", {"it": "a secret/+é"}), form
+    assert not found_in(b"something else", {"it": "a secret/+é"})
