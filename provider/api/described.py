@@ -60,6 +60,13 @@ _SEEN: Mapping[str, Mapping[str, Schema]] = {
         "last_seen": _or_null(TIME),
         "revision": _or_null({**COUNT, "description": "of the wishes that it has fulfilled"}),
     },
+    "authority": {
+        "name": TEXT,
+        "expires_at": TIME,
+        "days_left": {"type": "number"},
+        "used_by": NAMES,
+        "not_trusted_by": NAMES,
+    },
     "instance": {
         "observed": {"type": "object", "description": "what its agent last reported"},
         "positions": {"type": "object", "additionalProperties": TEXT},
@@ -196,6 +203,8 @@ WHEN = (
 KNOWN = _header("If-None-Match", {"type": "string", "pattern": '^"[0-9]{1,18}"$'}, "an ETag; 304 where it still is")
 DROP = _query("drop", YES_OR_NO, "drop it on the server, and all data in it, too")
 
+FORCE = _query("force", YES_OR_NO, "does not wait for who is not ready: they are cut off")
+
 _STAMPS: Mapping[str, Schema] = {
     "Bellwether-Node": {"description": "who answered", "schema": TEXT},
     "Bellwether-Role": {"schema": {"enum": ["primary", "standby"]}},
@@ -284,6 +293,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/tokens/{token}"): _reads("Token"),
     ("post", "/tokens/administrator"): _says("NewToken", KEY, status=201),
     ("post", "/tokens/uses"): Operation({204: {}}),
+    ("post", "/agents/{agent}/credential"): Operation({202: {_JSON: _ref("Agent")}}, (KEY,)),
+    ("get", "/authorities"): _collection("Authority"),
+    ("get", "/authorities/{authority}"): _reads("Authority"),
+    ("post", "/authorities"): Operation({201: {_JSON: _ref("Authority")}}, (KEY,), frozenset({201})),
+    ("post", "/authorities/{authority}/sign"): Operation(
+        {200: {_JSON: _ref("Authority")}}, (KEY, FORCE), frozenset({200})
+    ),
+    ("delete", "/authorities/{authority}"): _delete(FORCE),
+    ("post", "/nodes/{name}/certificate"): _says(_object({"certificate": TEXT, "revision": COUNT}), KEY),
     ("get", "/users"): _collection("User"),
     ("get", "/users/{name}"): _one("User"),
     ("put", "/users/{name}"): _put("User"),
