@@ -23,11 +23,9 @@ from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.api.refused import TokensRefused
 from provider.api.server import Server
-from provider.authorities import bundle, peer_node, untrusting_nodes
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import node_user
-from provider.certificates import Certificates
 from provider.condition import condition
 from provider.core.commands import CERTIFICATE_DAYS, LOG_SIZES, Command, RenewCertificate, SignWith, need
 from provider.core.state import Accepted, Answer, Delta, State
@@ -39,10 +37,12 @@ from provider.janitor import Janitor
 from provider.log.stream import StreamLog
 from provider.membership import Membership
 from provider.metrics import metrics_of, render
-from provider.peers import Peers
-from provider.secrets import Vault, data_keys
 from provider.settings import Files, ProviderSettings
 from provider.store import Store, split_password
+from provider.trust.authorities import bundle, peer_node, untrusting_nodes
+from provider.trust.certificates import Certificates
+from provider.trust.peers import Peers
+from provider.trust.vault import Vault, data_keys
 from shared.backoff import Backoff
 from shared.bus import Credentials, Link, Topology
 from shared.errors import BellwetherError, Refused, Unavailable

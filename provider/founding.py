@@ -10,8 +10,6 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from provider import pki
-from provider.authorities import bundle, checked_authority
 from provider.backfill import fetch_history
 from provider.broker.users import node_user
 from provider.client import Client
@@ -20,7 +18,6 @@ from provider.core import documents as d
 from provider.core.entries import Change
 from provider.core.state import State
 from provider.membership import Membership
-from provider.secrets import Vault, data_keys, new_data_key, new_private_key, public_key
 from provider.settings import (
     DEFAULT_CONFIG,
     ApiSettings,
@@ -34,6 +31,9 @@ from provider.settings import (
 )
 from provider.snapshot import read_snapshot
 from provider.store import Store, with_password
+from provider.trust import pki
+from provider.trust.authorities import bundle, checked_authority
+from provider.trust.vault import Vault, data_keys, new_data_key, new_private_key, public_key
 from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically
 from shared.passwords import broker_password_hash

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from provider import pki
-from provider.authorities import bundle
 from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, signing
 from provider.core.documents import AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
-from provider.secrets import Vault, new_data_key, wrap
 from provider.settings import Files, ProviderSettings
+from provider.trust import pki
+from provider.trust.authorities import bundle
+from provider.trust.vault import Vault, new_data_key, wrap
 from shared import messages as m
 from shared.tls import fingerprint
 from shared.tokens import new_token

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from provider.condition import condition, leads
 from provider.fleet.follow import advised
-from provider.pki import days_left
+from provider.trust.pki import days_left
 
 if TYPE_CHECKING:
     from provider.api.guard import Guard

@@ -16,7 +16,7 @@ from provider.api.sessions import Session, session_of, user_of
 from provider.core.commands import ONE_TIME, refused, why_not
 from provider.core.documents import Document
 from provider.core.state import State
-from provider.secrets import Vault
+from provider.trust.vault import Vault
 from shared.errors import Invalid, TokenRefused, Unauthenticated
 from shared.tokens import Token, matches, parse_token
 

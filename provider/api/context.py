@@ -16,10 +16,10 @@ from provider.core.state import State
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.passwords import Passwords
-from provider.secrets import Vault
 from provider.settings import ProviderSettings
 from provider.store import HistoryRow, Store
 from provider.throttle import Throttle
+from provider.trust.vault import Vault
 
 if TYPE_CHECKING:
     from provider.api.forward import Forwarder
@@ -46,7 +46,7 @@ class Context:
     refusals: "Refusals"
     metrics: Callable[[], bytes]
     untrusting: Callable[[State], list[str]]
-    """Nodes and agents that do not trust yet what is to be trusted; see `provider.authorities`."""
+    """Nodes and agents that do not trust yet what is to be trusted; see `provider.trust.authorities`."""
     uses: Uses = field(default_factory=Uses)
     """When tokens were used."""
     passwords: Passwords = field(default_factory=Passwords)

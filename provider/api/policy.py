@@ -21,7 +21,7 @@ from provider.api.context import Context
 from provider.api.limits import group
 from provider.api.sessions import CSRF_HEADER, PREFIX, cookie_in, session_of
 from provider.api.source import PEER, SOURCE, client_address
-from provider.authorities import peer_node
+from provider.trust.authorities import peer_node
 from shared.errors import Behind, Forbidden, Unauthenticated
 
 Rule = Literal["open", "viewer", "operator", "admin", "node", "node:token", "agent", "newcomer:node", "newcomer:agent"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from provider.core.documents import Document
 from provider.core.state import State
-from provider.secrets import Vault
+from provider.trust.vault import Vault
 from shared.errors import Unauthenticated
 
 PREFIX = "bw.session."

@@ -187,7 +187,7 @@ class AuthoritySpec(Content):
 class KeySpec(Content):
     """A data key: what seals secrets. Ids are `k1`, `k2`…; the one with the highest number seals."""
 
-    wrapped: dict[str, str] = Field(repr=False, description="by node; see provider.secrets")
+    wrapped: dict[str, str] = Field(repr=False, description="by node; see provider.trust.vault")
 
 
 class CredentialSpec(Content):
@@ -221,7 +221,7 @@ class DatabaseSpec(Content):
 class AccountSpec(Content):
     host: HostPattern = "%"
     grants: tuple[GrantSpec, ...] = Field(default=(), max_length=1000)
-    password: str | None = Field(default=None, repr=False, description="sealed; see provider.secrets")
+    password: str | None = Field(default=None, repr=False, description="sealed; see provider.trust.vault")
 
 
 class SettingSpec(Content):

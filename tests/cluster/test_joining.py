@@ -20,8 +20,8 @@ from localcluster.provider import Provider
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
-from provider import pki
-from provider.secrets import new_private_key, public_key
+from provider.trust import pki
+from provider.trust.vault import new_private_key, public_key
 from shared.passwords import broker_password_hash
 from shared.tls import client_context, fingerprint
 from shared.tokens import Token, parse_token

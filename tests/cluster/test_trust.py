@@ -12,7 +12,7 @@ from localcluster.cluster import Cluster
 from localcluster.process import wait_until
 from pika.exceptions import AMQPError
 
-from provider import pki
+from provider.trust import pki
 from shared.tls import client_context
 from tests.cluster.conftest import StartCluster
 from tests.support.amqp import channel

@@ -15,7 +15,7 @@ import trustme
 from localcluster.api import Answer
 from localcluster.cluster import Cluster
 
-from provider import pki
+from provider.trust import pki
 from shared.tls import client_context
 from shared.tokens import new_token, parse_token
 from tests.support.amqp import Rogue, enrolled

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from agent import brokerfile
 from agent import settings as agent_settings
 from agent.settings import AgentFiles
-from provider import pki
 from provider.log.port import Position
 from provider.settings import ApiSettings, BrokerSettings, ProviderSettings, load_settings, to_toml
 from provider.snapshot import read_snapshot, write_snapshot
+from provider.trust import pki
 from shared.errors import BellwetherError, Invalid
 from shared.tokens import hash_secret, matches, new_token, parse_token
 from tests.support.fuzzing import damaged, effort, nearly, spoilt, text_of

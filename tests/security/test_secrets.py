@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from localcluster.cluster import Cluster
 
-from provider import pki
+from provider.trust import pki
 from shared.tokens import parse_token
 from tests.support.amqp import enrolled
 from tests.support.api import Client, client

@@ -32,7 +32,7 @@ from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
 from provider.membership import Membership
 from provider.metrics import metrics_of, render
-from provider.secrets import Vault, data_keys
+from provider.trust.vault import Vault, data_keys
 from shared.bus import Topology
 from shared.messages import NodePulse
 from shared.tls import client_context

@@ -8,7 +8,6 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from provider import pki
 from provider.api import direct
 from provider.api.auth import Principal
 from provider.api.context import Context, context
@@ -17,11 +16,12 @@ from provider.api.reads import answer, flag, paging, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.views import document_view, page, time_text
 from provider.api.writes import commit, receive, render, to_primary
-from provider.authorities import authority_id, checked_authority, trusted
-from provider.brokers import endpoints, untrusted
+from provider.broker.endpoints import endpoints, untrusted
 from provider.core import commands as c
 from provider.core.documents import Document
 from provider.core.state import Answer, State
+from provider.trust import pki
+from provider.trust.authorities import authority_id, checked_authority, trusted
 from shared.errors import Forbidden, Invalid, Refused
 
 router = direct.router("authorities")

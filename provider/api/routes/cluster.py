@@ -16,13 +16,13 @@ from provider.api.refusals import note_done
 from provider.api.routes.authorities import authority_view
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
-from provider.authorities import trusted, waiting
 from provider.condition import condition
 from provider.core import commands as c
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.fleet.follow import advised
 from provider.fleet.roster import NODE_LOST_AFTER_S
+from provider.trust.authorities import trusted, waiting
 from shared.errors import Refused
 from shared.messages import TO_ALL
 from shared.version import VERSION

@@ -15,13 +15,13 @@ from provider.api.policy import needs
 from provider.api.reads import answer, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.writes import Write, commit, receive, render, to_primary
-from provider.authorities import bundle
 from provider.core import commands as c
 from provider.core.documents import AgentSpec, InstanceSpec, Name, NodeSpec
 from provider.core.state import Answer, State
 from provider.log.port import Position
 from provider.settings import AmqpsUrl, HttpsUrl
 from provider.snapshot import write_snapshot
+from provider.trust.authorities import bundle
 from shared.errors import Refused
 
 router = direct.router("joining")

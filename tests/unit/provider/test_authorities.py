@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from provider import pki
-from provider.authorities import authority_id, bundle, peer_node, untrusting_nodes, waiting, why_renew
 from provider.core.documents import Kind
 from provider.core.entries import Change
 from provider.core.state import State
+from provider.trust import pki
+from provider.trust.authorities import authority_id, bundle, peer_node, untrusting_nodes, waiting, why_renew
 from shared.tls import trust_of
 from tests.support.history import GENERATION, START_MS, accept_entry, commit_of
 

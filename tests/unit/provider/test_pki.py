@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from provider import pki
+from provider.trust import pki
 from shared.errors import Invalid
 from shared.tls import client_context, fingerprint
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.core.documents import Document
-from provider.secrets import Unsealable, Vault, data_keys, new_private_key, public_key, unwrap, wrap
+from provider.trust.vault import Unsealable, Vault, data_keys, new_private_key, public_key, unwrap, wrap
 from shared.errors import Invalid
 
 VAULT = Vault({"k1": b"k" * 32})

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from provider import pki
 from provider.core.commands import signing
 from provider.core.documents import Document
 from provider.core.state import State
+from provider.trust import pki
 from shared.errors import Invalid
 from shared.tls import fingerprint, trust_of
 

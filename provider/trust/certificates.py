@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from provider import pki
-from provider.authorities import bundle, waiting, why_renew
 from provider.core.state import State
 from provider.membership import certificate_days
 from provider.settings import Files, certificate_hosts
+from provider.trust import pki
+from provider.trust.authorities import bundle, waiting, why_renew
 from shared.backoff import Backoff
 from shared.errors import BellwetherError
 from shared.files import write_atomically

@@ -5,11 +5,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from provider import pki
 from provider.client import Client, Problem, as_node
 from provider.core.commands import need
 from provider.core.state import State
 from provider.settings import Files
+from provider.trust import pki
 from shared.errors import BellwetherError
 from shared.tls import client_context
 
