@@ -15,6 +15,7 @@ from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed, wait_until
 from localcluster.provider import program_path
 
+from tests.benchmarks import tls
 from tests.benchmarks.bare import read_back_ms
 from tests.benchmarks.lag import lag_ms
 from tests.benchmarks.load import Load, Running, load
@@ -25,12 +26,16 @@ Row = tuple[str, str, str]
 def main() -> None:
     options = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
     options.add_argument("--seconds", type=int, default=8, help="length of each load (default 8)")
-    seconds = options.parse_args().seconds
+    options.add_argument("--tls", action="store_true", help="only what TLS costs, against the same without")
+    asked = options.parse_args()
+    seconds = asked.seconds
     with tempfile.TemporaryDirectory(prefix="bellwether-bench-") as directory:
-        cluster = Cluster(Path(directory) / "c", providers=3, databases=3, tell=_say)
+        cluster = Cluster(Path(directory) / "c", providers=3, databases=0 if asked.tls else 3, tell=_say)
         try:
+            if asked.tls:
+                tls.with_plain_port(cluster)
             cluster.up()
-            rows = measure(cluster, seconds)
+            rows = tls.compare(cluster, seconds, _say) if asked.tls else measure(cluster, seconds)
         except ProcessFailed as error:
             error.add_note(cluster.failure_report())
             raise

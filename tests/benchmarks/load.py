@@ -39,12 +39,16 @@ class Load:
 class Running:
     """A wrk that runs; `result` waits for its end."""
 
-    def __init__(self, cluster: Cluster, node: str, *, clients: int, seconds: int, pause_ms: int = 0) -> None:
+    def __init__(
+        self, cluster: Cluster, node: str, *, clients: int, seconds: int, pause_ms: int = 0, secure: bool = True
+    ) -> None:
+        """`secure=False` for a node that runs without TLS; see `tests.benchmarks.plain`."""
         token = cluster.layout.admin_token.read_text().strip()
         threads = min(2, clients)
         command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{seconds}s", "--timeout", "10s", "-s", str(LUA)]
         # The token is visible in `ps` here: it is that of a cluster which lives for this benchmark only.
-        command += [cluster.providers[node].url, "--", token, f"bench{clients}", str(pause_ms)]
+        url = cluster.providers[node].url if secure else f"http://127.0.0.1:{cluster.ports[node]}"
+        command += [url, "--", token, f"bench{clients}", str(pause_ms)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def result(self) -> Load:
@@ -56,6 +60,6 @@ class Running:
         return Load(**json.loads(lines[-1]))
 
 
-def load(cluster: Cluster, node: str, *, clients: int, seconds: int, pause_ms: int = 0) -> Load:
+def load(cluster: Cluster, node: str, *, clients: int, seconds: int, pause_ms: int = 0, secure: bool = True) -> Load:
     """Writes through `node` from `clients` connections for `seconds`."""
-    return Running(cluster, node, clients=clients, seconds=seconds, pause_ms=pause_ms).result()
+    return Running(cluster, node, clients=clients, seconds=seconds, pause_ms=pause_ms, secure=secure).result()
