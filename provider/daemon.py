@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import ssl
 import sys
 import threading
 import time
@@ -23,42 +22,34 @@ from provider.api.guard import Guard
 from provider.api.refusals import Refusals
 from provider.api.refused import TokensRefused
 from provider.api.server import Server
+from provider.broker.links import Links
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
-from provider.broker.users import node_user
+from provider.broker.users import concerned
 from provider.condition import condition
-from provider.core.commands import CERTIFICATE_DAYS, LOG_SIZES, Command, RenewCertificate, SignWith, need
-from provider.core.state import Accepted, Answer, Delta, State
+from provider.core.commands import LOG_SIZES, Command, need
+from provider.core.state import Accepted, Answer, State
 from provider.engine import Engine, Result
-from provider.fleet.follow import agents_without_trust
 from provider.fleet.hub import Hub, RefusedMessage
 from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
 from provider.log.stream import StreamLog
-from provider.membership import Membership
 from provider.metrics import metrics_of, render
 from provider.settings import Files, ProviderSettings
 from provider.store import Store, split_password
-from provider.trust.authorities import bundle, peer_node, untrusting_nodes
-from provider.trust.certificates import Certificates
-from provider.trust.peers import Peers
-from provider.trust.vault import Vault, data_keys
-from shared.backoff import Backoff
-from shared.bus import Credentials, Link, Topology
-from shared.errors import BellwetherError, Refused, Unavailable
+from provider.trust.authorities import peer_node
+from provider.trust.keeping import Trust
+from shared.errors import BellwetherError, Refused
 from shared.logs import log
 from shared.messages import NodePulse, now_text
-from shared.rabbitmq import RabbitLink
 from shared.systemd import Watchdog, notify
-from shared.tls import client_context, server_context, trust_of
+from shared.tls import client_context
 from shared.version import VERSION
 
 SWITCH_S = 0.0005
 """How long one thread may keep the others waiting. Python's 5 ms would be most of a commit's time."""
 OWN_WRITE_WAIT_S = 5.0
 USER_WAIT_S = 5.0
-LINK_RETRY_S = 1.0
-"""Longest pause before a provider tries its broker again: writes wait for it, and there are few of us."""
 
 
 def run(settings: ProviderSettings, files: Files) -> None:
@@ -91,28 +82,32 @@ class Node:
 
     def __init__(self, settings: ProviderSettings, files: Files, store: Store) -> None:
         self.settings, self.files, self.store = settings, files, store
-        self.tls = server_context(files.certificate, files.key, files.ca)
-        """Of the API's server, which asks for it anew with each connection: another one counts from then on."""
-        self._password = files.broker_password.read_text(encoding="utf-8").strip()
         self._started = now_text()
         self._own: dict[int, Callable[[bool], None]] = {}
         self._gateway: Gateway | None = None
         self._heard: Signal | None = None
-        self._forwarder: Forwarder | None = None
         self._failure: BellwetherError | None = None
         """Why this node must not go on."""
         loaded = store.load()  # once: a second for each 40,000 documents
         state, _ = loaded
-        self._private_key = files.secrets_key.read_text(encoding="ascii")
-        self.vault = Vault(data_keys(state.of("key"), settings.name, self._private_key))
-        self.membership = Membership(settings, files, self.vault)
+        self.trust = Trust(
+            settings,
+            files,
+            state,
+            state=lambda: self.engine.state,
+            view=lambda: self.hub.view,
+            commit=self._commit,
+            reach=self._reach,
+            on_expelled=self._expelled,
+        )
+        self.links = Links(settings, files, self._refused_by_broker)
         sizes = need(state, "setting", LOG_SIZES).spec["value"]
         self.engine = Engine(
             node=settings.name,
             store=store,
             log_=StreamLog(
                 generation=state.generation,
-                make_link=self._link,
+                make_link=self.links.make,
                 max_length_bytes=sizes["max_bytes"],
                 segment_bytes=sizes["segment_bytes"],
             ),
@@ -124,10 +119,10 @@ class Node:
             node=settings.name,
             username=settings.broker.username,
             state=self.engine.state,
-            make_link=lambda topology, up, down: self._link("bus", topology, self._bus_up(up), down),
+            make_link=lambda topology, up, down: self.links.make("bus", topology, self._bus_up(up), down),
             submit=self._submit,
-            advice=self.membership.advice,
-            unseal=self.vault.unseal,
+            advice=self.trust.membership.advice,
+            unseal=self.trust.vault.unseal,
             pulse=self._pulse,
             on_change=self._heard_something,
             on_refused=self._message_refused,
@@ -135,18 +130,6 @@ class Node:
             on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
-        self.peers = Peers(settings.name, files, lambda: self.engine.state)
-        self.certificates = Certificates(
-            node=settings.name,
-            url=settings.url,
-            files=files,
-            state=lambda: self.engine.state,
-            renew=self._renewed,
-            reload=self._reload,
-            expelled=self._expelled,
-            untrusting=self._untrusting,
-            sign_with=lambda id_: self._submit(SignWith(id_), _whatever),
-        )
         self.users = self._broker_users()
         self.janitor = Janitor(store, lambda: self.engine.state)
 
@@ -155,20 +138,22 @@ class Node:
         self._gateway = gateway = Gateway(self.engine, loop)
         self._heard = Signal(loop)
         api = self.settings.api
-        self._forwarder = forwarder = Forwarder(
-            node=self.settings.name, tls=self._client_tls(), timeout_s=api.primary_wait_s + api.commit_wait_s
+        forwarder = Forwarder(
+            node=self.settings.name,
+            tls=lambda: self.trust.client_tls,
+            timeout_s=api.primary_wait_s + api.commit_wait_s,
         )
         guard, refused = Guard(api), TokensRefused()
         registry = metrics_of(
-            self.settings.name, self.engine, self.hub, self.membership, guard, self.refusals.counts, refused
+            self.settings.name, self.engine, self.hub, self.trust.membership, guard, self.refusals.counts, refused
         )
         context = Context(
             settings=self.settings,
             gateway=gateway,
             hub=self.hub,
             heard=self._heard,
-            vault=self.vault,
-            membership=self.membership,
+            vault=self.trust.vault,
+            membership=self.trust.membership,
             past=self.store,
             history=self.store.history,
             oldest_history=self.store.oldest_history,
@@ -178,18 +163,18 @@ class Node:
             refusals=self.refusals,
             metrics=lambda: render(registry),
             tokens_refused=refused,
-            untrusting=self._untrusting,
+            untrusting=self.trust.untrusting,
         )
         server = Server(
             create_app(context),
             api.listen,
             guard=guard,
-            tls=lambda: self.tls,
+            tls=lambda: self.trust.server_tls,
             stamp=partial(stamp, context),
             member=lambda der: peer_node(self.engine.state, der) is not None,
         )
         self._end_on(loop, partial(self._end, server, context))
-        parts: list[_Part] = [self.engine, self.hub, self.janitor, self.certificates]
+        parts: list[_Part] = [self.engine, self.hub, self.janitor, self.trust]
         if self.users is not None:
             parts.append(self.users)
         for part in parts:
@@ -248,7 +233,7 @@ class Node:
     def _applied(self, state: State, accepted: Sequence[Accepted]) -> None:
         """Engine's thread."""
         for item in accepted:
-            self._trust(item.delta)
+            self.trust.applied(item.delta)
         self.hub.applied(state, accepted)
         if self._gateway is not None:
             self._gateway.changed.notify()
@@ -260,17 +245,8 @@ class Node:
             if self.users is not None:
                 if item.record.type == "claim":
                     self.users.look_again()
-                elif concerned := _users_concerned(item.delta):
-                    self.users.look_again(concerned)
-
-    def _trust(self, delta: Delta) -> None:
-        """Engine's thread. Data keys are known before anything that they seal is looked at."""
-        keys = [document for document in delta.put if document.kind == "key" and not self.vault.knows(document.id)]
-        for id_, key in data_keys(keys, self.settings.name, self._private_key).items():
-            self.vault.add(id_, key)
-        touched = [(document.kind, document.id) for document in delta.put] + list(delta.deleted)
-        if any(kind in ("authority", "node") or id_ == CERTIFICATE_DAYS for kind, id_ in touched):
-            self.certificates.look_again()
+                elif named := concerned(item.delta):
+                    self.users.look_again(named)
 
     def _results(self, pairs: list[tuple[int, Result]]) -> None:
         """Engine's thread."""
@@ -329,67 +305,24 @@ class Node:
             revision=state.revision,
             digest=state.digest,
             started=self._started,
-            trust=self.certificates.trust,
+            trust=self.trust.name,
         )
 
-    # ── certificates ──
+    # ── on the certificates' thread ──
 
-    def _client_tls(self) -> ssl.SSLContext:
-        return client_context(self.files.ca, self.files.certificate, self.files.key)
+    def _commit(self, command: Command) -> bool:
+        done: Future[bool] = Future()
+        self._submit(command, done.set_result)
+        return done.result(OWN_WRITE_WAIT_S + 1.0)
 
-    def _renewed(self, csr: str) -> str:
-        """Certificates' thread. The primary signs its own; the others ask it."""
-        state, node = self.engine.state, self.settings.name
-        if state.primary == node:
-            certificate, recorded = self.membership.sign(state, csr, node)
-            done: Future[bool] = Future()
-            self._submit(RenewCertificate(node, recorded), done.set_result)
-            if not done.result(OWN_WRITE_WAIT_S + 1.0):
-                raise Unavailable("the certificate could not be recorded")
-            return certificate
-        certificate, revision = self.peers.renewed(csr)
-        if self._gateway is not None:  # else the next look would take it for one that is not on record
+    def _reach(self, revision: int) -> None:
+        if self._gateway is not None:
             self._gateway.run(self._gateway.reach(revision, OWN_WRITE_WAIT_S))
-        return certificate
 
-    def _untrusting(self, state: State) -> list[str]:
-        """Any thread."""
-        view, node = self.hub.view, self.settings.name
-        trusts = {name: seen.pulse.trust for name, seen in view.nodes.items()} | {node: self.certificates.trust}
-        wanted = trust_of(bundle(state))
-        return [*untrusting_nodes(state, trusts), *agents_without_trust(state, view, wanted)]
-
-    def _expelled(self) -> bool:
-        """Certificates' thread."""
-        self.engine.expelled = self.engine.expelled or self.peers.expelled()
-        return self.engine.expelled
-
-    def _reload(self) -> None:
-        """Certificates' thread. What is connected stays so; whoever connects from now on meets the new files."""
-        self.tls = server_context(self.files.certificate, self.files.key, self.files.ca)
-        if self._forwarder is not None:
-            self._forwarder.tls = self._client_tls()
+    def _expelled(self) -> None:
+        self.engine.expelled = True
 
     # ── the broker ──
-
-    def _link(
-        self,
-        name: str,
-        topology: Topology,
-        on_up: Callable[[str], None] | None = None,
-        on_down: Callable[[str], None] | None = None,
-    ) -> Link:
-        broker = self.settings.broker
-        return RabbitLink(
-            name=f"{self.settings.name}-{name}",
-            endpoints=broker.endpoints,
-            credentials=Credentials(broker.username, self._password, str(self.files.ca), broker.vhost),
-            topology=topology,
-            on_up=on_up,
-            on_down=self._refused(on_down),
-            heartbeat_s=broker.heartbeat_s,
-            backoff=Backoff(longest_s=LINK_RETRY_S),
-        )
 
     def _bus_up(self, up: Callable[[str], None]) -> Callable[[str], None]:
         """Bus link's thread. A broker that went away may have come back without its users."""
@@ -401,18 +334,11 @@ class Node:
 
         return told
 
-    def _refused(self, down: Callable[[str], None] | None) -> Callable[[str], None]:
-        """Links' threads. A broker that was wiped knows our user no more."""
-
-        def told(reason: str) -> None:
-            if down is not None:
-                down(reason)
-            if "ACCESS_REFUSED" in reason:
-                self.certificates.refused()
-                if self.users is not None:
-                    self.users.refused()
-
-        return told
+    def _refused_by_broker(self) -> None:
+        """Links' threads. This node was removed, or the broker was wiped and knows its user no more."""
+        self.trust.refused()
+        if self.users is not None:
+            self.users.refused()
 
     def _broker_users(self) -> BrokerUsers | None:
         broker = self.settings.broker
@@ -425,7 +351,7 @@ class Node:
             management=Management(
                 broker.management,
                 lambda: client_context(self.files.ca),
-                lambda: self.membership.broker_admin(self.engine.state),
+                lambda: self.trust.membership.broker_admin(self.engine.state),
             ),
             suspended=lambda: self.hub.suspended,
             state=lambda: self.engine.state,
@@ -435,13 +361,3 @@ class Node:
         """Event loop. An agent whose user is late connects as soon as it is there."""
         if self.users is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.users.wait_ready, agent, USER_WAIT_S)
-
-
-def _users_concerned(delta: Delta) -> list[str]:
-    """Broker users of agents and nodes that came, went or have another password; not of those that come online."""
-    members = [(d.kind, d.id) for d in delta.put if d.wish == d.revision] + list(delta.deleted)
-    return [id_ if kind == "agent" else node_user(id_) for kind, id_ in members if kind in ("agent", "node")]
-
-
-def _whatever(_done: bool) -> None:
-    """For what is tried again anyway."""

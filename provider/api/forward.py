@@ -12,6 +12,7 @@ elsewhere took ten times as long as the write itself.)
 import asyncio
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -151,11 +152,10 @@ class _Connection(asyncio.Protocol):
 class Forwarder:
     """Connections to the other nodes. On the event loop only."""
 
-    def __init__(self, *, node: str, tls: ssl.SSLContext, timeout_s: float) -> None:
-        """`timeout_s` is how long an answer may take."""
+    def __init__(self, *, node: str, tls: Callable[[], ssl.SSLContext], timeout_s: float) -> None:
+        """`tls` is asked for each connection; `timeout_s` is how long an answer may take."""
         self._node, self._timeout_s = node, timeout_s
-        self.tls = tls
-        """For connections that are made from now on."""
+        self._tls = tls
         self._idle: dict[str, list[_Connection]] = {}
 
     async def send(
@@ -202,7 +202,7 @@ class Forwarder:
         try:
             parts = urlsplit(url)
             connecting = asyncio.get_running_loop().create_connection(
-                _Connection, parts.hostname or "", parts.port or 443, ssl=self.tls, server_hostname=parts.hostname
+                _Connection, parts.hostname or "", parts.port or 443, ssl=self._tls(), server_hostname=parts.hostname
             )
             _, connection = await asyncio.wait_for(connecting, CONNECT_S)
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: an address that is none

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider.core.documents import Document
-from provider.core.state import State
+from provider.core.state import Delta, State
 from shared.messages import AGENTS_DOWN, AGENTS_UP, TO_ALL
 
 AGENT_TAG, NODE_TAG = "bellwether-agent", "bellwether-node"
@@ -88,6 +88,12 @@ def wanted_user(state: State, user: str) -> BrokerUser | None:
     if node is None or not node.spec.get("broker_password_hash"):
         return None
     return BrokerUser(user, str(node.spec["broker_password_hash"]), NODE_TAG, ".*", ".*", ".*")
+
+
+def concerned(delta: Delta) -> list[str]:
+    """Users of agents and nodes that came, went or have another password; not of those that come online."""
+    members = [(d.kind, d.id) for d in delta.put if d.wish == d.revision] + list(delta.deleted)
+    return [id_ if kind == "agent" else node_user(id_) for kind, id_ in members if kind in ("agent", "node")]
 
 
 def wanted_users(state: State, suspended: Iterable[str] = ()) -> dict[str, BrokerUser]:

@@ -45,7 +45,7 @@ class Certificates:
         reload: Callable[[], None],
         expelled: Callable[[], bool],
         untrusting: Callable[[State], list[str]],
-        sign_with: Callable[[str], None],
+        sign_with: Callable[[str], object],
     ) -> None:
         self._node, self._hosts, self._files = node, certificate_hosts(url), files
         self._state, self._renew, self._reload = state, renew, reload

@@ -63,7 +63,7 @@ async def forwarding(
 ) -> AsyncIterator[tuple[Server, Forwarder]]:
     tls = ssl.create_default_context()
     AUTHORITY.configure_trust(tls)
-    server, forwarder = Server(serve, authority), Forwarder(node="p2", tls=tls, timeout_s=timeout_s)
+    server, forwarder = Server(serve, authority), Forwarder(node="p2", tls=lambda: tls, timeout_s=timeout_s)
     listening = await server.start()
     try:
         yield server, forwarder

@@ -185,7 +185,7 @@ class ApiNode:
             history=self.host.store.history,
             oldest_history=self.host.store.oldest_history,
             broker_user_ready=_at_once,
-            forwarder=Forwarder(node=self.name, tls=client_context(self.files.ca), timeout_s=1.0),
+            forwarder=Forwarder(node=self.name, tls=lambda: client_context(self.files.ca), timeout_s=1.0),
             guard=guard,
             refusals=refusals,
             metrics=lambda: render(registry),

@@ -1,0 +1,50 @@
+"""Connections to the broker, as this node's own user."""
+
+from collections.abc import Callable
+
+from provider.settings import Files, ProviderSettings
+from shared.backoff import Backoff
+from shared.bus import Credentials, Link, Topology
+from shared.rabbitmq import RabbitLink
+
+RETRY_S = 1.0
+"""Longest pause before a provider tries its broker again: writes wait for it, and there are few of us."""
+_REFUSED = "ACCESS_REFUSED"
+"""How RabbitMQ begins its reason where user or password is not good (AMQP reply code 403)."""
+
+
+class Links:
+    """Makes links. `on_refused` is called on a link's thread when the broker does not let this node in."""
+
+    def __init__(self, settings: ProviderSettings, files: Files, on_refused: Callable[[], None]) -> None:
+        broker = settings.broker
+        password = files.broker_password.read_text(encoding="utf-8").strip()
+        self._name, self._broker = settings.name, broker
+        self._credentials = Credentials(broker.username, password, str(files.ca), broker.vhost)
+        self._on_refused = on_refused
+
+    def make(
+        self,
+        name: str,
+        topology: Topology,
+        on_up: Callable[[str], None] | None = None,
+        on_down: Callable[[str], None] | None = None,
+    ) -> Link:
+        """One link, not started. See `RabbitLink`."""
+
+        def down(reason: str) -> None:
+            if on_down is not None:
+                on_down(reason)
+            if _REFUSED in reason:
+                self._on_refused()
+
+        return RabbitLink(
+            name=f"{self._name}-{name}",
+            endpoints=self._broker.endpoints,
+            credentials=self._credentials,
+            topology=topology,
+            on_up=on_up,
+            on_down=down,
+            heartbeat_s=self._broker.heartbeat_s,
+            backoff=Backoff(longest_s=RETRY_S),
+        )
