@@ -24,7 +24,6 @@ from provider.settings import (
     BrokerSettings,
     Files,
     ProviderSettings,
-    certificate_hosts,
     host_of,
     port_of,
     to_toml,
@@ -101,10 +100,6 @@ class Place:
         if self.config.exists():
             raise Refused(f"{self.config} exists: this host is a provider already")
 
-    def hosts(self) -> tuple[str, ...]:
-        """Names and addresses that the node's certificate is for."""
-        return certificate_hosts(self.url)
-
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
@@ -174,7 +169,7 @@ def init(
     )
     generation, now = uuid4().hex[:16], int(time.time() * 1000)
     trusting = State.genesis(generation=generation, primary=place.name, now=now, changes=founding)
-    certificate, given = membership.sign(trusting, pki.new_request(own.key, place.name, place.hosts()), place.name)
+    certificate, given = membership.sign(trusting, pki.new_request(own.key, place.name), place.name, place.url)
     node = d.NodeSpec(
         url=place.url,
         endpoints=settings.broker.endpoints,
@@ -214,7 +209,7 @@ def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, An
         "name": place.name,
         "url": place.url,
         "version": VERSION,
-        "csr": pki.new_request(own.key, place.name, place.hosts()),
+        "csr": pki.new_request(own.key, place.name),
         "public_key": public_key(own.secrets_key),
         "token_sha256": own.token.hashed,
         "broker_password_hash": broker_password_hash(own.broker_password),

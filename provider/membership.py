@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, signing
+from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, need, signing
 from provider.core.documents import AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
-from provider.settings import Files, ProviderSettings
+from provider.settings import Files, ProviderSettings, certificate_hosts
 from provider.trust import pki
 from provider.trust.authorities import bundle
 from provider.trust.vault import Vault, new_data_key, wrap
 from shared import messages as m
+from shared.errors import Refused
 from shared.tls import fingerprint
 from shared.tokens import new_token
 
@@ -40,14 +41,26 @@ class Membership:
 
     # ── certificates ──
 
-    def sign(self, state: State, csr: str, name: str) -> tuple[str, CertificateSpec]:
-        """The certificate for a node, PEM, and what is to be recorded of it. Raises `Invalid`, `Refused`."""
+    def sign(self, state: State, csr: str, name: str, url: str) -> tuple[str, CertificateSpec]:
+        """The certificate for the node at `url`, PEM, and what is to be recorded of it. Raises `Invalid`, `Refused`."""
         authority = signing(state)
         key = self.vault.unseal(authority.spec["key"], authority.id)
-        pem = pki.sign(csr, name, authority.spec["certificate"], key, days=certificate_days(state))
+        hosts, days = certificate_hosts(url), certificate_days(state)
+        pem = pki.sign(csr, name, hosts, authority.spec["certificate"], key, days=days)
         given = pki.read_certificate(pem)
         expires_at = int(given.not_after.timestamp() * 1000)
-        return pem, CertificateSpec(sha256=given.sha256, authority=authority.id, expires_at=expires_at)
+        return pem, CertificateSpec(
+            sha256=given.sha256, key_sha256=given.key_sha256, authority=authority.id, expires_at=expires_at
+        )
+
+    def renew(self, state: State, csr: str, name: str) -> tuple[str, CertificateSpec]:
+        """As `sign`, for a member, and for the key that it has: who has stolen its token has not got that. Raises
+        `Invalid`, `Refused`, `NotFound`."""
+        node = need(state, "node", name)
+        pem, given = self.sign(state, csr, name, node.spec["url"])
+        if any(one["key_sha256"] != given.key_sha256 for one in node.spec.get("certificates", ())[:1]):
+            raise Refused(f"{name} has another key: a certificate is renewed for the key that it was made for")
+        return pem, given
 
     def authority(self, certificate: str, key: str, id_: str, *, signs: bool = False) -> AuthoritySpec:
         """What the state holds of an authority: its key sealed."""

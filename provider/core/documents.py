@@ -160,6 +160,7 @@ class CertificateSpec(Content):
     """A certificate that a node was given."""
 
     sha256: str = Field(description="of its DER form, hex")
+    key_sha256: str = Field(description="of its public key, hex; a renewal is for the same key")
     authority: str = Field(description="id of the authority that signed it")
     expires_at: int = Field(description="Unix milliseconds")
 

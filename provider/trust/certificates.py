@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from provider.core.state import State
 from provider.membership import certificate_days
-from provider.settings import Files, certificate_hosts
+from provider.settings import Files
 from provider.trust import pki
 from provider.trust.authorities import bundle, waiting, why_renew
 from shared.backoff import Backoff
@@ -38,7 +38,6 @@ class Certificates:
         self,
         *,
         node: str,
-        url: str,
         files: Files,
         state: Callable[[], State],
         renew: Callable[[str], str],
@@ -47,7 +46,7 @@ class Certificates:
         untrusting: Callable[[State], list[str]],
         sign_with: Callable[[str], object],
     ) -> None:
-        self._node, self._hosts, self._files = node, certificate_hosts(url), files
+        self._node, self._files = node, files
         self._state, self._renew, self._reload = state, renew, reload
         self._expelled, self._untrusting, self._sign_with = expelled, untrusting, sign_with
         self._refused = False
@@ -111,7 +110,7 @@ class Certificates:
         days, certificate = certificate_days(state), pki.read_certificate(pem)
         why = why_renew(state, certificate, days, certificate.days_left(datetime.now(UTC)))
         if why is not None:
-            csr = pki.new_request(self._files.key.read_text(encoding="ascii"), self._node, self._hosts)
+            csr = pki.new_request(self._files.key.read_text(encoding="ascii"), self._node)
             write_atomically(self._files.certificate, self._renew(csr), mode=0o644)
             log(why=why).info("this node's certificate was renewed")
             self._reload()

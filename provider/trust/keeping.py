@@ -54,7 +54,6 @@ class Trust:
         self._peers = Peers(self._node, files, state)
         self._certificates = Certificates(
             node=self._node,
-            url=settings.url,
             files=files,
             state=state,
             renew=self._renewed,
@@ -100,7 +99,7 @@ class Trust:
         """The primary signs its own; the others ask it."""
         state = self._state()
         if state.primary == self._node:
-            certificate, recorded = self.membership.sign(state, csr, self._node)
+            certificate, recorded = self.membership.renew(state, csr, self._node)
             if not self._commit(RenewCertificate(self._node, recorded)):
                 raise Unavailable("the certificate could not be recorded")
             return certificate

@@ -1,5 +1,6 @@
 """The cluster's own certificate authority. EC P-256 throughout: small, fast, understood everywhere."""
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -56,28 +57,29 @@ def new_ca(name: str) -> tuple[str, str]:
     return _pem(certificate), key_pem
 
 
-def new_request(key_pem: str, name: str, hosts: tuple[str, ...]) -> str:
-    """A signing request for `name`, valid at `hosts` (names and addresses), PEM."""
+def new_request(key_pem: str, name: str) -> str:
+    """A signing request for `name`, PEM. Where its certificate is valid is for the signer to say."""
     request = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .add_extension(_names(hosts), critical=False)
         .sign(_load(key_pem), hashes.SHA256())
     )
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str, *, days: float = NODE_DAYS) -> str:
-    """The certificate for a request, PEM. Only the key and the hosts are taken from the request; the name is ours.
+def sign(
+    request_pem: str, name: str, hosts: tuple[str, ...], ca_pem: str, ca_key_pem: str, *, days: float = NODE_DAYS
+) -> str:
+    """The certificate for a request, PEM, valid at `hosts` (names and addresses). Nothing but the key is taken from the
+    request: whoever asks does not say who it is, or where.
 
     Raises `Invalid` where the request is malformed or not signed by its own key.
     """
     try:
         request = x509.load_pem_x509_csr(request_pem.encode())
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         key, own = request.public_key(), request.is_signature_valid
     except _MALFORMED as error:
-        raise Invalid(f"csr: not a signing request with subject alternative names ({error})") from None
+        raise Invalid(f"csr: not a signing request ({error})") from None
     if not own or not isinstance(key, ec.EllipticCurvePublicKey):
         raise Invalid("csr: not signed with its own EC key")
     ca = x509.load_pem_x509_certificate(ca_pem.encode())
@@ -86,7 +88,7 @@ def sign(request_pem: str, name: str, ca_pem: str, ca_key_pem: str, *, days: flo
     certificate = (
         _builder(subject, ca.subject, key, min(days, days_left(ca_pem)))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(names, critical=False)
+        .add_extension(_names(hosts), critical=False)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
@@ -106,8 +108,8 @@ class Certificate:
     """Its subject's common name."""
     sha256: str
     """Of its DER form, hex."""
-    key_id: str
-    """Of the authority that signed it, hex; empty where it does not say."""
+    key_sha256: str
+    """Of its public key (SubjectPublicKeyInfo, DER), hex: equal in all certificates for one key."""
     not_before: datetime
     not_after: datetime
 
@@ -137,14 +139,11 @@ def read_der(der: bytes) -> Certificate:
 
 def _read(certificate: x509.Certificate) -> Certificate:
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    try:
-        issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
-        issuer = None
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return Certificate(
         name=str(names[0].value) if names else "",
         sha256=certificate.fingerprint(hashes.SHA256()).hex(),
-        key_id=(issuer or b"").hex(),
+        key_sha256=hashlib.sha256(certificate.public_key().public_bytes(*form)).hexdigest(),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )
@@ -189,8 +188,15 @@ def _names(hosts: tuple[str, ...]) -> x509.SubjectAlternativeName:
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(host)))
         except ValueError:
-            names.append(x509.DNSName(host))
+            names.append(_dns_name(host))
     return x509.SubjectAlternativeName(names)
+
+
+def _dns_name(host: str) -> x509.DNSName:
+    try:
+        return x509.DNSName(host)
+    except ValueError:
+        raise Invalid(f"{host[:80]!r} is no host name that a certificate can hold: write it in ASCII") from None
 
 
 def _usage(*, ca: bool) -> x509.KeyUsage:

@@ -73,7 +73,7 @@ def refused(said: Said) -> str:
 
 def ask_to_join(cluster: Cluster, name: str, text: str) -> int:
     """What `provider join` sends, and no more of it: as if it had been interrupted just then. The answer's status."""
-    csr = pki.new_request(pki.new_key(), name, ("127.0.0.1",))
+    csr = pki.new_request(pki.new_key(), name)
     body = {"name": name, "url": "https://127.0.0.1:1", "version": VERSION, "csr": csr} | {
         "public_key": public_key(new_private_key()),
         "token_sha256": "0" * 64,

@@ -117,6 +117,21 @@ def _unused(found: object, authority: str) -> bool:
     return any(one["id"] == authority and not one["status"]["used_by"] for one in found["items"])
 
 
+def test_a_stolen_token_gets_no_certificate(own: Cluster) -> None:
+    """A node's token alone has its certificate renewed, since that may have expired; but for the node's own key."""
+    leader, standby = primary_of(own), standbys_of(own)[0]
+    files = own.providers[standby].files.directory
+    thief = client(own, leader).holding((files / "node.token").read_text().strip())
+    path = f"/nodes/{standby}/certificate"
+    stolen = thief.post(path, {"csr": pki.new_request(pki.new_key(), standby)})
+    assert (stolen.status, stolen.code) == (409, "refused")
+    mine = pki.new_request((files / "node.key").read_text(), standby)
+    assert thief.post(f"/nodes/{leader}/certificate", {"csr": mine}).code == "forbidden"
+    renewed = thief.post(path, {"csr": mine})
+    assert renewed.status == 200, renewed
+    as_node(own, leader, files).read("/tokens")  # the certificate before the last is still good
+
+
 def test_a_node_that_was_removed_is_out(own: Cluster) -> None:
     """With everything that it had: certificate, token, broker user, data keys."""
     gone, stays = standbys_of(own)

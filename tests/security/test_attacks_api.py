@@ -284,7 +284,7 @@ def test_a_certificate_of_another_authority_is_not_believed(cluster: Cluster, tm
     pem, key = pki.new_ca("Bellwether")
     own = pki.new_key()
     for name, content in (
-        ("c.pem", pki.sign(pki.new_request(own, "p1", ("127.0.0.1",)), "p1", pem, key)),
+        ("c.pem", pki.sign(pki.new_request(own, "p1"), "p1", ("127.0.0.1",), pem, key)),
         ("k.pem", own),
     ):
         (tmp_path / name).write_text(content)

@@ -161,7 +161,7 @@ async def renew_certificate(request: Request, name: str) -> Response:
     if elsewhere is not None:
         return render(elsewhere)
     state = ctx.gateway.state
-    certificate, recorded = ctx.membership.sign(state, parse(write.body, CertificateBody).csr, name)
+    certificate, recorded = ctx.membership.renew(state, parse(write.body, CertificateBody).csr, name)
     result = await commit(ctx, write, c.RenewCertificate(name, recorded))
     if not isinstance(result, Answer):
         return render(result)

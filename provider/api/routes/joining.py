@@ -96,7 +96,7 @@ async def join(request: Request) -> Response:
     if elsewhere is not None:
         return render(elsewhere)
     state = ctx.gateway.state
-    certificate, recorded = ctx.membership.sign(state, body.csr, body.name)
+    certificate, recorded = ctx.membership.sign(state, body.csr, body.name, body.url)
     spec = NodeSpec(
         url=body.url,
         endpoints=body.endpoints or ctx.settings.broker.endpoints,

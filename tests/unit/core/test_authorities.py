@@ -27,7 +27,7 @@ def authority(*, signs: bool = False) -> docs.AuthoritySpec:
 
 
 def certificate(authority_id: str, sha256: str) -> docs.CertificateSpec:
-    return docs.CertificateSpec(sha256=sha256, authority=authority_id, expires_at=NOW)
+    return docs.CertificateSpec(sha256=sha256, key_sha256="k", authority=authority_id, expires_at=NOW)
 
 
 def cluster() -> State:

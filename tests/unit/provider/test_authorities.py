@@ -40,8 +40,8 @@ class Trust:
 
     def certificate(self, node: str, authority: str, *before: bytes, days: float = DAYS) -> bytes:
         """A new certificate for `node`, on record before those in `before`; DER."""
-        request = pki.new_request(pki.new_key(), node, ("127.0.0.1",))
-        der = ssl.PEM_cert_to_DER_cert(pki.sign(request, node, *self.keys[authority], days=days))
+        request = pki.new_request(pki.new_key(), node)
+        der = ssl.PEM_cert_to_DER_cert(pki.sign(request, node, ("127.0.0.1",), *self.keys[authority], days=days))
         good = [{"sha256": pki.read_der(one).sha256, "authority": authority, "expires_at": 0} for one in (der, *before)]
         self.put("node", node, {"certificates": good})
         return der
@@ -72,8 +72,8 @@ def test_a_certificate_for_a_members_name_that_is_not_on_record_is_nobodys() -> 
     trust = Trust()
     ca = trust.authority()
     trust.certificate("p1", ca)
-    request = pki.new_request(pki.new_key(), "p1", ("127.0.0.1",))
-    stolen = ssl.PEM_cert_to_DER_cert(pki.sign(request, "p1", *trust.keys[ca]))
+    request = pki.new_request(pki.new_key(), "p1")
+    stolen = ssl.PEM_cert_to_DER_cert(pki.sign(request, "p1", ("127.0.0.1",), *trust.keys[ca]))
     assert peer_node(trust.state, stolen) is None
 
 

@@ -19,7 +19,7 @@ KEY = pki.new_key()
 
 
 def signed(hosts: tuple[str, ...] = ("127.0.0.1", "localhost"), *, name: str = "p2") -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pki.sign(pki.new_request(KEY, name, hosts), name, CA, CA_KEY).encode())
+    return x509.load_pem_x509_certificate(pki.sign(pki.new_request(KEY, name), name, hosts, CA, CA_KEY).encode())
 
 
 def request(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType) -> str:
@@ -34,7 +34,7 @@ def request(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, *extensions: x5
 def test_a_node_is_trusted_by_whoever_trusts_the_authority(tmp_path: Path) -> None:
     for name, text in (("ca.pem", CA), ("node.key", KEY)):
         (tmp_path / name).write_text(text)
-    (tmp_path / "node.pem").write_text(pki.sign(pki.new_request(KEY, "p2", ("127.0.0.1",)), "p2", CA, CA_KEY))
+    (tmp_path / "node.pem").write_text(pki.sign(pki.new_request(KEY, "p2"), "p2", ("127.0.0.1",), CA, CA_KEY))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "node.pem", tmp_path / "node.key")
     assert _handshake(server, client_context(tmp_path / "ca.pem"), "127.0.0.1") is None
@@ -62,7 +62,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl
     return None
 
 
-def test_names_and_addresses_come_from_the_request_the_rest_is_ours() -> None:
+def test_a_certificate_is_for_the_names_and_addresses_that_the_signer_says() -> None:
     certificate = signed(("10.0.0.2", "db.example", "db.example", "::1"), name="p2")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["db.example"]
@@ -79,12 +79,20 @@ def test_nobody_becomes_an_authority_by_asking() -> None:
         x509.BasicConstraints(ca=True, path_length=None),
         x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CODE_SIGNING]),
     )
-    certificate = x509.load_pem_x509_certificate(pki.sign(wants, "p2", CA, CA_KEY).encode())
+    certificate = x509.load_pem_x509_certificate(pki.sign(wants, "p2", ("p2.example",), CA, CA_KEY).encode())
     assert certificate.subject.rfc4514_string() == "CN=p2", "whatever name the request bore"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["p2.example"], "wherever the request said that it was"
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert x509.oid.ExtendedKeyUsageOID.CODE_SIGNING not in usages
+
+
+@pytest.mark.parametrize("host", ["p\u00fc", "\ud800", "a\u2028b"])
+def test_a_host_that_no_certificate_can_hold_is_refused(host: str) -> None:
+    with pytest.raises(Invalid, match="ASCII"):
+        signed((host,))
 
 
 def _altered(text: str) -> str:
@@ -97,10 +105,9 @@ BAD = {
     "nothing": "",
     "no request": "no request",
     "a certificate": CA,
-    "half": pki.new_request(KEY, "p2", ("x",))[:200],
-    "no names": request(ec.generate_private_key(ec.SECP256R1())),
+    "half": pki.new_request(KEY, "p2")[:200],
     "RSA": request(rsa.generate_private_key(65537, 2048), x509.SubjectAlternativeName([x509.DNSName("x")])),
-    "another's signature": _altered(pki.new_request(KEY, "p2", ("x",))),
+    "another's signature": _altered(pki.new_request(KEY, "p2")),
     "letters that are none": "-----BEGIN CERTIFICATE REQUEST-----\né\n-----END CERTIFICATE REQUEST-----\n",
 }
 
@@ -108,7 +115,7 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_request_is_refused(what: str) -> None:
     with pytest.raises(Invalid, match="csr"):
-        pki.sign(BAD[what], "p2", CA, CA_KEY)
+        pki.sign(BAD[what], "p2", ("127.0.0.1",), CA, CA_KEY)
 
 
 def test_a_fingerprint_is_the_authoritys_own() -> None:
