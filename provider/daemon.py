@@ -13,15 +13,15 @@ from typing import Protocol
 
 import uvloop
 
+from provider.api.access.bookkeeping import record_uses
+from provider.api.access.refused import TokensRefused
 from provider.api.app import create_app, stamp
-from provider.api.bookkeeping import record_uses
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
-from provider.api.guard import Guard
-from provider.api.refusals import Refusals
-from provider.api.refused import TokensRefused
-from provider.api.server import Server
+from provider.api.http.guard import Guard
+from provider.api.http.server import Server
+from provider.api.record.refusals import Refusals
 from provider.broker.links import Links
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers

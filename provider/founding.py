@@ -17,7 +17,6 @@ from provider.core import commands as c
 from provider.core import documents as d
 from provider.core.entries import Change
 from provider.core.state import State
-from provider.membership import Membership
 from provider.settings import (
     DEFAULT_CONFIG,
     ApiSettings,
@@ -32,6 +31,7 @@ from provider.snapshot import read_snapshot
 from provider.store import Store, with_password
 from provider.trust import pki
 from provider.trust.authorities import bundle, checked_authority
+from provider.trust.membership import Membership
 from provider.trust.vault import Vault, data_keys, new_data_key, new_private_key, public_key
 from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically

@@ -13,11 +13,11 @@ from provider.fleet.follow import advised
 from provider.trust.pki import days_left
 
 if TYPE_CHECKING:
-    from provider.api.guard import Guard
-    from provider.api.refused import TokensRefused
+    from provider.api.access.refused import TokensRefused
+    from provider.api.http.guard import Guard
     from provider.engine import Engine
     from provider.fleet.hub import Hub
-    from provider.membership import Membership
+    from provider.trust.membership import Membership
 
 
 class _Collector(Collector):

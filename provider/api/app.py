@@ -12,10 +12,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from provider.api.access.policy import check_all, needs
 from provider.api.context import Context
 from provider.api.direct import HEAD, PREFIX, DirectApp, DirectRoute
-from provider.api.policy import check_all, needs
-from provider.api.refusals import note_answer
+from provider.api.http.source import client_address
+from provider.api.record.refusals import note_answer
 from provider.api.routes import (
     audit,
     authorities,
@@ -28,7 +29,6 @@ from provider.api.routes import (
     resources,
     tokens,
 )
-from provider.api.source import client_address
 from provider.api.views import problem, to_json
 from shared.errors import (
     BellwetherError,

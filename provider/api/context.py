@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
+from provider.api.access.passwords import Passwords
+from provider.api.access.refused import TokensRefused
+from provider.api.access.throttle import Throttle
+from provider.api.access.uses import Uses
 from provider.api.gateway import Gateway, Signal
-from provider.api.guard import Guard
-from provider.api.refused import TokensRefused
-from provider.api.uses import Uses
+from provider.api.http.guard import Guard
 from provider.core.state import State
 from provider.fleet.hub import Hub
-from provider.membership import Membership
-from provider.passwords import Passwords
 from provider.settings import ProviderSettings
 from provider.store import HistoryRow, Store
-from provider.throttle import Throttle
+from provider.trust.membership import Membership
 from provider.trust.vault import Vault
 
 if TYPE_CHECKING:
     from provider.api.forward import Forwarder
-    from provider.api.refusals import Refusals
+    from provider.api.record.refusals import Refusals
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Context:
     """Of logins. On the event loop only."""
     tokens_refused: TokensRefused = field(default_factory=TokensRefused)
     strangers: int = 0
-    """Requests that wait until their token is known here; see `provider.api.policy`."""
+    """Requests that wait until their token is known here; see `provider.api.access.policy`."""
     audit_turn: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     ending: bool = False
     """This node is about to end: nothing that lasts is begun any more."""

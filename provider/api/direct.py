@@ -11,7 +11,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from provider.api import described
-from provider.api.policy import Policy, admit, policy_of
+from provider.api.access.policy import Policy, admit, policy_of
 
 PREFIX = "/api/v1"
 HEAD = "bellwether.head"

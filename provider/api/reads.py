@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from fastapi import Request, Response
 
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.policy import HEADERS, PRINCIPAL
 from provider.api.context import Context, context
-from provider.api.policy import HEADERS, PRINCIPAL
 from provider.api.views import to_json
 from provider.core.documents import Document
 from provider.core.state import State

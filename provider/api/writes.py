@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.policy import FORWARDED, HEADERS, PRINCIPAL
 from provider.api.context import Context, context
 from provider.api.forward import Forwarded, NotAnswered, NotSent
-from provider.api.policy import FORWARDED, HEADERS, PRINCIPAL
-from provider.api.source import client_address
+from provider.api.http.source import client_address
 from provider.api.views import document_view, to_json
 from provider.core.commands import Command, Precondition
 from provider.core.state import Answer

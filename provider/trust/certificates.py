@@ -9,10 +9,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from provider.core.state import State
-from provider.membership import certificate_days
 from provider.settings import Files
 from provider.trust import pki
 from provider.trust.authorities import bundle, waiting, why_renew
+from provider.trust.membership import certificate_days
 from shared.backoff import Backoff
 from shared.errors import BellwetherError
 from shared.files import write_atomically

@@ -10,10 +10,10 @@ from provider.core.commands import CERTIFICATE_DAYS, Command, RenewCertificate, 
 from provider.core.state import Delta, State
 from provider.fleet.follow import agents_without_trust
 from provider.fleet.view import View
-from provider.membership import Membership
 from provider.settings import Files, ProviderSettings
 from provider.trust.authorities import bundle, untrusting_nodes
 from provider.trust.certificates import Certificates
+from provider.trust.membership import Membership
 from provider.trust.peers import Peers
 from provider.trust.vault import Vault, data_keys
 from shared.errors import Unavailable

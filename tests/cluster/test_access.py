@@ -1,5 +1,5 @@
-"""Invariant: nobody does what the role of their token does not allow (`provider/api/auth.py`), on any node, by any
-route; and nothing that is secret leaves a provider by an answer, an event or a log."""
+"""Invariant: nobody does what the role of their token does not allow (`provider/api/access/auth.py`), on any node, by
+any route; and nothing that is secret leaves a provider by an answer, an event or a log."""
 
 import json
 import re

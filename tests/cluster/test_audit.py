@@ -23,7 +23,7 @@ from tests.support.api import Client, client
 from tests.support.nodes import primary_of, promote, restart, run, standbys_of, wait_equal
 
 PATIENCE_S = 40.0
-"""What goes on for long is told of less often; see `provider.api.refusals_book`."""
+"""What goes on for long is told of less often; see `provider.api.record.refusals_book`."""
 SECRET = "Hn7-correct horse"
 PULSE = {"version": "1", "session": "s", "epoch": 1, "revision": 0, "endpoint": "e"}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provider.api import audit
+from provider.api.record import audit
 from provider.backfill import fetch_history
 from provider.client import Unreachable
 from provider.core.commands import PutToken, RecordRefusals, RecordStatus

@@ -187,7 +187,7 @@ def test_head_is_answered_without_a_body(node: Node) -> None:
 def test_a_node_that_may_open_few_files_serves_fewer_connections() -> None:
     code = """
 import resource
-from provider.api.guard import Guard
+from provider.api.http.guard import Guard
 from provider.settings import ApiSettings
 resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, HARD))
 guard = Guard(ApiSettings(listen="127.0.0.1:1", connections_max=500))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from provider.api.sessions import COOKIE, LIFETIME_S, PREFIX, Session, begin
+from provider.api.access.sessions import COOKIE, LIFETIME_S, PREFIX, Session, begin
+from provider.api.access.throttle import PAIR, Throttle
 from provider.core.commands import EndSession
 from provider.core.documents import SessionSpec
-from provider.throttle import PAIR, Throttle
 from shared.tokens import new_token
 from tests.support.apis import ApiNode, Said, later_ms
 

@@ -7,9 +7,9 @@ from threading import Timer
 import pytest
 from fastapi import Request, Response
 
+from provider.api.access.policy import needs
 from provider.api.app import create_app
 from provider.api.direct import router
-from provider.api.policy import needs
 from provider.api.routes import events
 from provider.core.commands import PutSetting, PutToken
 from provider.core.documents import TokenSpec
@@ -91,9 +91,9 @@ def test_a_stranger_is_not_waited_for_twice(p1: ApiNode) -> None:
 
 
 def test_a_token_that_never_comes_is_answered_with_behind(p1: ApiNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provider.api.policy.NEWS_WAIT_S", 0.05)
+    monkeypatch.setattr("provider.api.access.policy.NEWS_WAIT_S", 0.05)
     news = {"Bellwether-Min-Revision": str(p1.state.revision + 1000)}
     said = p1.ask("GET", "/cluster", token=new_token("admin").text(), headers=news)
     assert (said.status, said.code) == (503, "behind")
-    monkeypatch.setattr("provider.api.policy.NEWS_WAITING_MAX", 0)
+    monkeypatch.setattr("provider.api.access.policy.NEWS_WAITING_MAX", 0)
     assert p1.ask("GET", "/cluster", token=new_token("admin").text(), headers=news).status == 401

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from provider.api.access.sessions import begin
 from provider.api.direct import PREFIX, DirectRoute
-from provider.api.sessions import begin
 from provider.core.commands import PutToken
 from provider.core.documents import TokenSpec
 from shared.tokens import new_token

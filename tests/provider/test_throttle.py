@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from provider.api.guard import Guard
+from provider.api.http.guard import Guard
 from tests.support.apis import ApiNode
 
 FORWARDED = "X-Forwarded-For"

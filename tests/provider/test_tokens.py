@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provider.api.bookkeeping import record_now
+from provider.api.access.bookkeeping import record_now
 from provider.core.commands import DeleteToken, PutToken
 from provider.core.documents import TokenSpec
 from shared.tokens import Token, new_token, parse_token

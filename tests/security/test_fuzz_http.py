@@ -10,7 +10,8 @@ from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.api import auth, forward, reads, writes
+from provider.api import forward, reads, writes
+from provider.api.access import auth
 from provider.api.routes.events import _start
 from provider.core.state import State
 from shared.errors import BellwetherError

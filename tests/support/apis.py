@@ -19,19 +19,19 @@ import httpx2
 from fastapi import FastAPI
 
 from provider import founding
+from provider.api.access.refused import TokensRefused
 from provider.api.app import create_app
 from provider.api.context import Context
 from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
-from provider.api.guard import Guard
-from provider.api.refusals import Refusals
-from provider.api.refused import TokensRefused
-from provider.api.source import PEER
+from provider.api.http.guard import Guard
+from provider.api.http.source import PEER
+from provider.api.record.refusals import Refusals
 from provider.core.commands import Command
 from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
-from provider.membership import Membership
 from provider.metrics import metrics_of, render
+from provider.trust.membership import Membership
 from provider.trust.vault import Vault, data_keys
 from shared.bus import Topology
 from shared.messages import NodePulse

@@ -17,9 +17,9 @@ import trustme
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from provider.api.guard import Guard
-from provider.api.server import Server
-from provider.api.source import PEER
+from provider.api.http.guard import Guard
+from provider.api.http.server import Server
+from provider.api.http.source import PEER
 from provider.settings import ApiSettings
 from shared.tls import server_context
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
+from provider.api.access.policy import Policy, Rule, may
 from provider.api.direct import PREFIX, DirectRoute
-from provider.api.policy import Policy, Rule, may
 from tests.support.apis import ApiNode
 
 HEAD = """\
 # Who may do what
 
-Made from what the routes themselves say (`@needs(…)`, see [provider/api/policy.py](../provider/api/policy.py)); a test
+Made from what the routes themselves say (`@needs(…)`, see [policy.py](../provider/api/access/policy.py)); a test
 compares. To write it anew after a change: `.venv/bin/python -m tests.support.roles > docs/ROLES.md`.
 
 | role | who | may |

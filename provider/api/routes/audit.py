@@ -11,10 +11,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
-from provider.api.audit import Filter, Page, Place, latest, search
+from provider.api.access.policy import needs
 from provider.api.context import Context
-from provider.api.policy import needs
 from provider.api.reads import answer, choice, flag, paging, reading
+from provider.api.record.audit import Filter, Page, Place, latest, search
 from provider.api.routes.resources import documented, parse
 from provider.api.views import time_text, to_json
 from provider.api.writes import Write, respond

@@ -9,9 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.policy import Rule, needs
 from provider.api.context import Context, context
-from provider.api.policy import Rule, needs
 from provider.api.reads import answer, flag, paging, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.views import document_view, page, time_text

@@ -8,11 +8,11 @@ from fastapi import Request, Response
 from immutables import Map
 
 from provider.api import direct
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.policy import Rule, needs
 from provider.api.context import Context, context
-from provider.api.policy import Rule, needs
 from provider.api.reads import answer, choice, flag, paging, reading, shown
-from provider.api.refusals import note_done
+from provider.api.record.refusals import note_done
 from provider.api.routes.authorities import authority_view
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary

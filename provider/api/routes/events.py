@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from provider.api import direct
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.policy import PRINCIPAL, may, needs, still_good
 from provider.api.context import Context
-from provider.api.policy import PRINCIPAL, may, needs, still_good
 from provider.api.reads import flag, reading
 from provider.api.views import ADMINISTRATIVE, event_view, to_json
 from shared.errors import Expired, Invalid, Unavailable

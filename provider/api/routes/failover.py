@@ -13,8 +13,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from provider.api import direct
+from provider.api.access.policy import needs
 from provider.api.context import Context
-from provider.api.policy import needs
 from provider.api.reads import answer
 from provider.api.routes.cluster import agents_summary, node_status
 from provider.api.routes.resources import documented, parse

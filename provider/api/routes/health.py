@@ -4,8 +4,8 @@ from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
 
 from provider.api import direct
+from provider.api.access.policy import needs
 from provider.api.context import context
-from provider.api.policy import needs
 from provider.api.reads import answer
 from provider.condition import condition, leads
 from shared.errors import Invalid

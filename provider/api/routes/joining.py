@@ -10,8 +10,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from provider.api import direct
+from provider.api.access.policy import needs
 from provider.api.context import Context, context
-from provider.api.policy import needs
 from provider.api.reads import answer, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.writes import Write, commit, receive, render, to_primary

@@ -8,19 +8,19 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from provider.api import direct
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.passwords import LENGTH_MAX, checked
+from provider.api.access.policy import HEADERS, Rule, may, needs
+from provider.api.access.sessions import LIFETIME_S, begin, set_cookie
 from provider.api.context import Context, context
-from provider.api.policy import HEADERS, Rule, may, needs
+from provider.api.http.source import client_address
 from provider.api.reads import answer, paging, reading, shown
-from provider.api.refusals import CLAIMED, note_done
+from provider.api.record.refusals import CLAIMED, note_done
 from provider.api.routes.resources import documented, parse
-from provider.api.sessions import LIFETIME_S, begin, set_cookie
-from provider.api.source import client_address
 from provider.api.views import document_view, page, time_text
 from provider.api.writes import commit, read_body, receive, render, respond, to_primary
 from provider.core import commands as c
 from provider.core.documents import Document, PersonRole, SessionSpec
-from provider.passwords import LENGTH_MAX, checked
 from shared.errors import Forbidden, Invalid, Refused, TooManyRequests, Unauthenticated
 from shared.logs import log
 

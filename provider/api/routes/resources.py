@@ -7,10 +7,10 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from provider.api import direct
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
+from provider.api.access.policy import Rule, needs
 from provider.api.context import context
-from provider.api.limits import too_deep
-from provider.api.policy import Rule, needs
+from provider.api.http.limits import too_deep
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page, rest
 from provider.api.writes import Write, respond

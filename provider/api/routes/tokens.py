@@ -7,8 +7,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
+from provider.api.access.policy import needs
 from provider.api.context import Context, context
-from provider.api.policy import needs
 from provider.api.reads import answer, paging, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.views import document_view, page

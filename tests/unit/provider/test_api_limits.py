@@ -8,9 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.api.heads import wrong
-from provider.api.limits import TOLD, Buckets, Connections, Networks, Patience, Phase, Place, Verdict, group, too_deep
-from provider.api.source import behind
+from provider.api.http.heads import wrong
+from provider.api.http.limits import (
+    TOLD,
+    Buckets,
+    Connections,
+    Networks,
+    Patience,
+    Phase,
+    Place,
+    Verdict,
+    group,
+    too_deep,
+)
+from provider.api.http.source import behind
 from provider.settings import LimitSettings
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from provider.api.auth import Principal, authenticate, covers, newcomer
-from provider.api.policy import Policy, Rule
+from provider.api.access.auth import Principal, authenticate, covers, newcomer
+from provider.api.access.policy import Policy, Rule
 from provider.core.entries import Change
 from provider.core.state import State
 from shared.errors import Forbidden, TokenRefused, Unauthenticated

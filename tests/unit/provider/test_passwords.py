@@ -5,8 +5,17 @@ import asyncio
 import pytest
 from argon2 import extract_parameters
 
-from provider.passwords import AT_ONCE, LANES, LENGTH_MAX, LENGTH_MIN, MEMORY_KIB, PASSES, WAITING_MAX, Passwords
-from provider.passwords import checked as check
+from provider.api.access.passwords import (
+    AT_ONCE,
+    LANES,
+    LENGTH_MAX,
+    LENGTH_MIN,
+    MEMORY_KIB,
+    PASSES,
+    WAITING_MAX,
+    Passwords,
+)
+from provider.api.access.passwords import checked as check
 from shared.errors import Invalid, TooManyRequests
 
 GOOD = "correct horse battery"

@@ -1,6 +1,6 @@
 """What is told of refusals, when, and how little a flood of them costs."""
 
-from provider.api.refusals_book import (
+from provider.api.record.refusals_book import (
     BUSY_S,
     FLOOD_S,
     KINDS_MAX,

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider import throttle
-from provider.throttle import ACCOUNT, ADDRESS, LONGEST_S, PAIR, WINDOW_S, Limit, Throttle, network
+from provider.api.access import throttle
+from provider.api.access.throttle import ACCOUNT, ADDRESS, LONGEST_S, PAIR, WINDOW_S, Limit, Throttle, network
 
 HOME, EVIL = "192.0.2.1", "203.0.113.9"
 

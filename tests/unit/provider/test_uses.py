@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from loguru import logger
 
-from provider.api import uses as module
-from provider.api.refused import LINES_A_MINUTE, TokensRefused
-from provider.api.uses import Uses
+from provider.api.access import uses as module
+from provider.api.access.refused import LINES_A_MINUTE, TokensRefused
+from provider.api.access.uses import Uses
 from provider.core.commands import USES_MAX, RecordTokenUses, TokenUse
 from provider.core.entries import Change
 from provider.core.state import State

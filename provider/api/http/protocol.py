@@ -18,10 +18,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from provider.api.guard import Guard
-from provider.api.heads import wrong
-from provider.api.limits import Phase, Place, Verdict
-from provider.api.source import PEER
+from provider.api.http.guard import Guard
+from provider.api.http.heads import wrong
+from provider.api.http.limits import Phase, Place, Verdict
+from provider.api.http.source import PEER
 from provider.api.views import problem, to_json
 from shared.errors import BellwetherError, Invalid, TooLarge, TooManyRequests, TooSlow
 

@@ -5,7 +5,7 @@ import json
 import time
 from uuid import uuid4
 
-from provider.api.auth import Principal
+from provider.api.access.auth import Principal
 from provider.api.context import Context
 from provider.api.writes import Write, to_primary
 from provider.core import commands as c

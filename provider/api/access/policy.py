@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeVar, get_args
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
-from provider.api.auth import Principal, authenticate, newcomer, person
+from provider.api.access.auth import Principal, authenticate, newcomer, person
+from provider.api.access.sessions import CSRF_HEADER, PREFIX, cookie_in, session_of
 from provider.api.context import Context
-from provider.api.limits import group
-from provider.api.sessions import CSRF_HEADER, PREFIX, cookie_in, session_of
-from provider.api.source import PEER, SOURCE, client_address
+from provider.api.http.limits import group
+from provider.api.http.source import PEER, SOURCE, client_address
 from provider.trust.authorities import peer_node
 from shared.errors import Behind, Forbidden, Unauthenticated
 

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 from starlette.types import Scope
 
-from provider.api.limits import Networks, plain
+from provider.api.http.limits import Networks, plain
 
 PEER = "bellwether.peer"
 """Where in the scope the verified client certificate of the connection stands, DER bytes; None where there is none."""

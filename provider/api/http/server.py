@@ -9,9 +9,9 @@ from typing import Any
 
 import uvicorn
 
-from provider.api.guard import Guard
-from provider.api.limits import Place, Verdict
-from provider.api.protocol import Protocol, Stamp
+from provider.api.http.guard import Guard
+from provider.api.http.limits import Place, Verdict
+from provider.api.http.protocol import Protocol, Stamp
 from shared.errors import Refused
 from shared.logs import log
 
@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # see provider.api.source
+                proxy_headers=False,  # see provider.api.http.source
                 timeout_graceful_shutdown=3,
                 backlog=BACKLOG,
             )

@@ -3,7 +3,7 @@
 import resource
 from collections import Counter
 
-from provider.api.limits import Buckets, Connections, Networks, Patience, Place, group
+from provider.api.http.limits import Buckets, Connections, Networks, Patience, Place, group
 from provider.settings import ApiSettings
 from shared.errors import TooManyRequests
 from shared.logs import log

@@ -1,4 +1,4 @@
-"""Who asks. What they may do is for `provider.api.policy`.
+"""Who asks. What they may do is for `provider.api.access.policy`.
 
 | role     | may                                                                                    |
 |----------|----------------------------------------------------------------------------------------|
@@ -12,7 +12,7 @@
 import time
 from dataclasses import dataclass, field
 
-from provider.api.sessions import Session, session_of, user_of
+from provider.api.access.sessions import Session, session_of, user_of
 from provider.core.commands import ONE_TIME, refused, why_not
 from provider.core.documents import Document
 from provider.core.state import State

@@ -16,11 +16,11 @@ from uuid import uuid4
 import pydantic_core
 from starlette.types import Scope
 
-from provider.api.auth import Principal, bearer
+from provider.api.access.auth import Principal, bearer
+from provider.api.access.policy import PRINCIPAL
 from provider.api.forward import Forwarded
-from provider.api.policy import PRINCIPAL
-from provider.api.refusals_book import ACTION_MAX, DETAIL_MAX, Book, Kind, legible
-from provider.api.source import client_address
+from provider.api.http.source import client_address
+from provider.api.record.refusals_book import ACTION_MAX, DETAIL_MAX, Book, Kind, legible
 from provider.api.writes import Write, commit, described
 from provider.core.commands import ALWAYS, RecordRefusals
 from provider.core.entries import Attempt

@@ -1,0 +1,1 @@
+"""The HTTPS server: connections, what may come in by them, and where from."""

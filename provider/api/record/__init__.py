@@ -1,0 +1,1 @@
+"""The record of who did what: what was refused is noted, what was done is found in the history."""
