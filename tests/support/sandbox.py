@@ -15,8 +15,10 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _ALLOW, _EPERM, _EAFNOSUPPORT, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050000 | 97, 0x00050000 | 38
 _EQ, _MASKED_EQ = 4, 7
@@ -50,10 +52,15 @@ def available() -> str | None:
     tried = subprocess.run(
         ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
     )
-    return None if tried.returncode == 0 else "this machine allows no mount namespaces"
+    if tried.returncode != 0:
+        return "this machine allows no mount namespaces"
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", ""]
+    if subprocess.run(nobody, capture_output=True, check=False, cwd="/").returncode != 0:
+        return f"other users cannot run {sys.executable}: remove .venv, and tests/run makes one that they can"
+    return None
 
 
-def command(unit: Mapping[str, Sequence[str]], argv: Sequence[str | Path], writable: Iterable[Path]) -> list[str]:
+def command(unit: Mapping[str, Sequence[str]], argv: Sequence[str | Path], writable: Sequence[Path]) -> list[str]:
     """`argv` as the unit's user under the unit's restrictions; `writable` instead of the directories that it names."""
     user = unit["User"][-1]
     identity = [f"--reuid={user}", f"--regid={unit['Group'][-1]}", "--init-groups", "--no-new-privs"]
@@ -71,7 +78,7 @@ def command(unit: Mapping[str, Sequence[str]], argv: Sequence[str | Path], writa
     return ["unshare", "--mount", "--propagation=private", "sh", "-ec", "\n".join(script)]
 
 
-def _mounts(unit: Mapping[str, Sequence[str]], writable: Iterable[Path]) -> list[str]:
+def _mounts(unit: Mapping[str, Sequence[str]], writable: Sequence[Path]) -> list[str]:
     script = [f"mount --bind {shlex.quote(str(path))} {shlex.quote(str(path))}" for path in writable]
     keep = [*map(str, writable), "/dev", "/proc", "/tmp", "/var/tmp"]
     if unit["ProtectSystem"] == ["strict"]:
@@ -81,13 +88,20 @@ def _mounts(unit: Mapping[str, Sequence[str]], writable: Iterable[Path]) -> list
             + needed.replace(" ", "|")
             + ") ;; *) mount -o remount,bind,ro $where 2>/dev/null || true ;; esac; done </proc/self/mountinfo"
         )
+    programs = Path(sys.prefix).resolve(), Path(sys.executable).resolve(), Path(__file__).resolve()
+
+    def hides_programs(directory: str) -> bool:
+        return any(path.is_relative_to(directory) for path in programs)
+
     if unit["PrivateTmp"] == ["yes"]:
         script += ["mount -t tmpfs -o mode=1777 tmpfs /tmp", "mount -t tmpfs -o mode=1777 tmpfs /var/tmp"]
+        if hides_programs("/tmp"):  # a clone there: as a unit would, had it been installed elsewhere
+            root, aside = shlex.quote(str(ROOT)), shlex.quote(str(writable[0] / ".programs"))
+            script[len(writable) : len(writable)] = [f"mkdir -p {aside}", f"mount --bind {root} {aside}"]
+            script += [f"mkdir -p {root}", f"mount --bind {aside} {root}", f"umount -l {aside}"]
     if unit["ProtectHome"] == ["yes"]:
-        programs = Path(sys.prefix).resolve(), Path(sys.executable).resolve(), Path(__file__).resolve()
-        for home in ("/home", "/root", "/run/user"):
-            if not any(path.is_relative_to(home) for path in programs) and Path(home).is_dir():
-                script.append(f"mount -t tmpfs -o mode=000,ro tmpfs {home}")
+        homes = (home for home in ("/home", "/root", "/run/user") if Path(home).is_dir() and not hides_programs(home))
+        script += [f"mount -t tmpfs -o mode=000,ro tmpfs {home}" for home in homes]
     if unit["PrivateDevices"] == ["yes"]:
         devices = ("null", "zero", "full", "random", "urandom", "tty")
         script += ["mkdir /tmp/dev", "mount -t tmpfs -o mode=755 tmpfs /tmp/dev"]
