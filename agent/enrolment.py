@@ -88,13 +88,12 @@ def fetch_ca(url: str, fingerprint: str) -> str:
     answer = request("GET", url, "/api/v1/ca", tls.unverified_context())
     pem = answer.content.decode("utf-8", "replace")
     try:
-        found = tls.fingerprint(pem)
+        found = tls.pinned(pem, fingerprint)
     except ValueError:
         raise Refused(f"{url} sent no CA certificate (HTTP {answer.status}); is it a Bellwether provider?") from None
-    if found != fingerprint:
+    if found is None:
         raise Refused(f"{url} belongs to another cluster than the token, or is not who it says it is; nothing was sent")
-    # What was hashed, and nothing that may stand around it: everything in the file would be trusted.
-    return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(pem))
+    return found
 
 
 def fetch_advice(urls: Sequence[str], settings: AgentSettings, files: AgentFiles) -> Advice:

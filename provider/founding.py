@@ -36,7 +36,7 @@ from provider.trust.vault import Vault, data_keys, new_data_key, new_private_key
 from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically
 from shared.passwords import broker_password_hash
-from shared.tls import client_context, fingerprint, unverified_context
+from shared.tls import client_context, pinned, unverified_context
 from shared.tokens import Token, new_token, parse_token
 from shared.version import VERSION
 
@@ -232,15 +232,16 @@ def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, An
 
 
 def trusted_ca(url: str, expected: str) -> str:
-    """The authority's certificate at `url`. Raises `Refused` unless its fingerprint is the expected one."""
+    """The authority's certificate at `url` that has the expected fingerprint; whatever else is sent with it is not
+    proven, and not trusted. Raises `Refused` where it is not there."""
     ca = Client([url], token=None, tls=unverified_context()).text("/ca")
     try:
-        found = fingerprint(ca)
+        found = pinned(ca, expected)
     except ValueError:
         raise Refused(f"{url} does not answer like a provider") from None
-    if found != expected:
+    if found is None:
         raise Refused(f"{url} is not of the cluster that this token is for: its certificate authority is another one")
-    return ca
+    return found
 
 
 def _seed(place: Place, state: State, position: Any, history: Callable[[int], Iterable[str]] | None = None) -> None:

@@ -1,8 +1,11 @@
 """TLS contexts. Standard library only: agents are small."""
 
 import hashlib
+import re
 import ssl
 from pathlib import Path
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]*-----END CERTIFICATE-----")
 
 
 def client_context(ca_file: Path | str, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
@@ -44,7 +47,19 @@ def unverified_context() -> ssl.SSLContext:
 
 def fingerprint(pem: str) -> str:
     """SHA-256 over the DER form of the first certificate in `pem`, hex. Raises `ValueError`."""
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    first = _CERTIFICATE.search(pem)
+    if first is None:
+        raise ValueError("no certificate")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first.group())).hexdigest()
+
+
+def pinned(pem: str, expected: str) -> str | None:
+    """The one certificate in `pem` whose fingerprint is the expected one, PEM, and nothing that stands around it: it
+    alone is proven. None where it is not there. Raises `ValueError` where there is no certificate at all."""
+    found = _CERTIFICATE.findall(pem)
+    if not found:
+        raise ValueError("no certificate")
+    return next((one + "\n" for one in found if fingerprint(one) == expected), None)
 
 
 def trust_of(pem: str) -> str:

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from provider.trust import pki
 from shared.errors import Invalid
-from shared.tls import client_context, fingerprint
+from shared.tls import client_context, fingerprint, pinned
 
 CA, CA_KEY = pki.new_ca("Bellwether test")
 KEY = pki.new_key()
@@ -123,6 +123,21 @@ def test_a_fingerprint_is_the_authoritys_own() -> None:
     assert fingerprint(CA) == fingerprint(CA + "\n") != fingerprint(other)
     with pytest.raises(ValueError):
         fingerprint("no certificate")
+
+
+def test_the_pinned_authority_is_found_among_several_and_alone() -> None:
+    """While the authority is replaced there are two. (How many bytes a certificate has differs from one to the next: of
+    some lengths, Python's own way to read PEM takes two together for neither.)"""
+    for number in range(12):
+        first, _ = pki.new_ca("Bellwether " + "x" * number)
+        second, _ = pki.new_ca("Bellwether new")
+        both = first.strip() + "\n" + second
+        assert fingerprint(both) == fingerprint(first)
+        assert pinned(both, fingerprint(first)) == first
+        assert pinned(both, fingerprint(second)) == second
+        assert pinned(first, fingerprint(second)) is None
+    with pytest.raises(ValueError):
+        pinned("no certificate", fingerprint(CA))
 
 
 def test_keys_are_made_in_many_threads_and_are_all_different() -> None:
