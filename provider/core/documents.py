@@ -191,11 +191,15 @@ class KeySpec(Content):
     wrapped: dict[str, str] = Field(repr=False, description="by node; see provider.trust.vault")
 
 
+PASSWORDS_MAX = 10
+"""That one account may still have: a broker that cannot be reached misses one with each node that is removed."""
+
+
 class CredentialSpec(Content):
     """An account of ours elsewhere. The passwords are sealed; the newest first, then what it may still be."""
 
     username: str
-    passwords: tuple[str, ...] = Field(min_length=1, max_length=3, repr=False)
+    passwords: tuple[str, ...] = Field(min_length=1, max_length=PASSWORDS_MAX, repr=False)
 
 
 class AgentSpec(Content):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, need, signing
-from provider.core.documents import AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
+from provider.core.documents import PASSWORDS_MAX, AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
 from provider.settings import Files, ProviderSettings, certificate_hosts
 from provider.trust import pki
@@ -88,8 +88,9 @@ class Membership:
         known = state.get("credential", BROKER_ADMIN)
         if known is not None:
             passwords = [self.vault.unseal(sealed, BROKER_ADMIN) for sealed in known.spec["passwords"]]
-            # The last one is what the broker began with, and would begin with again if it were made anew.
-            kept = dict.fromkeys([new_token("node").secret, passwords[0], passwords[-1]])
+            # Nobody writes down which of them the broker has: one that cannot be reached now may miss several. The last
+            # one is what it began with, and would begin with again if it were made anew.
+            kept = [new_token("node").secret, *passwords[: PASSWORDS_MAX - 2], *passwords[PASSWORDS_MAX - 2 :][-1:]]
             credentials[BROKER_ADMIN] = CredentialSpec(
                 username=known.spec["username"], passwords=tuple(vault.seal(one, BROKER_ADMIN) for one in kept)
             )
