@@ -23,6 +23,7 @@ from provider.settings import (
     BrokerSettings,
     Files,
     ProviderSettings,
+    certificate_hosts,
     host_of,
     port_of,
     to_toml,
@@ -147,7 +148,7 @@ def init(
     """
     place.must_be_new()
     authority = authority or Authority.new()
-    authority_id = checked_authority(authority.certificate, authority.key)
+    authority_id, trusted = checked_authority(authority.certificate, authority.key, certificate_hosts(place.url))
     own = Secrets.new(place.name)
     managed = broker.get("management") is not None
     if not managed:
@@ -155,7 +156,7 @@ def init(
     settings = place.settings({**broker, "username": node_user(place.name) if managed else broker_admin[0]})
     vault = Vault({"k1": new_data_key()})
     membership = Membership(settings, place.files, vault)
-    signed = membership.authority(authority.certificate, authority.key, authority_id, signs=True)
+    signed = membership.authority(trusted, authority.key, authority_id, signs=True)
     credential = d.CredentialSpec(username=broker_admin[0], passwords=(vault.seal(broker_admin[1], c.BROKER_ADMIN),))
     wrapped = vault.wrapped_for(public_key(own.secrets_key))
     admin = new_token("admin")

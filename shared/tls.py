@@ -14,6 +14,7 @@ def client_context(ca_file: Path | str, certificate: Path | None = None, key: Pa
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cafile=str(ca_file))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority may itself have been signed by another
     if certificate is not None:
         context.load_cert_chain(certificate, key)
     return context
@@ -33,6 +34,7 @@ def server_context(certificate: Path | str, key: Path | str, ca_file: Path | str
     context.num_tickets = 0
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(cafile=str(ca_file))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
@@ -47,10 +49,15 @@ def unverified_context() -> ssl.SSLContext:
 
 def fingerprint(pem: str) -> str:
     """SHA-256 over the DER form of the first certificate in `pem`, hex. Raises `ValueError`."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first_certificate(pem).strip())).hexdigest()
+
+
+def first_certificate(pem: str) -> str:
+    """The first certificate in `pem`, without what stands around it. Raises `ValueError` where there is none."""
     first = _CERTIFICATE.search(pem)
     if first is None:
         raise ValueError("no certificate")
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first.group())).hexdigest()
+    return first.group() + "\n"
 
 
 def pinned(pem: str, expected: str) -> str | None:

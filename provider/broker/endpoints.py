@@ -19,6 +19,7 @@ def untrusted(brokers: list[str], authorities_pem: str) -> list[str]:
     up to `CONNECT_S` for each."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.load_verify_locations(cadata=authorities_pem)
+    tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     found = []
     for broker in brokers:
         url = urlsplit(broker)

@@ -1,16 +1,22 @@
 """Whom the cluster trusts: what follows from the authorities and certificates in the state. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 from provider.core.commands import signing
 from provider.core.documents import Document
 from provider.core.state import State
+from provider.settings import certificate_hosts
 from provider.trust import pki
+from provider.trust.trial import try_authority
 from shared.errors import Invalid
-from shared.tls import fingerprint, trust_of
+from shared.tls import fingerprint, first_certificate, trust_of
 
 ID_DIGITS = 16
 """Of an authority's id: the first digits of its certificate's SHA-256."""
+WORTH_IT = 1.5
+"""How many times as long as is left a new certificate has to live. Else nodes of an authority that ends soon would do
+nothing but renew theirs."""
 
 
 def authority_id(certificate_pem: str) -> str:
@@ -53,13 +59,16 @@ def authority_of(state: State, certificate: pki.Certificate) -> str | None:
 
 
 def why_renew(state: State, certificate: pki.Certificate, days: float, days_left: float) -> str | None:
-    """Why a node's certificate is to be replaced now; None where it is good. `days` is how long one is to live."""
-    authority = authority_of(state, certificate)
+    """Why a node's certificate is to be replaced now; None where it is good, or as good as it gets: none lives longer
+    than the authority that signs it. `days` is how long one is to live."""
+    authority, signer = authority_of(state, certificate), signing(state)
     if authority is None:
         return "it is not on record"
-    if authority != signing(state).id:
+    if authority != signer.id:
         return "another authority signs now"
-    if days_left < days / 3:
+    ends = pki.read_certificate(signer.spec["certificate"]).not_after
+    could_be = min(days, days_left + (ends - certificate.not_after) / timedelta(days=1))
+    if days_left < days / 3 and could_be > max(0.0, WORTH_IT * days_left):
         return f"{days_left:.1f} days are left of {days:g}"
     if certificate.days > days * 1.01 + 1:  # backdated by an hour
         return f"it was made for {certificate.days:.0f} days, and {days:g} are wanted"
@@ -78,10 +87,19 @@ def untrusting_nodes(state: State, trusts: Mapping[str, str | None]) -> list[str
     return [node.id for node in state.of("node") if trusts.get(node.id) != wanted]
 
 
-def checked_authority(certificate_pem: str, key_pem: str) -> str:
-    """The id of an authority that a user brings. Raises `Invalid` where it cannot serve."""
-    pki.check_authority(certificate_pem, key_pem)
+def checked_authority(certificate_pem: str, key_pem: str, hosts: Iterable[str]) -> tuple[str, str]:
+    """The id and the certificate, PEM, of an authority that a user brings to sign for `hosts`: the first in the file,
+    alone, since whoever signed that one is not to be trusted for it. Blocking. Raises `Invalid` where it cannot serve.
+    """
     try:
-        return authority_id(certificate_pem)
-    except ValueError as error:
-        raise Invalid(f"authority: {error}") from None
+        certificate = first_certificate(certificate_pem)
+    except ValueError:
+        raise Invalid("authority: not the certificate of an authority (no PEM)") from None
+    pki.check_authority(certificate, key_pem)
+    try_authority(certificate, key_pem, hosts)
+    return authority_id(certificate), certificate
+
+
+def hosts_of(state: State) -> list[str]:
+    """What the members' certificates are for."""
+    return sorted({host for node in state.of("node") for host in certificate_hosts(node.spec["url"])})

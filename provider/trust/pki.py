@@ -5,6 +5,7 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.errors import Invalid
+from shared.errors import Invalid, Refused
 
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -21,6 +22,8 @@ NODE_DAYS = 90
 """Of a node's certificate, unless set: `certificates.days`. It renews itself long before."""
 AUTHORITY_DAYS_MIN = 30
 """Left to an authority that a user brings."""
+RSA_BITS_MIN = 2048
+"""With less, OpenSSL's usual settings accept nothing that it signs."""
 _MALFORMED = (
     ValueError,
     UnsupportedAlgorithm,
@@ -84,6 +87,8 @@ def sign(
         raise Invalid("csr: not signed with its own EC key")
     ca = x509.load_pem_x509_certificate(ca_pem.encode())
     ca_key = _load(ca_key_pem)
+    if days_left(ca_pem) <= 0:
+        raise Refused("the authority that signs has expired: nobody would trust what it signs now")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (
         _builder(subject, ca.subject, key, min(days, days_left(ca_pem)))
@@ -94,7 +99,7 @@ def sign(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .add_extension(_issuer(ca), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     return _pem(certificate)
@@ -159,12 +164,17 @@ def check_authority(certificate_pem: str, key_pem: str) -> None:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (ValueError, x509.ExtensionNotFound) as error:
+        public_key = certificate.public_key()
+    except _MALFORMED as error:
         raise Invalid(f"authority: not the certificate of an authority ({error})") from None
     if not basic.ca:
         raise Invalid("authority: this certificate may not sign others (CA:FALSE)")
-    if certificate.public_key() != _load(key_pem).public_key():
+    if public_key != _load(key_pem).public_key():
         raise Invalid("authority: the key does not belong to the certificate")
+    if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < RSA_BITS_MIN:
+        raise Invalid(f"authority: an RSA key of {public_key.key_size} bits is too weak: {RSA_BITS_MIN} or more")
+    if certificate.not_valid_before_utc > datetime.now(UTC):
+        raise Invalid("authority: it is not valid yet")
     if days_left(certificate_pem) < AUTHORITY_DAYS_MIN:
         raise Invalid(f"authority: it expires within {AUTHORITY_DAYS_MIN} days; bring one that lasts")
 
@@ -197,6 +207,15 @@ def _dns_name(host: str) -> x509.DNSName:
         return x509.DNSName(host)
     except ValueError:
         raise Invalid(f"{host[:80]!r} is no host name that a certificate can hold: write it in ASCII") from None
+
+
+def _issuer(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """How the authority names its own key: there is more than one way to make such a name, and the two are compared."""
+    try:
+        own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(cast(_PublicKey, ca.public_key()))
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def _usage(*, ca: bool) -> x509.KeyUsage:

@@ -28,7 +28,7 @@ class NumberSetting:
 
     most: int
     meaning: str
-    above: int = 0
+    above: float = 0
 
     def check(self, key: str, value: Any) -> None:
         """Raises `Invalid` where `value` is no such number."""
@@ -50,8 +50,10 @@ KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
     "agents.password_days": NumberSetting(
         3_650, "days until an agent's broker password is changed; 0: never", above=-1
     ),
+    # A broker reads its certificate again every two minutes: with less than an hour it would show one that has expired,
+    # and nobody could come and set another number.
     CERTIFICATE_DAYS: NumberSetting(
-        3_650, "days that a node's certificate is good for; it is renewed when a third of them is left"
+        3_650, "days that a node's certificate is good for; it is renewed when a third of them is left", above=0.04
     ),
     "history.days": NumberSetting(3_650, "days that accepted entries are kept for events and audit"),
 }

@@ -168,6 +168,12 @@ def test_what_python_calls_equal_is_not_the_same_value(value: Any) -> None:
     assert len(PutSetting("user.a", 1).plan(state, NOW).changes) == 1
 
 
+@pytest.mark.parametrize("value", [0, 0.0001, 0.04, float("nan"), 4000, True, "90"])
+def test_no_certificates_that_expire_before_the_broker_has_read_them(value: Any) -> None:
+    refusal(fleet(), PutSetting("certificates.days", value), Invalid, "certificates.days")
+    assert status_of(fleet(), PutSetting("certificates.days", 0.05)) == 201
+
+
 def nested(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels - 1):

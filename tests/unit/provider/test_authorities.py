@@ -103,6 +103,16 @@ def test_reasons_to_renew_a_certificate() -> None:
     assert "record" in str(trust.why(der))
 
 
+@pytest.mark.parametrize("left", [29.0, 1.0, 0.01, -1.0])
+def test_nothing_is_renewed_again_and_again_under_an_authority_that_ends_soon(left: float) -> None:
+    trust = Trust()
+    ca = trust.authority()
+    der = trust.certificate("p1", ca, days=100_000)  # as long as the authority lives, and no longer
+    assert trust.why(der, left=left, days=100_000) is None, "a new one would end at the same time"
+    shorter = trust.certificate("p1", ca, days=90)
+    assert "of 90" in str(trust.why(shorter, left=left)), "a new one would last"
+
+
 def test_the_authority_that_signs_comes_first_and_a_new_one_waits() -> None:
     trust = Trust()
     old = trust.authority()
