@@ -5,6 +5,7 @@ The daemon makes one of these and tells it what was applied; everything else her
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 from provider.core.commands import CERTIFICATE_DAYS, Command, RenewCertificate, SignWith
 from provider.core.state import Delta, State
@@ -16,7 +17,7 @@ from provider.trust.certificates import Certificates
 from provider.trust.membership import Membership
 from provider.trust.peers import Peers
 from provider.trust.vault import Vault, data_keys
-from shared.errors import Unavailable
+from shared.errors import Behind, Unavailable
 from shared.tls import client_context, server_context, trust_of
 
 
@@ -104,7 +105,10 @@ class Trust:
                 raise Unavailable("the certificate could not be recorded")
             return certificate
         certificate, revision = self._peers.renewed(csr)
-        self._reach(revision)  # else the next look would take it for one that is not on record
+        # Else the next look would take it for one that is not on record. A node that cannot read the log now takes it
+        # all the same: those that it would ask for instead would soon drive the one in use out of the record.
+        with suppress(Behind):
+            self._reach(revision)
         return certificate
 
     def _find_out(self) -> bool:

@@ -53,8 +53,11 @@ class Peers:
             return client.request(method, path, body, headers=headers)
 
     def _client(self, url: str) -> Client:
-        """With this node's certificate; without it where that has expired: to have it renewed, the token will do."""
-        if pki.days_left(self.files.certificate.read_text(encoding="ascii")) > 0:
+        """With this node's certificate; without it where nobody would accept that, since it has expired or its
+        authority was dropped: to have it renewed, the token will do."""
+        own = self.files.certificate.read_text(encoding="ascii")
+        known = [authority.spec["certificate"] for authority in self.state().of("authority")]
+        if pki.days_left(own) > 0 and any(pki.is_signed_by(own, one) for one in known):
             return as_node([url], self.files)
         token = self.files.node_token.read_text(encoding="ascii").strip()
         return Client([url], token=token, tls=client_context(self.files.ca))

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import cast
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -152,6 +152,16 @@ def _read(certificate: x509.Certificate) -> Certificate:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )
+
+
+def is_signed_by(certificate_pem: str, ca_pem: str) -> bool:
+    """Whether this authority has signed this certificate. Raises `ValueError` where one of them is none."""
+    certificate, ca = (x509.load_pem_x509_certificate(pem.encode()) for pem in (certificate_pem, ca_pem))
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (InvalidSignature, ValueError, TypeError):  # as it says: another signature, name or kind of key
+        return False
+    return True
 
 
 def days_left(certificate_pem: str) -> float:

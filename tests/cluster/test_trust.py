@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from localcluster.cluster import Cluster
 from localcluster.process import wait_until
 from pika.exceptions import AMQPError
@@ -17,6 +18,7 @@ from shared.tls import client_context
 from tests.cluster.conftest import StartCluster
 from tests.support.amqp import channel
 from tests.support.api import Client, as_node, client
+from tests.support.authorities import chain
 from tests.support.nodes import command, primary_of, standbys_of, suspended, wait_equal
 from tests.support.writers import check_promises, running
 
@@ -112,6 +114,38 @@ def test_the_authority_is_replaced_and_nobody_is_refused(own: Cluster, tmp_path:
             shown(port, only_old)
 
 
+def test_a_node_that_has_lost_its_renewed_certificate_gets_another(own: Cluster) -> None:
+    """It ended between the moment when it was given one and the moment when that was on its disk, and comes back when
+    the authority of the one before is trusted no more."""
+    leader, lost = primary_of(own), standbys_of(own)[0]
+    admin, bundle = client(own, leader), own.providers[leader].ca
+    pem = own.providers[lost].files.directory / "node.pem"
+    old, before = admin.read("/authorities")["items"][0]["id"], pem.read_text()
+    assert command(own, "p1", "provider", "ca", "rotate").code == 0
+    shutil.copyfile(own.first.ca, own.layout.ca)
+    admin.wait_for("/authorities", lambda found: _unused(found, old))
+    own.kill(lost)
+    pem.write_text(before)
+    reload_broker(own)
+    dropped = command(own, leader, "provider", "ca", "drop", old)
+    assert dropped.code == 0, dropped
+    own.providers[lost].launch()
+    wait_until(
+        lambda: _is_shown(own.ports[lost], bundle),
+        timeout_s=30,
+        what=f"{lost} shows one of the old authority",
+    )
+    shutil.copyfile(bundle, own.layout.ca)
+    wait_equal(own)
+
+
+def _is_shown(port: int, ca: Path) -> bool:
+    try:
+        return bool(shown(port, ca))
+    except OSError:
+        return False
+
+
 def _unused(found: object, authority: str) -> bool:
     assert isinstance(found, dict)
     return any(one["id"] == authority and not one["status"]["used_by"] for one in found["items"])
@@ -130,6 +164,33 @@ def test_a_stolen_token_gets_no_certificate(own: Cluster) -> None:
     renewed = thief.post(path, {"csr": mine})
     assert renewed.status == 200, renewed
     as_node(own, leader, files).read("/tokens")  # the certificate before the last is still good
+
+
+def test_an_authority_of_the_users_own_that_ends_soon(own: Cluster, tmp_path: Path) -> None:
+    """An RSA key, signed by another authority, and it ends before a third of what certificates are to live is over."""
+    admin, brought = client(own, primary_of(own)), chain(rsa.generate_private_key(65537, 2048), days=31)
+    (tmp_path / "ca.pem").write_text(brought.certificate)
+    (tmp_path / "ca.key").write_text(brought.key)
+    old = admin.read("/authorities")["items"][0]["id"]
+    admin.write("PUT", "/settings/certificates.days", {"value": 365})
+    files = ["--ca-certificate", str(tmp_path / "ca.pem"), "--ca-key", str(tmp_path / "ca.key")]
+    rotated = command(own, "p1", "provider", "ca", "rotate", *files)
+    assert rotated.code == 0, rotated
+    shutil.copyfile(own.first.ca, own.layout.ca)
+    admin.wait_for("/authorities", lambda found: _unused(found, old))
+    reload_broker(own)
+    assert command(own, "p1", "provider", "ca", "drop", old).code == 0
+    wait_shown(own, lambda certificate: 30 < certificate.days < 32, "it is not signed by the new authority")
+    shutil.copyfile(own.first.ca, own.layout.ca)
+    renewed = {n["name"]: n["certificate"] for n in admin.read("/cluster")["nodes"]}
+    with running(own, roaming=1) as load:
+        load.wait_for_more()
+    assert load.failures == []
+    assert {n["name"]: n["certificate"] for n in admin.read("/cluster")["nodes"]} == renewed, "renewed without a gain"
+    assert command(own, "p1", "provider", "ca", "rotate").code == 0
+    admin.wait_for("/authorities", lambda found: sum(not one["status"]["used_by"] for one in found["items"]) == 1)
+    shutil.copyfile(own.first.ca, own.layout.ca)
+    reload_broker(own)
 
 
 def test_a_node_that_was_removed_is_out(own: Cluster) -> None:

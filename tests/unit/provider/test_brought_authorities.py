@@ -2,94 +2,17 @@
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import NameOID
 
 from provider.trust.authorities import checked_authority
 from shared.errors import Invalid
 from shared.tls import fingerprint
+from tests.support.authorities import P256, PARENT_KEY, Brought, authority, chain, pem, usage
 
 HOSTS = ("10.0.0.1", "localhost", "p1.example.org")
-P256 = ec.generate_private_key(ec.SECP256R1())
-PARENT_KEY = ec.generate_private_key(ec.SECP256R1())
-BASIC = x509.BasicConstraints(ca=True, path_length=0)
-
-
-def usage(*, signs: bool) -> x509.KeyUsage:
-    given = dict.fromkeys(
-        (
-            "digital_signature",
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "crl_sign",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    return x509.KeyUsage(**{**given, "digital_signature": True}, key_cert_sign=signs)
-
-
-@dataclass(frozen=True)
-class Brought:
-    certificate: str
-    key: str
-
-    def check(self) -> tuple[str, str]:
-        return checked_authority(self.certificate, self.key, HOSTS)
-
-
-def named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def pem(key: Any) -> str:
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return str(key.private_bytes(*form).decode())
-
-
-def authority(
-    key: Any = P256,
-    *more: x509.ExtensionType,
-    basic: x509.BasicConstraints = BASIC,
-    days: float = 400,
-    begins: float = -1,
-    parent: tuple[str, Any] | None = None,
-) -> Brought:
-    issuer, signer = parent or ("own", key)
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(named("own"))
-        .issuer_name(named(issuer))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=begins))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(basic, critical=True)
-    )
-    for extension in more:
-        builder = builder.add_extension(extension, critical=not isinstance(extension, x509.SubjectKeyIdentifier))
-    certificate = builder.sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
-    return Brought(certificate.public_bytes(serialization.Encoding.PEM).decode(), pem(key))
-
-
-def chain() -> Brought:
-    """One that another has signed, with that other behind it, as authorities are handed out in companies."""
-    parent = authority(PARENT_KEY, basic=x509.BasicConstraints(ca=True, path_length=None))
-    own = authority(parent=("own", PARENT_KEY))
-    return Brought(f"Subject: Müller\n{own.certificate}\nissuer=own\n{parent.certificate}", own.key)
-
-
 GOOD: dict[str, Callable[[], Brought]] = {
     "EC": authority,
     "EC P-384": lambda: authority(ec.generate_private_key(ec.SECP384R1())),
@@ -129,7 +52,7 @@ BAD: dict[str, tuple[Callable[[], Brought], str]] = {
 @pytest.mark.parametrize("what", GOOD)
 def test_an_authority_that_can_serve_is_taken(what: str) -> None:
     brought = GOOD[what]()
-    id_, certificate = brought.check()
+    id_, certificate = checked_authority(brought.certificate, brought.key, HOSTS)
     assert certificate.isascii()
     assert certificate.count("BEGIN CERTIFICATE") == 1, "who signed it is not to be trusted for it"
     assert fingerprint(certificate).startswith(id_)
@@ -139,5 +62,6 @@ def test_an_authority_that_can_serve_is_taken(what: str) -> None:
 @pytest.mark.parametrize("what", BAD)
 def test_an_authority_that_cannot_serve_is_refused(what: str) -> None:
     make, why = BAD[what]
+    brought = make()
     with pytest.raises(Invalid, match=why):
-        make().check()
+        checked_authority(brought.certificate, brought.key, HOSTS)
