@@ -44,7 +44,7 @@ from shared.bus import Credentials, Delivery, Outcome
 from shared.errors import Invalid
 from shared.files import write_atomically
 from shared.logs import log
-from shared.messages import AGENTS_UP, MAX_BYTES, Body, Hello, ObservedInstance, Report, encode, type_of
+from shared.messages import AGENTS_UP, MAX_BYTES, Body, Hello, ObservedInstance, Report, encode, type_of, up_key
 from shared.systemd import Watchdog, notify
 from shared.version import VERSION
 
@@ -220,7 +220,7 @@ class Daemon:
     def _send(self, body: Body) -> None:
         data = self._encoded(body)
         on_done = self._check_sent if isinstance(body, Hello | Report) else None
-        self._connection.publish(AGENTS_UP, type_of(body), data, on_done)
+        self._connection.publish(AGENTS_UP, up_key(type_of(body), self._settings.id), data, on_done)
 
     def _encoded(self, body: Body) -> bytes:
         epoch = self._session.broker.epoch

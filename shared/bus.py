@@ -50,6 +50,8 @@ class Delivery:
     """One message as it arrived. `offset` is set for a stream only; `user_id` is broker-verified when set."""
 
     body: bytes
+    exchange: str
+    """Where it was published; a dead letter: where it was sent to."""
     key: str
     content_type: str | None
     user_id: str | None

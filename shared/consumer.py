@@ -51,6 +51,7 @@ class Consumer:
         self._on_delivery(
             Delivery(
                 body,
+                method.exchange,
                 method.routing_key,
                 properties.content_type,
                 properties.user_id,

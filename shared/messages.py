@@ -8,7 +8,7 @@ bytes are.
         advice    who is primary, and which broker endpoints to use, in order
         desired   everything that the agent's instances should hold
         inquire   "say hello": sent by a provider that has just started and knows nothing yet
-    agent → provider, exchange `agents.up`, key = the message's type
+    agent → provider, exchange `agents.up`, key = TYPE.AGENT (the broker lets an agent use its own name alone)
         hello     sent on each connect and when asked
         pulse     "still here", every few seconds; soft state
         advised   acknowledges an epoch, the authorities that are trusted, and the number of a broker password
@@ -309,8 +309,19 @@ def encode(body: Body, *, sender: str, epoch: int, trace: str | None = None) -> 
 
 
 def type_of(body: Body) -> str:
-    """The type's name, which is also the routing key of `agents.up` and `providers`."""
+    """The type's name, which is also the routing key of `providers`."""
     return _NAMES[type(body)]
+
+
+def up_key(type_: str, agent: str) -> str:
+    """The routing key of what an agent says. The broker checks it, so that also of a message without a sender, or one
+    that is dropped unread, it is known who said it."""
+    return f"{type_}.{agent}"
+
+
+def agent_of(key: str) -> str | None:
+    """The agent in such a key; None where it names none."""
+    return key.partition(".")[2] or None
 
 
 def decode(data: bytes) -> tuple[Envelope, Body]:

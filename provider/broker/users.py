@@ -32,8 +32,8 @@ class BrokerUser:
     configure: str
     write: str
     read: str
-    topic: tuple[str, str, str] | None = None
-    """Exchange, write, read."""
+    topics: tuple[tuple[str, str, str], ...] = ()
+    """Exchange, write, read; by exchange."""
     limits: tuple[tuple[str, int], ...] = ()
 
 
@@ -64,7 +64,8 @@ def node_user(name: str) -> str:
 
 
 def agent_user(document: Document) -> BrokerUser:
-    """What an agent's user may touch: its own queues, the two exchanges (tried against RabbitMQ 3.10)."""
+    """What an agent's user may touch: its own queues, the two exchanges, what it says under its own name (tried against
+    RabbitMQ 3.10)."""
     name = re.escape(document.id)
     own = rf"agent\.{name}\..*"
     return BrokerUser(
@@ -74,7 +75,7 @@ def agent_user(document: Document) -> BrokerUser:
         configure=f"^{own}$",
         write=rf"^({own}|{re.escape(AGENTS_UP)})$",
         read=rf"^({own}|{re.escape(AGENTS_DOWN)})$",
-        topic=(AGENTS_DOWN, "^$", f"^({name}|{TO_ALL})$"),
+        topics=((AGENTS_DOWN, "^$", f"^({name}|{TO_ALL})$"), (AGENTS_UP, rf"^[a-z_]+\.{name}$", "^$")),
         limits=tuple(sorted(AGENT_LIMITS.items())),
     )
 
@@ -132,11 +133,11 @@ def _found(
             plain[one["user"]] = (one["configure"], one["write"], one["read"])
         else:
             odd.add(one["user"])
-    topics: dict[str, tuple[str, str, str]] = {}
+    topics: dict[str, list[tuple[str, str, str]]] = {}
     for one in topic_permissions:
-        if one["vhost"] != vhost or one["user"] in topics:
+        if one["vhost"] != vhost:
             odd.add(one["user"])
-        topics[one["user"]] = (one["exchange"], one["write"], one["read"])
+        topics.setdefault(one["user"], []).append((one["exchange"], one["write"], one["read"]))
     nothing = ("", "", "")
     found = {
         str(user["name"]): BrokerUser(
@@ -144,7 +145,7 @@ def _found(
             str(user["password_hash"]),
             tags[user["name"]][0],
             *plain.get(user["name"], nothing),
-            topic=topics.get(user["name"]),
+            topics=tuple(sorted(topics.get(user["name"], ()))),
             limits=tuple(sorted(dict(user.get("limits") or {}).items())),
         )
         for user in users
@@ -162,7 +163,7 @@ def difference(wanted: Mapping[str, BrokerUser], found: Found) -> Difference:
         for name, user in found.ours.items()
         if name in wanted
         and (
-            (user.topic is not None and user.topic[:1] != (wanted[name].topic or ())[:1])
+            {exchange for exchange, *_ in user.topics} - {exchange for exchange, *_ in wanted[name].topics}
             or dict(user.limits).keys() - dict(wanted[name].limits).keys()
         )
     }
@@ -196,12 +197,12 @@ def definitions(vhost: str, users: Sequence[BrokerUser]) -> dict[str, object]:
             {
                 "user": user.name,
                 "vhost": vhost,
-                "exchange": user.topic[0],
-                "write": user.topic[1],
-                "read": user.topic[2],
+                "exchange": exchange,
+                "write": write,
+                "read": read,
             }
             for user in users
-            if user.topic is not None
+            for exchange, write, read in user.topics
         ],
     }
 

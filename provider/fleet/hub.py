@@ -24,7 +24,7 @@ from provider.fleet.instructions import (
     SendPulse,
     Warn,
 )
-from provider.fleet.limits import Limiter
+from provider.fleet.limits import DEATH, Limiter, said_by
 from provider.fleet.roster import Roster
 from provider.fleet.view import View
 from shared import messages as m
@@ -58,7 +58,8 @@ class RefusedMessage:
 class _Heard:
     body: bytes
     user_id: str | None
-    dead_lettered: bool
+    astray: bool
+    """It came another way than straight from its sender: its `user_id` may be anybody's whose message was taken up."""
     ack: Callable[[], None]
 
 
@@ -207,10 +208,10 @@ class Hub:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         """Link's thread. What is too much is dropped here, before it waits for the hub in our memory."""
-        if delivery.user_id is None:
-            self._drop("anonymous", delivery)
-        elif not self._limiter.admit(delivery.user_id, len(delivery.body), time.monotonic()):
+        if not self._limiter.admit(said_by(delivery), len(delivery.body), time.monotonic()):
             self._drop("over_limit", delivery)
+        elif delivery.user_id is None:
+            self._drop("anonymous", delivery)
         else:
             self._heard_of(delivery)
 
@@ -219,7 +220,8 @@ class Hub:
         self.undecodable[kind] = self.undecodable.get(kind, 0) + 1
 
     def _heard_of(self, delivery: Delivery) -> None:
-        self._inbox.put(_Heard(delivery.body, delivery.user_id, "x-death" in delivery.headers, delivery.ack))
+        astray = DEATH in delivery.headers or delivery.exchange not in (m.AGENTS_UP, m.PROVIDERS)
+        self._inbox.put(_Heard(delivery.body, delivery.user_id, astray, delivery.ack))
 
     def _run(self) -> None:
         next_due_s = next_tick_s = next_pulse_s = next_tell_s = time.monotonic()
@@ -328,7 +330,7 @@ class Hub:
         message that was dead-lettered into our exchange carries somebody else's. Raises `Undecodable`."""
         envelope, body = m.decode(event.body)
         expected = envelope.sender if isinstance(body, _FROM_AGENTS) else self._user_of(envelope.sender)
-        if event.user_id != expected or event.dead_lettered:
+        if event.user_id != expected or event.astray:
             raise self._refuse(event, "forged", envelope, f"of {envelope.sender!r} sent by {event.user_id!r}")
         if not isinstance(body, (*_FROM_AGENTS, m.NodePulse)):
             raise self._refuse(event, "unexpected", envelope, "is not for providers")
@@ -336,7 +338,7 @@ class Hub:
 
     def _refuse(self, event: _Heard, kind: str, envelope: m.Envelope, why: str) -> m.Undecodable:
         # Of a dead letter the broker knows only who wrote it first.
-        user = None if event.dead_lettered else event.user_id
+        user = None if event.astray else event.user_id
         self._on_refused(RefusedMessage(user, envelope.type, kind, f"{envelope.type} {why}"))
         return m.Undecodable(kind, f"{envelope.type} {why}")
 

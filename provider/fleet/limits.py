@@ -1,8 +1,8 @@
 """How much each user of the broker may say to us. What is over it is dropped unread; who goes on is cut off for a time.
 
 A message costs its reader far more than its sender. So each broker user has two buckets that fill with time, one of
-messages and one of bytes. Whoever finds them empty in several seconds on end is suspended: its broker user goes, and
-its connections with it, for half a minute first, twice as long each time, an hour at most.
+messages and one of bytes. Whoever finds them empty in several seconds on end, or in two by far, is suspended: its
+broker user goes, and its connections with it, for half a minute first, twice as long each time, an hour at most.
 """
 
 import threading
@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from immutables import Map
 
 from provider.core.state import State
+from shared import messages as m
+from shared.bus import Delivery
+
+DEATH = "x-death"
+"""The header of a dead letter."""
+DEAD_LETTERS = "?dead letters"
+"""What counts as the sender of all of them: whoever the broker knows as theirs did not send them here."""
 
 MESSAGES_PER_S, BYTES_PER_S = 50.0, 2.0 * 1024 * 1024
 """An agent says something every two seconds, and a few times a second while it carries out wishes. Can be set:
@@ -20,6 +27,9 @@ MESSAGES_BURST_S, BYTES_BURST_S = 10.0, 16.0
 """Buckets hold what flows in in so many seconds. The largest message is two seconds' worth of bytes."""
 CUT_AFTER = 5
 """Looks, one a second, that find somebody over the limit one after another."""
+GROSS, GROSS_LOOKS = 20, 3
+"""So many times over the limit in one second is no mistake, and counts for as many looks: before others are not heard
+any more, and are taken for offline."""
 FIRST_S, LONGEST_S = 30.0, 3600.0
 FORGET_S = 3600.0
 """After so long without a fault the next suspension is a short one again."""
@@ -41,6 +51,7 @@ class _Bucket:
     dropped: int = 0
     fresh: int = 0
     """Dropped since the last look."""
+    fresh_bytes: int = 0
     looks: int = 0
     """Consecutive ones that found it over the limit."""
     fault_s: float = float("-inf")
@@ -83,6 +94,7 @@ class Limiter:
                 return True
             bucket.dropped += 1
             bucket.fresh += 1
+            bucket.fresh_bytes += size
             return False
 
     def look(self, state: State, now_s: float, *, cuts: bool) -> Verdict:
@@ -99,7 +111,8 @@ class Limiter:
                     back.append(user)
                 elif bucket.fresh and bucket.until_s is None:
                     warned += [user] if bucket.dropped == bucket.fresh else []
-                    bucket.looks += 1
+                    gross = bucket.fresh > GROSS * self._rates[0] or bucket.fresh_bytes > GROSS * self._rates[1]
+                    bucket.looks += GROSS_LOOKS if gross else 1
                     if bucket.looks >= CUT_AFTER and cuts and state.get("agent", user) is not None:
                         _suspend(bucket, now_s)
                         cut.append(user)
@@ -108,7 +121,7 @@ class Limiter:
                     bucket.looks = 0
                     if now_s - max(bucket.at_s, bucket.fault_s) > FORGET_S:
                         del self._buckets[user]
-                bucket.fresh = 0
+                bucket.fresh = bucket.fresh_bytes = 0
             shown = {user: Limited(b.dropped, b.until_s) for user, b in self._buckets.items() if b.dropped}
         if shown != dict(self.shown):
             self.shown = Map(shown)
@@ -131,3 +144,14 @@ def _suspend(bucket: _Bucket, now_s: float) -> None:
 def _setting(state: State, key: str, default: float) -> float:
     found = state.get("setting", key)
     return float(found.spec["value"]) if found is not None else default
+
+
+def said_by(delivery: Delivery) -> str:
+    """The broker's user who counts as the sender, for whom the broker itself vouches: an agent may publish to exchanges
+    of its own and, in `agents.up`, under keys with its own name. A dead letter's key is whatever its queue says."""
+    if delivery.exchange not in (m.AGENTS_UP, m.PROVIDERS):  # one of an agent's own, that it has bound to ours
+        return m.agent_of(delivery.exchange.rpartition(".")[0]) or "?"
+    if DEATH in delivery.headers:
+        return DEAD_LETTERS
+    agent = m.agent_of(delivery.key) if delivery.exchange == m.AGENTS_UP else None
+    return agent or delivery.user_id or "?"

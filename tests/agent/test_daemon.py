@@ -146,7 +146,7 @@ def test_hello_wishes_report_pulses(agent: Agent, provider: ProviderSide, query:
     (instance,) = hello.instances
     assert (hello.epoch, hello.revision, instance.state, instance.role) == (1, 0, "up", "primary")
     envelope, _, delivery = provider.heard[0]
-    assert (envelope.sender, delivery.user_id, delivery.key) == ("db1", "db1", "hello")
+    assert (envelope.sender, delivery.user_id, delivery.key) == ("db1", "db1", "hello.db1")
 
     provider.tell(
         desired(

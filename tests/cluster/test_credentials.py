@@ -15,6 +15,7 @@ from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed, tail, wait_until
 from pika.exceptions import AMQPError
 
+from shared.messages import up_key
 from tests.cluster.conftest import StartCluster
 from tests.support.amqp import channel, enrolled
 from tests.support.api import Client, client
@@ -146,7 +147,7 @@ def test_an_agent_that_floods_is_cut_off_and_comes_back_and_the_others_do_not_no
             """Whether the broker still listens."""
             try:
                 for _ in range(100):
-                    rogue.to.basic_publish("agents.up", "pulse", b"x" * 1000, user)
+                    rogue.to.basic_publish("agents.up", up_key("pulse", rogue.id), b"x" * 1000, user)
             except AMQPError:
                 return False
             return True

@@ -10,6 +10,7 @@ from localcluster.cluster import Cluster
 from localcluster.process import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
+from shared.messages import up_key
 from tests.support.amqp import Rogue, as_provider, envelope, publish
 from tests.support.api import client
 from tests.support.nodes import command, wait_equal
@@ -291,7 +292,7 @@ def test_what_an_agent_says_in_anothers_name_is_not_believed(cluster: Cluster, r
     }
     rogue.say("node_pulse", node_pulse, sender="p1")
     rogue.say("node_pulse", node_pulse)
-    publish(rogue.to, "agents.up", "pulse", envelope("pulse", _pulse(), sender=rogue.id), user=None)
+    publish(rogue.to, "agents.up", up_key("pulse", rogue.id), envelope("pulse", _pulse(), sender=rogue.id), user=None)
     with as_provider(cluster) as to:
         publish(to, "agents.up", "pulse", envelope("pulse", _pulse(epoch=99), sender="db1"))
         publish(to, "agents.up", "desired", envelope("desired", {"revision": 1, "instances": []}, sender="p1"))

@@ -118,7 +118,7 @@ class Broker:
         for user in given["users"]:
             self.users[user["name"]] = {**user, "tags": user["tags"].split(",")}
         self.permissions |= {one["user"]: one for one in given["permissions"]}
-        self.topic_permissions |= {one["user"]: one for one in given["topic_permissions"]}
+        self.topic_permissions |= {f"{one['user']} {one['exchange']}": one for one in given["topic_permissions"]}
 
     def _forget(self, name: str) -> None:
         self.users.pop(name)
@@ -203,7 +203,9 @@ def test_each_agent_has_a_user_with_the_least_that_it_needs(broker: Broker, star
     assert broker.users["db1"]["limits"] == {"max-connections": 4, "max-channels": 16}
     assert broker.permissions["db1"]["configure"] == r"^agent\.db1\..*$"
     limited = {"user": "db1", "vhost": "bellwether", "exchange": "agents.down", "write": "^$", "read": "^(db1|all)$"}
-    assert broker.topic_permissions["db1"] == limited
+    assert broker.topic_permissions["db1 agents.down"] == limited
+    limited |= {"exchange": "agents.up", "write": r"^[a-z_]+\.db1$", "read": "^$"}
+    assert broker.topic_permissions["db1 agents.up"] == limited
     assert users.has("db1", "y")
     assert not users.has("db1", "another")
     assert not users.wait_ready("db3", 0.01)
@@ -255,7 +257,7 @@ def test_a_broker_that_lost_everything_has_it_again(broker: Broker, start_users:
         kept.clear()
     broker.vhosts.clear()
     users.look_again()  # which it does by itself, too, twice a minute
-    until(lambda: set(broker.topic_permissions) == {"db1", "db2"}, "nobody is made again")
+    until(lambda: len(broker.topic_permissions) == 4, "nobody is made again")
     assert broker.vhosts == {"bellwether"}
     assert SWEEP_S <= 30.0
 
@@ -265,7 +267,7 @@ def _more_rights(broker: Broker) -> None:
 
 
 def _another_topic(broker: Broker) -> None:
-    broker.topic_permissions["db1"]["read"] = ".*"
+    broker.topic_permissions["db1 agents.down"]["read"] = ".*"
 
 
 def _administrator(broker: Broker) -> None:
@@ -281,7 +283,7 @@ def _no_limits(broker: Broker) -> None:
 
 
 def _half_made(broker: Broker) -> None:
-    del broker.topic_permissions["db1"]
+    del broker.topic_permissions["db1 agents.up"]
 
 
 @pytest.mark.parametrize(

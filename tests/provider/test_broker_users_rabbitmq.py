@@ -131,7 +131,7 @@ def test_only_what_differs_is_written(rig: Rig, start: Start) -> None:
 
     wait_for(lambda: read("many7") != ".*")
     wait_for(lambda: call(rig, "GET", "/users/many8")["tags"] == ["bellwether-agent"])
-    wait_for(lambda: len(call(rig, "GET", "/vhosts/bellwether/topic-permissions")) == 450)  # these are written last
+    wait_for(lambda: len(call(rig, "GET", "/vhosts/bellwether/topic-permissions")) == 900)  # these are written last
     again = rig.users()
     before = again._management.calls
     again.start()

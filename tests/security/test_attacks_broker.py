@@ -17,7 +17,7 @@ from localcluster.cluster import BROKER_USER, Cluster
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from shared.messages import AGENTS_DOWN, AGENTS_UP, PROVIDERS
+from shared.messages import AGENTS_DOWN, AGENTS_UP, PROVIDERS, up_key
 from shared.tls import client_context
 from tests.support.amqp import Rogue, channel, enrolled, envelope
 from tests.support.api import Client
@@ -77,6 +77,7 @@ def refused(cluster: Cluster, attacker: Rogue, attack: Callable[[BlockingChannel
 
 def test_an_agent_reaches_its_own_messages(cluster: Cluster, attacker: Rogue, own: str) -> None:
     """The control for all below: the very calls, for what is one's own."""
+    key = up_key("pulse", attacker.id)
     with channel(cluster, attacker.id, attacker.password) as to:
         to.queue_declare(own, exclusive=True)
         to.queue_bind(own, AGENTS_DOWN, attacker.id)
@@ -84,7 +85,7 @@ def test_an_agent_reaches_its_own_messages(cluster: Cluster, attacker: Rogue, ow
         to.basic_get(own)
         to.queue_purge(own)
         to.basic_publish(
-            AGENTS_UP, "pulse", envelope("inquire", {}, sender=attacker.id), pika.BasicProperties(user_id=attacker.id)
+            AGENTS_UP, key, envelope("inquire", {}, sender=attacker.id), pika.BasicProperties(user_id=attacker.id)
         )
         to.basic_cancel(to.basic_consume(own, lambda *_: None))
         to.queue_delete(own)
@@ -199,12 +200,30 @@ def test_commands(cluster: Cluster, attacker: Rogue, exchange: str, key: str) ->
 
 @pytest.mark.parametrize("user", ["{victim}", "node.p1", "bellwether", "db1", "guest", ""])
 def test_reports_under_the_name_of_another(cluster: Cluster, attacker: Rogue, victim: Rogue, user: str) -> None:
-    body = envelope("pulse", {}, sender=victim.id)
+    body, key = envelope("pulse", {}, sender=victim.id), up_key("pulse", attacker.id)
 
     def publish(to: BlockingChannel) -> None:
-        to.basic_publish(AGENTS_UP, "pulse", body, pika.BasicProperties(user_id=user.format(victim=victim.id)))
+        to.basic_publish(AGENTS_UP, key, body, pika.BasicProperties(user_id=user.format(victim=victim.id)))
 
     assert "PRECONDITION_FAILED" in refused(cluster, attacker, publish)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["pulse.{victim}", "pulse", "", "pulse.", ".{own}", "pulse.{own}.{victim}", "{victim}.pulse.{own}", "pulse.{own}x"],
+)
+@pytest.mark.parametrize("signed", [True, False])
+def test_reports_under_the_key_of_another(
+    cluster: Cluster, attacker: Rogue, victim: Rogue, key: str, signed: bool
+) -> None:
+    """By the key it is known who sent what has no `user_id`."""
+    text = key.format(own=attacker.id, victim=victim.id)
+
+    def publish(to: BlockingChannel) -> None:
+        properties = pika.BasicProperties(user_id=attacker.id if signed else None)
+        to.basic_publish(AGENTS_UP, text, envelope("pulse", {}, sender=attacker.id), properties)
+
+    assert "ACCESS_REFUSED" in refused(cluster, attacker, publish)
 
 
 def test_reports_that_say_another_name(primary: Client, attacker: Rogue, victim: Rogue) -> None:
@@ -217,7 +236,9 @@ def test_reports_that_say_another_name(primary: Client, attacker: Rogue, victim:
         lambda: attacker.say("node_pulse", NODE_PULSE, sender="p1"),
         lambda: attacker.say("node_pulse", NODE_PULSE),
         lambda: attacker.say("advice", {}, sender="p1"),
-        lambda: attacker.to.basic_publish(AGENTS_UP, "pulse", envelope("pulse", pulse, sender=attacker.id)),
+        lambda: attacker.to.basic_publish(
+            AGENTS_UP, up_key("pulse", attacker.id), envelope("pulse", pulse, sender=attacker.id)
+        ),
     ]
     for tell in told:
         tell()
@@ -372,7 +393,9 @@ def test_more_connections_and_channels_than_an_agent_needs(cluster: Cluster, att
 
 def test_a_message_that_is_too_large(cluster: Cluster, attacker: Rogue) -> None:
     def publish(to: BlockingChannel) -> None:
-        to.basic_publish(AGENTS_UP, "report", b" " * 8_000_000, pika.BasicProperties(user_id=attacker.id))
+        to.basic_publish(
+            AGENTS_UP, up_key("report", attacker.id), b" " * 8_000_000, pika.BasicProperties(user_id=attacker.id)
+        )
 
     assert "PRECONDITION_FAILED" in refused(cluster, attacker, publish)
 
@@ -383,7 +406,9 @@ def test_a_flood_hurts_nobody_else(cluster: Cluster, primary: Client, attacker: 
     with channel(cluster, attacker.id, attacker.password) as to:
         with suppress(AMQPError):  # it may be shut out for it
             for _ in range(60):
-                to.basic_publish(AGENTS_UP, "report", costly, pika.BasicProperties(user_id=attacker.id))
+                to.basic_publish(
+                    AGENTS_UP, up_key("report", attacker.id), costly, pika.BasicProperties(user_id=attacker.id)
+                )
         started = time.monotonic()
         pulse = {"version": "1", "session": "s", "epoch": 1, "revision": 1, "endpoint": f"amqps://{uuid4().hex}:1"}
         victim.say("pulse", pulse)

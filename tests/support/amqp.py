@@ -12,7 +12,7 @@ from localcluster.cluster import Cluster
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
-from shared.messages import VERSION, now_text
+from shared.messages import VERSION, now_text, up_key
 from shared.tls import client_context
 from tests.support.api import client
 from tests.support.newcomers import newcomer
@@ -74,7 +74,7 @@ class Rogue:
         self, type_: str, body: object, *, sender: str | None = None, user: str | None = None, **other: int
     ) -> None:
         message = envelope(type_, body, sender=sender or self.id, **other)
-        publish(self.to, "agents.up", type_, message, user=user or self.id)
+        publish(self.to, "agents.up", up_key(type_, self.id), message, user=user or self.id)
 
 
 @contextmanager

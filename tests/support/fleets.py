@@ -176,7 +176,7 @@ class Agent(Watched):
         self.link.close()
 
     def say(self, body: m.Body, *, sender: str | None = None) -> None:
-        self.say_bytes(m.encode(body, sender=sender or self.name, epoch=1), m.type_of(body))
+        self.say_bytes(m.encode(body, sender=sender or self.name, epoch=1), m.up_key(m.type_of(body), self.name))
 
     def say_bytes(self, data: bytes, key: str = "pulse") -> None:
         self.link.publish(m.AGENTS_UP, key, data)

@@ -29,6 +29,7 @@ RETRY_S = 0.02
 @dataclass(frozen=True, slots=True)
 class _Stored:
     body: bytes
+    exchange: str
     key: str
     user: str
 
@@ -110,7 +111,16 @@ class _Consumer:
             headers = {} if offset is None else {"x-stream-offset": offset}
             ack = partial(self.link.later, partial(self._ack, tag))
             self.subscription.on_delivery(
-                Delivery(stored.body, stored.key, "application/json", stored.user or None, headers, offset, ack)
+                Delivery(
+                    stored.body,
+                    stored.exchange,
+                    stored.key,
+                    "application/json",
+                    stored.user or None,
+                    headers,
+                    offset,
+                    ack,
+                )
             )
 
     def _ack(self, tag: int) -> None:
@@ -227,7 +237,7 @@ class MemoryBroker:
                 self._duplicate -= 1
                 copies = 2
             for queue in queues * copies:
-                stored = _Stored(message.body, message.key, link.user)
+                stored = _Stored(message.body, message.exchange, message.key, link.user)
                 (queue.messages if queue.stream is None else queue.stream.records).append(stored)
             self.pump()
             if self._lose_confirms:

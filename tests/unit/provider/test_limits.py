@@ -111,3 +111,14 @@ def test_nobody_is_kept_in_mind_for_ever(state: State) -> None:
     limiter.forget(["db1"])
     limiter.look(state, 5.0, cuts=True)
     assert not limiter.shown
+
+
+@pytest.mark.parametrize(("many", "size"), [(2000, 1), (30, MAX_BYTES)], ids=["messages", "bytes"])
+def test_who_is_far_over_the_limit_is_cut_off_in_two_seconds(state: State, many: int, size: int) -> None:
+    limiter = Limiter()
+    for now_s in (1.0, 2.0):
+        assert not limiter.suspended
+        for _ in range(many):
+            limiter.admit("db1", size, now_s)
+        limiter.look(state, now_s, cuts=True)
+    assert limiter.suspended == {"db1"}
