@@ -277,6 +277,7 @@ def test_whatever_an_agent_says_the_others_are_served(cluster: Cluster, rogue: R
 
 def test_what_an_agent_says_in_anothers_name_is_not_believed(cluster: Cluster, rogue: Rogue) -> None:
     before = {name: skipped(cluster, name, "forged") for name in cluster.providers}
+    anonymous = {name: skipped(cluster, name, "anonymous") for name in cluster.providers}
     unexpected = {name: skipped(cluster, name, "unexpected") for name in cluster.providers}
     anonymous = {name: skipped(cluster, name, "anonymous") for name in cluster.providers}
     epoch = client(cluster, "p1").read("/cluster")["epoch"]
