@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_RIGHTS = ("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 
 _ALLOW, _EPERM, _EAFNOSUPPORT, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050000 | 97, 0x00050000 | 38
 _EQ, _MASKED_EQ = 4, 7
@@ -54,7 +55,8 @@ def available() -> str | None:
     )
     if tried.returncode != 0:
         return "this machine allows no mount namespaces"
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", ""]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *WITHOUT_RIGHTS]
+    nobody += ["unshare", "--user", "--map-user=65534", "--map-group=65534", sys.executable, "-c", ""]
     if subprocess.run(nobody, capture_output=True, check=False, cwd="/").returncode != 0:
         return f"other users cannot run {sys.executable}: remove .venv, and tests/run makes one that they can"
     return None
@@ -64,7 +66,7 @@ def command(unit: Mapping[str, Sequence[str]], argv: Sequence[str | Path], writa
     """`argv` as the unit's user under the unit's restrictions; `writable` instead of the directories that it names."""
     user = unit["User"][-1]
     identity = [f"--reuid={user}", f"--regid={unit['Group'][-1]}", "--init-groups", "--no-new-privs"]
-    identity += ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
+    identity += WITHOUT_RIGHTS
     program = [sys.executable, __file__, json.dumps(_filters(unit)), *map(str, argv)]
     namespace = ["unshare", "--user", f"--map-user={user}", f"--map-group={unit['Group'][-1]}"]
     inner = ["setpriv", *identity, *(namespace if unit["PrivateUsers"] == ["yes"] else []), *program]
