@@ -10,6 +10,7 @@ ever stored.
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from shared.errors import Invalid
 PREFIX = "bw"
 ROLES = ("admin", "operator", "viewer", "node", "agent")
 ONE_TIME = ("node", "agent")
+_SECRET = re.compile(r"(bw\.[a-z]+\.[^./\s]+\.)[^/\s'\"]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ def parse_token(text: str) -> Token:
     if len(parts) == 5 and parts[1] not in ONE_TIME:
         raise Invalid("only a one-time token has a fifth part")
     return Token(parts[1], parts[2], parts[3], parts[4] if len(parts) == 5 else None)
+
+
+def without_secrets(text: str) -> str:
+    """`text`, a path or what quotes one, with the secrets of tokens left out: somebody meant the token's id, and gave
+    all of it."""
+    return _SECRET.sub(r"\1…", text)
 
 
 def hash_secret(secret: str) -> str:

@@ -40,6 +40,7 @@ from shared.errors import (
     Unauthenticated,
 )
 from shared.logs import log
+from shared.tokens import without_secrets
 from shared.version import VERSION
 
 _Scope = MutableMapping[str, Any]
@@ -159,6 +160,7 @@ def _render(error: BellwetherError, status: int | None = None) -> Response:
 
 def _refuse(request: Request, error: BellwetherError, status: int | None = None) -> Response:
     """The one place where an error becomes an answer, and is noted where it is a refusal."""
+    error.detail = without_secrets(error.detail)  # it may quote the path, and somebody put a token into it
     if isinstance(error, TokenRefused):
         request.app.state.context.tokens_refused.note(error, client_address(request.scope))
     note_answer(request.app.state.context, request.scope, error, status or error.status)

@@ -21,6 +21,7 @@ from provider.api.views import document_view, to_json
 from provider.core.commands import Command, Precondition
 from provider.core.state import Answer
 from shared.errors import Behind, Invalid, NoPrimary, OutcomeUnknown, StaleRevision, TooLarge
+from shared.tokens import without_secrets
 
 RETRY_S = 0.05
 """Between two attempts while the primary cannot be reached; a change of primary ends the pause at once."""
@@ -30,7 +31,6 @@ can be asked instead. Without a key it cannot: an answer is the only way to know
 SLACK_S = 1.0
 """The primary itself answers within `commit_wait_s`; this much more for the way there and back."""
 KEY_MAX = 200
-_TOKEN = re.compile(r"(bw\.[a-z]+\.[^./]+\.)[^/]+")
 _DROP = re.compile(r"(^|&)drop=(true|1)(&|$)", re.IGNORECASE)
 
 
@@ -69,7 +69,7 @@ def described(method: str, raw_path: bytes, query: str = "") -> str:
     """A request in a line, for the audit. Of the query, where a client may put what should not be told, only what
     changes the meaning."""
     dropping = "?drop=true" if _DROP.search(query) else ""
-    path = _TOKEN.sub(r"\1…", raw_path.decode("ascii", "backslashreplace"))  # where somebody means the token's id
+    path = without_secrets(raw_path.decode("ascii", "backslashreplace"))
     return f"{method} {path}{dropping}"
 
 

@@ -214,3 +214,13 @@ def test_the_first_administrators_token_is_issued_anew_by_a_node_only(p1: ApiNod
     again = p1.ask("POST", "/tokens/administrator", token=node, peer=p1.certificate).json["token"]
     assert statuses(p1, p1.admin, "/cluster") == [401]
     p1.admin = again
+
+
+@pytest.mark.parametrize("path", ["/tokens/{}", "/nowhere/{}", "/settings/{}"])
+def test_a_whole_token_given_for_its_id_is_not_repeated(p1: ApiNode, path: str) -> None:
+    """It went to the terminal, and into whatever keeps what commands say."""
+    token = make(p1, "viewer")
+    said = p1.ask("GET", path.format(token))
+    assert said.status == 404
+    assert parse_token(token).secret not in said.json["detail"]
+    assert parse_token(token).id in said.json["detail"]
