@@ -129,7 +129,11 @@ def request(
     body: dict[str, Any] | None = None,
 ) -> Answer:
     """One HTTPS request. Raises `Unavailable` where there is no answer in `TIMEOUT_S` seconds, or one of 502 to 504."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Invalid(f"{url}: expected https://host:port") from None
     if parts.scheme != "https" or not parts.hostname:
         raise Invalid(f"{url}: expected https://host:port")
     headers = {"Accept": "application/json"}
@@ -137,7 +141,7 @@ def request(
         headers["Authorization"] = f"Bearer {token}"
     if body is not None:
         headers["Content-Type"] = "application/json"
-    connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
+    connection = http.client.HTTPSConnection(parts.hostname, port, timeout=TIMEOUT_S, context=context)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)
         response = connection.getresponse()

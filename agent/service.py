@@ -12,7 +12,7 @@ from agent.daemon import Daemon
 from agent.settings import AgentFiles, AgentSettings, load_settings
 from shared import logs
 from shared.bus import Credentials, Link, Topology
-from shared.files import check_private
+from shared.files import check_private, locked
 from shared.rabbitmq import RabbitLink
 
 HEARTBEAT_S = 10
@@ -21,7 +21,8 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 def serve(config: Path) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises `Invalid` where it cannot start as configured."""
+    """Run the daemon until SIGTERM or SIGINT. Raises `Invalid` where it cannot start as configured, `Refused` where it
+    runs already."""
     files = AgentFiles(config)
     settings = load_settings(config)
     check_private(files.directory, [files.broker_password, files.credential, files.api_token, *_passwords(settings)])
@@ -54,7 +55,8 @@ def serve(config: Path) -> None:
         signal.signal(number, lambda _number, _frame: daemon.stop())
     gc.collect()
     gc.freeze()  # what the imports left behind lives as long as the process: no need to look at it again
-    daemon.run()
+    with locked(files.lock, f"the agent {settings.id} runs already; see agent status --config {config}"):
+        daemon.run()
 
 
 def _passwords(settings: AgentSettings) -> list[Path]:

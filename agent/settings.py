@@ -106,6 +106,11 @@ class AgentFiles:
     def status(self) -> Path:
         return self.directory / "status.json"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon: two of them would answer to one name, and take each other's place."""
+        return self.directory / "agent.lock"
+
     def accounts(self, instance: str) -> Path:
         return self.directory / f"accounts.{instance}.json"
 

@@ -1,6 +1,5 @@
 """What `provider run` asks of the files on its host before it starts: that they are private, and its alone."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +7,10 @@ from pathlib import Path
 
 from provider.settings import Files, ProviderSettings
 from provider.store import split_password, with_password
-from shared.errors import Invalid, Refused
+from shared.errors import Invalid
 from shared.files import check_private as private_or_refused
-from shared.files import give_to_owner_of, make_private_directory
+from shared.files import locked as locked_file
+from shared.files import make_private_directory
 from shared.logs import log
 
 
@@ -49,13 +49,5 @@ def store_address(settings: ProviderSettings, files: Files) -> str:
 def locked(directory: Path) -> Iterator[None]:
     """One daemon a data directory. Raises `Refused` where another one holds it."""
     make_private_directory(directory)
-    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(directory / "lock", flags, 0o600)
-    try:
-        give_to_owner_of(directory, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked_file(directory / "lock", f"another provider runs on {directory} already"):
         yield
-    except BlockingIOError:
-        raise Refused(f"another provider runs on {directory} already") from None
-    finally:
-        os.close(descriptor)

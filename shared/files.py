@@ -5,14 +5,16 @@ read. So what root writes belongs to the owner of the directory it is in. The ow
 than root: nothing here follows a link that it may have put there.
 """
 
+import fcntl
 import os
 import pwd
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import Refused
+from shared.errors import Invalid, Refused
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -42,6 +44,33 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
         os.fsync(directory)  # the rename itself must survive a power cut
     finally:
         os.close(directory)
+
+
+def read_text(path: Path) -> str:
+    """What the text file `path` holds. Raises `Invalid` with the path and why it cannot be read; never with a part of
+    what is in it, which may be secret."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise Invalid(f"{path} cannot be read: it is not text") from None
+
+
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """Holds the file `path`, made where it is not there, for one process. Raises `Refused` with `message` where another
+    one has it; `OSError`."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        give_to_owner_of(path.parent, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Refused(message) from None
+    finally:
+        os.close(descriptor)
 
 
 def make_private_directory(path: Path) -> None:

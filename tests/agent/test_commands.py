@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
+from shared.files import locked
 from shared.messages import Advice
 from shared.tls import fingerprint
 from shared.tokens import matches, new_token, parse_token
@@ -267,6 +268,22 @@ def test_run_refuses_what_cannot_work(host: Host, provider: Provider) -> None:
     done = host.agent("run")
     assert done.returncode == 1
     assert "broker.json" in done.stderr
+
+
+def test_a_second_daemon_under_the_same_name_is_refused(host: Host, provider: Provider) -> None:
+    """Two of them answered to one name in turns, and each wrote the other's status."""
+    host.enroll(provider.url)
+    with locked(host.directory / "agent.lock", "held already"):
+        done = host.agent("run")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("agent run: the agent db1 runs already")
+
+
+def test_what_is_no_address_is_one_line(host: Host, provider: Provider) -> None:
+    host.enroll(provider.url)
+    done = host.agent("advise", "https://[::")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "agent: https://[::: expected https://host:port\n"
 
 
 def test_status_of_an_agent_that_never_ran(host: Host, provider: Provider) -> None:
