@@ -4,16 +4,20 @@ import json
 import os
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx2
 
 from provider.settings import Files, ProviderSettings
-from shared.errors import BellwetherError, Unavailable
+from shared.errors import BellwetherError, Invalid, Unavailable
+from shared.files import read_text
 from shared.tls import client_context
 
 PREFIX = "/api/v1"
+_DOTS = (".", "..")
 CONNECT_S = 3.0
 READ_S = 30.0
 _TRIED_ELSEWHERE = {"no_primary", "log_unavailable", "behind", "disk_full"}
@@ -35,8 +39,11 @@ class Client:
     """Asks each of `urls` in turn until one answers. Writes carry an idempotency key, so asking again is safe."""
 
     def __init__(self, urls: Sequence[str], *, token: str | None, tls: ssl.SSLContext) -> None:
+        """Raises `Invalid` for what is no address, and for a token that no header can hold."""
+        if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+            raise Invalid("the token given is none: expected one line, bw.<role>.<id>.<secret>")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        self._urls = [url.rstrip("/") for url in urls]
+        self._urls = [checked_url(url) for url in urls]
         self._http = httpx2.Client(
             verify=tls, headers=headers, timeout=httpx2.Timeout(READ_S, connect=CONNECT_S), trust_env=False
         )
@@ -71,7 +78,7 @@ class Client:
                 reasons.append(f"{url}: {error}")
                 continue
             if response.is_success:
-                return response.json() if response.content else None
+                return _content(response)
             last = _problem(response)
             if last.answer_code not in _TRIED_ELSEWHERE:
                 raise last
@@ -124,6 +131,24 @@ class Client:
         self._http.close()
 
 
+def path(*parts: str) -> str:
+    """A path of the API, each part quoted: none of them is more than one segment, or leads elsewhere."""
+    quoted = (quote(part, safe="") for part in parts)
+    return "/" + "/".join(part.replace(".", "%2E") if part in _DOTS else part for part in quoted)
+
+
+def checked_url(text: str) -> str:
+    """A provider's address, without a slash at its end. Raises `Invalid`: a token is not sent anywhere unencrypted."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme == "https" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or not text.isascii() or not text.isprintable():
+        raise Invalid(f"{text[:200]!r} is no provider's address; expected https://host:port")
+    return text.rstrip("/")
+
+
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
     """Lines that end with LF and nothing else: what is told may hold other characters that end lines to some."""
     rest = b""
@@ -134,12 +159,24 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode()
 
 
+def _content(response: httpx2.Response) -> Any:
+    try:
+        return response.json() if response.content else None
+    except ValueError:
+        raise _unexpected(response) from None
+
+
 def _problem(response: httpx2.Response) -> Problem:
     try:
         content = response.json()
         return Problem(content["detail"], content["code"], response.status_code, content["retryable"])
     except (ValueError, KeyError, TypeError):
-        return Problem(f"unexpected answer {response.status_code} from {response.url.host}", "internal", 500, False)
+        return _unexpected(response)
+
+
+def _unexpected(response: httpx2.Response) -> Problem:
+    detail = f"unexpected answer {response.status_code} from {response.url.host}: is it a provider's address?"
+    return Problem(detail, "internal", 500, False)
 
 
 def local(settings: ProviderSettings, files: Files) -> Client:
@@ -150,23 +187,33 @@ def local(settings: ProviderSettings, files: Files) -> Client:
 
 def as_node(urls: Sequence[str], files: Files) -> Client:
     """A client that speaks for this node."""
-    token = files.node_token.read_text(encoding="ascii").strip()
-    return Client(urls, token=token, tls=client_context(files.ca, files.certificate, files.key))
+    token = read_text(files.node_token).strip()
+    return Client(urls, token=token, tls=_trusting(files.ca, files.certificate, files.key))
 
 
 def from_environment() -> Client:
     """For `bellwether`: BELLWETHER_API (URLs, comma-separated), BELLWETHER_CA (file), BELLWETHER_TOKEN or _TOKEN_FILE.
 
-    Raises `Unreachable` where something is missing.
+    Raises `Unreachable` where something is missing, `Invalid` where it cannot be used.
     """
-    missing = [name for name in ("BELLWETHER_API", "BELLWETHER_CA") if not os.environ.get(name)]
+    urls = [checked_url(url.strip()) for url in os.environ.get("BELLWETHER_API", "").split(",") if url.strip()]
+    ca = os.environ.get("BELLWETHER_CA")
+    missing = [name for name, value in (("BELLWETHER_API", urls), ("BELLWETHER_CA", ca)) if not value]
     token, file = os.environ.get("BELLWETHER_TOKEN"), os.environ.get("BELLWETHER_TOKEN_FILE")
     if token is None and file is not None:
-        with open(file, encoding="ascii") as content:  # noqa: PTH123
-            token = content.read().strip()
+        token = read_text(Path(file)).strip()
     if token is None:
         missing.append("BELLWETHER_TOKEN_FILE")
-    if missing:
+    if missing or ca is None:
         raise Unreachable(f"set {', '.join(missing)} in the environment")
-    urls = [url.strip() for url in os.environ["BELLWETHER_API"].split(",") if url.strip()]
-    return Client(urls, token=token, tls=client_context(os.environ["BELLWETHER_CA"]))
+    return Client(urls, token=token, tls=_trusting(Path(ca)))
+
+
+def _trusting(ca: Path, *own: Path) -> ssl.SSLContext:
+    """Raises `Invalid`, naming the file: the TLS library does not."""
+    for file in (ca, *own):
+        read_text(file)
+    try:
+        return client_context(ca, *own)
+    except OSError as error:
+        raise Invalid(f"{', '.join(map(str, (ca, *own)))} cannot be used: {error}") from None

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, plain, print_json, table
+from provider.client import path
+from shared.files import read_text
 
 app = application("Certificate authorities: look, replace one by another (`rotate`, then `drop` the old one).")
 Certificate = Annotated[Path | None, typer.Option(help="A certificate authority of your own (PEM).")]
@@ -45,14 +47,16 @@ def rotate(
         raise typer.BadParameter("--ca-certificate and --ca-key belong together")
     body: dict[str, Any] = {}
     if ca_certificate is not None and ca_key is not None:
-        body = {"certificate": ca_certificate.read_text(encoding="utf-8"), "key": ca_key.read_text(encoding="utf-8")}
+        body = {"certificate": read_text(ca_certificate), "key": read_text(ca_key)}
     with daemon(config) as (_, client):
         added = client.request("POST", "/authorities", body)
     if as_json:
         print_json(added)
         return
     plain(f"authority {added['id']} is being made known; it signs as soon as all nodes and agents trust it.")
-    plain("Give ca.pem to API clients of your own now: it holds the old authority and the new one.")
+    plain(
+        f"Give {config.parent / 'ca.pem'} to API clients of your own now: it holds the old authority and the new one."
+    )
     plain("Next: provider ca list; when it signs and the old one is used by nobody: provider ca drop OLD")
 
 
@@ -60,7 +64,7 @@ def rotate(
 def sign(authority: Id, config: Config = DEFAULT_CONFIG, force: Force = False) -> None:
     """Have an authority sign now. Without --force only where everybody trusts it: then it does so by itself."""
     with daemon(config) as (_, client):
-        client.request("POST", f"/authorities/{authority}/sign", parameters=_forced(force))
+        client.request("POST", path("authorities", authority, "sign"), parameters=_forced(force))
     plain(f"authority {authority} signs from now on; nodes renew their certificates by themselves.")
 
 
@@ -68,7 +72,7 @@ def sign(authority: Id, config: Config = DEFAULT_CONFIG, force: Force = False) -
 def drop(authority: Id, config: Config = DEFAULT_CONFIG, force: Force = False) -> None:
     """Trust an authority no more. Refused while anything still shows a certificate of it."""
     with daemon(config) as (_, client):
-        client.request("DELETE", f"/authorities/{authority}", parameters=_forced(force))
+        client.request("DELETE", path("authorities", authority), parameters=_forced(force))
     plain(f"authority {authority} is not trusted any more; nodes and agents are told.")
 
 

@@ -11,7 +11,8 @@ import typer
 
 from provider.client import Client, Problem, Unreachable, local
 from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, load_settings
-from shared.errors import BellwetherError
+from shared.errors import BellwetherError, Invalid
+from shared.files import read_text
 
 Config = Annotated[Path, typer.Option("--config", help="The provider's configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -52,6 +53,9 @@ def entry(app: typer.Typer) -> Callable[[], None]:
             sys.exit(1)
         except OSError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            sys.exit(1)
+        except UnicodeError:  # files are read elsewhere; what is left is what the shell handed over
+            print("error: what was given on the command line is not UTF-8", file=sys.stderr)  # noqa: T201
             sys.exit(1)
 
     return main
@@ -95,11 +99,15 @@ def table(rows: list[list[str]], *, indent: str = "  ") -> None:
 
 
 def read_secret(path: Path | None, environment: str, prompt: str, *, confirm: bool = False) -> str:
-    """A secret from a file, the environment or a prompt: never from the command line, which `ps` shows."""
+    """A secret from a file, the environment or a prompt: never from the command line, which `ps` shows.
+
+    Raises `Invalid` where there is none."""
     import os
 
     if path is not None:
-        return path.read_text(encoding="utf-8").strip()
+        return read_text(path).strip()
     if environment in os.environ:
         return os.environ[environment].strip()
+    if not sys.stdin.isatty():
+        raise Invalid(f"{prompt}: there is no terminal to ask on; give its file, or set {environment}")
     return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)).strip()

@@ -21,7 +21,7 @@ from provider.cli.console import (
 )
 from provider.cli.show import show_status
 from provider.settings import Files, load_settings
-from shared.files import write_atomically
+from shared.files import read_text, write_atomically
 
 _STORE_VARIABLE = "BELLWETHER_STORE_PASSWORD"
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def read_authority(certificate: Path | None, key: Path | None) -> "Authority | N
         raise typer.BadParameter("--ca-certificate and --ca-key belong together")
     if certificate is None or key is None:
         return None
-    return Authority(certificate.read_text(encoding="utf-8"), key.read_text(encoding="utf-8"))
+    return Authority(read_text(certificate), read_text(key))
 
 
 main = entry(app)

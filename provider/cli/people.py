@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from provider.cli.console import plain, print_json, read_secret, table
-from provider.client import Client
+from provider.client import Client, path
 from shared.files import write_atomically
 
 
@@ -147,11 +146,6 @@ def _new_password(file: Path | None) -> str:
 
 
 # ── for all of them ──
-
-
-def path(*parts: str) -> str:
-    """A path of the API, each part quoted."""
-    return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def items(client: Client, collection: str) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -18,7 +17,7 @@ from provider.cli.audit import items, line, moment
 from provider.cli.console import AsJson, application, entry, fail, plain, print_json, read_secret, table
 from provider.cli.remote_access import add_to
 from provider.cli.show import show_cluster
-from provider.client import Client, Problem, from_environment
+from provider.client import Client, Problem, from_environment, path
 
 app = application(
     "The remote client. BELLWETHER_API holds the nodes' URLs (comma-separated), BELLWETHER_CA the authority's file, "
@@ -52,15 +51,11 @@ def remote() -> Iterator[Client]:
 add_to(app, remote)
 
 
-def _path(*parts: str) -> str:
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-def _items(client: Client, path: str) -> list[dict[str, Any]]:
+def _items(client: Client, collection: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after: dict[str, str] = {}
     while True:
-        page = client.get(path, limit="1000", **after)
+        page = client.get(collection, limit="1000", **after)
         found += page["items"]
         if page["next"] is None:
             return found
@@ -117,9 +112,9 @@ def instances(as_json: AsJson = False) -> None:
 @app.command()
 def events(after: Annotated[int | None, typer.Option(help="Begin after this revision, not now.")] = None) -> None:
     """Every change as it happens, one JSON object a line."""
-    path = "/events" if after is None else f"/events?after={after}"
+    asked = "/events" if after is None else f"/events?after={after}"
     with remote() as client:
-        for line in client.lines("GET", path, accept="application/x-ndjson"):
+        for line in client.lines("GET", asked, accept="application/x-ndjson"):
             if line:
                 plain(line)
 
@@ -176,7 +171,7 @@ def list_agents(as_json: AsJson = False) -> None:
 def advise(agent: Annotated[str | None, typer.Argument(help="One agent; else all that lack it.")] = None) -> None:
     """Tell agents who is primary and which brokers to use."""
     with remote() as client:
-        told = client.request("POST", "/agents/advise" if agent is None else _path("agents", agent, "advise"))
+        told = client.request("POST", "/agents/advise" if agent is None else path("agents", agent, "advise"))
     plain(f"told: {', '.join(told['told']) or 'none lacked it'}")
 
 
@@ -191,7 +186,7 @@ def rotate(
     with remote() as client:
         names = [agent] if agent is not None else [one["id"] for one in _items(client, "/agents")]
         for name in names:
-            client.request("POST", _path("agents", name, "credential"))
+            client.request("POST", path("agents", name, "credential"))
     plain(f"{len(names)} asked for a new password; `agents list` shows who does not follow yet.")
 
 
@@ -199,7 +194,7 @@ def rotate(
 def remove(agent: str) -> None:
     """Forget an agent and shut it out."""
     with remote() as client:
-        client.request("DELETE", _path("agents", agent))
+        client.request("DELETE", path("agents", agent))
     plain(f"{agent} is removed.")
 
 
@@ -208,7 +203,7 @@ def remove(agent: str) -> None:
 
 def _list(kind: str, instance: str, *, as_json: bool) -> None:
     with remote() as client:
-        found = _items(client, _path("instances", instance, kind))
+        found = _items(client, path("instances", instance, kind))
     if as_json:
         print_json(found)
         return
@@ -223,7 +218,7 @@ def _list(kind: str, instance: str, *, as_json: bool) -> None:
 
 def _delete(kind: str, instance: str, name: str, *, drop: bool) -> None:
     with remote() as client:
-        client.request("DELETE", _path("instances", instance, kind, name), parameters={"drop": "true"} if drop else {})
+        client.request("DELETE", path("instances", instance, kind, name), parameters={"drop": "true"} if drop else {})
     plain(f"{instance}/{name} {'will be dropped' if drop else 'is forgotten; it stays on the server'}.")
 
 
@@ -246,7 +241,7 @@ def put_database(
     """Create a database, or change its character set and collation."""
     body = {key: value for key, value in (("charset", charset), ("collation", collation)) if value is not None}
     with remote() as client:
-        _saved(client.request("PUT", _path("instances", instance, "databases", name), body))
+        _saved(client.request("PUT", path("instances", instance, "databases", name), body))
 
 
 @databases.command("delete")
@@ -272,7 +267,7 @@ def put_account(
     if password_file is not None:
         body["password"] = read_secret(password_file, "", "")
     with remote() as client:
-        _saved(client.request("PUT", _path("instances", instance, "accounts", name), body))
+        _saved(client.request("PUT", path("instances", instance, "accounts", name), body))
 
 
 def _grant(text: str) -> dict[str, Any]:
@@ -303,7 +298,7 @@ def list_settings(as_json: AsJson = False) -> None:
 @settings.command("get")
 def get_setting(key: str) -> None:
     with remote() as client:
-        print_json(client.get(_path("settings", key))["spec"]["value"])
+        print_json(client.get(path("settings", key))["spec"]["value"])
 
 
 @settings.command("put")
@@ -314,14 +309,14 @@ def put_setting(key: str, value: Annotated[str, typer.Argument(help="JSON; - rea
     except ValueError as error:
         raise typer.BadParameter(f"not JSON ({error}); text needs quotes: '\"text\"'") from None
     with remote() as client:
-        document = client.request("PUT", _path("settings", key), {"value": parsed})
+        document = client.request("PUT", path("settings", key), {"value": parsed})
     plain(f"{document['id']}: revision {document['revision']}")
 
 
 @settings.command("delete")
 def delete_setting(key: str) -> None:
     with remote() as client:
-        client.request("DELETE", _path("settings", key))
+        client.request("DELETE", path("settings", key))
     plain(f"{key} is deleted.")
 
 

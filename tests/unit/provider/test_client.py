@@ -1,12 +1,22 @@
-"""What the commands make of an answer."""
+"""What the commands make of what they are given, and of an answer."""
 
 import json
+import ssl
+import sys
+from pathlib import Path
 
+import httpx2
 import pytest
 
-from provider.client import _lines
+from provider.cli import node, remote
+from provider.client import Client, _lines, checked_url, path
+from shared.errors import Invalid
 
 AWKWARD = ["plain", "a\u2028b", "\x85", "\r", "\x0b\x0c\x1c", "ü" * 5, ""]
+CA = """-----BEGIN CERTIFICATE-----
+bm8gY2VydGlmaWNhdGU=
+-----END CERTIFICATE-----
+"""
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -16,3 +26,100 @@ def test_only_a_line_feed_ends_a_line(size: int) -> None:
     for end in ("\n", ""):
         data = ("\n".join(lines) + end).encode()
         assert list(_lines(data[i : i + size] for i in range(0, len(data), size))) == lines
+
+
+@pytest.mark.parametrize("name", ["../tokens/0123", "..", ".", "a/b", "x?force=true", "x#y", "%2e%2e", "a b", "ü"])
+def test_a_name_leads_nowhere_else(name: str) -> None:
+    """`provider ca drop ../tokens/ID` revoked a token: what is typed for a name is one segment of the path."""
+    asked = httpx2.URL("https://p1:1/api/v1" + path("authorities", name))
+    above, _, last = asked.raw_path.decode().rpartition("/")
+    assert above == "/api/v1/authorities"
+    assert last not in ("", ".", "..")
+    assert not asked.query
+
+
+BAD_URLS = [
+    "p1:8443",
+    "http://127.0.0.1:1",
+    "https://",
+    "https://[::",
+    "https://h:99999",
+    "https://h:x",
+    "https://a\nb",
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_what_is_no_address_is_told_before_a_token_is_sent_there(url: str) -> None:
+    with pytest.raises(Invalid, match="expected https://host:port"):
+        checked_url(url)
+
+
+@pytest.mark.parametrize("token", ["", " ", "one\ntwo-secret", "sécret"])
+def test_a_token_that_no_header_can_hold_is_not_repeated(token: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Client(["https://p1:1"], token=token, tls=ssl.create_default_context())
+    assert not any(part in refused.value.detail for part in ("two-secret", "sécret"))
+
+
+def _said(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that fails says on stderr: one line, with exit code 1."""
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        (remote if command[0] == "bellwether" else node).main()
+    out, said = capsys.readouterr()
+    assert (ended.value.code, out) == (1, "")
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"BELLWETHER_API": ","}, "set BELLWETHER_API"),
+        ({"BELLWETHER_API": "https://[::"}, "no provider's address"),
+        ({"BELLWETHER_TOKEN_FILE": "binary"}, "binary cannot be read: it is not text"),
+        ({"BELLWETHER_TOKEN_FILE": "none"}, "none cannot be read: No such file"),
+        ({"BELLWETHER_CA": "none"}, "none cannot be read: No such file"),
+        ({"BELLWETHER_CA": "token"}, "token cannot be used"),
+        ({"BELLWETHER_CA": "ca.pem"}, "ca.pem cannot be used"),
+    ],
+)
+def test_a_wrong_environment_is_one_line(
+    variables: dict[str, str],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("binary").write_bytes(b"\x9f\xff")
+    Path("token").write_text("bw.viewer.1.2\n")
+    Path("ca.pem").write_text(CA)
+    usual = {"BELLWETHER_API": "https://127.0.0.1:1", "BELLWETHER_CA": "ca.pem", "BELLWETHER_TOKEN_FILE": "token"}
+    for name, value in (usual | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("BELLWETHER_TOKEN", raising=False)
+    assert why in _said(["bellwether", "status"], monkeypatch, capsys)
+
+
+def test_a_secret_that_nobody_can_be_asked_for_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BELLWETHER_TOKEN", raising=False)
+    command = ["provider", "join", "https://127.0.0.1:1", "--name", "p2", "--url", "https://127.0.0.1:2"]
+    command += ["--config", str(tmp_path / "provider.toml")]
+    with Path("/dev/null").open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        assert "set BELLWETHER_TOKEN" in _said(command, monkeypatch, capsys)
+
+
+def test_a_password_file_that_is_no_text_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\x9f\xff")
+    command = ["provider", "join", "https://127.0.0.1:1", "--name", "p2", "--url", "https://127.0.0.1:2"]
+    command += ["--config", str(tmp_path / "provider.toml"), "--token-file", str(binary)]
+    assert f"{binary} cannot be read" in _said(command, monkeypatch, capsys)
