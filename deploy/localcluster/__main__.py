@@ -13,6 +13,7 @@ from localcluster.layout import Layout
 from localcluster.process import ProcessFailed
 from localcluster.records import exclusive
 from localcluster.users import OURS, choose_users
+from shared.files import user_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = "deploy/quickstart"
@@ -37,6 +38,10 @@ def main() -> int:
             return _change(arguments.action, arguments.name, _open(layout))
     except ProcessFailed as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
+        return FAILED
+    except PermissionError as error:
+        owner = user_name(layout.root.stat().st_uid) if layout.root.exists() else "root"
+        print(f"{COMMAND}: {error}; it belongs to {owner}: run it as {owner}", file=sys.stderr)
         return FAILED
 
 
@@ -67,7 +72,9 @@ def _parse() -> argparse.Namespace:
 
 
 def _open(layout: Layout) -> Cluster:
-    return Cluster(layout.root, tell=_tell)
+    cluster = Cluster(layout.root, tell=_tell)
+    cluster.take_ca()
+    return cluster
 
 
 def _change(action: str, name: str | None, cluster: Cluster) -> int:

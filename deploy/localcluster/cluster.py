@@ -3,7 +3,6 @@
 import http.client
 import json
 import secrets
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -169,6 +168,15 @@ class Cluster:
             return False
         return bool(status["state"] == "online" and status["advised"] and instance["status"]["state"] == "up")
 
+    def take_ca(self) -> None:
+        """Have `ca.pem` hold what the providers trust now: the authority may have been replaced since. The newest of
+        their files counts; that of a node which is down may be older. Raises `OSError`."""
+        held = [provider.ca for provider in self.providers.values() if provider.ca.exists()]
+        if held:
+            text = max(held, key=lambda file: file.stat().st_mtime_ns).read_text()
+            if not self.layout.ca.exists() or self.layout.ca.read_text() != text:
+                write_atomically(self.layout.ca, text)
+
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def up(self) -> None:
@@ -206,7 +214,7 @@ class Cluster:
                 password_file=password,
                 admin_token_file=self.layout.admin_token,
             )
-        shutil.copyfile(self.first.ca, self.layout.ca)
+        self.take_ca()
         token = self.layout.admin_token.read_text().strip()
         write_atomically(self.layout.curl_header, f"Authorization: Bearer {token}\n")
 

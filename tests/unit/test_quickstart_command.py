@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+from localcluster.cluster import Cluster
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+NOBODY = 65534
 
 
-def _run(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, directory: Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "localcluster", *arguments, "--directory", str(directory)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY / "deploy")},
@@ -16,6 +21,7 @@ def _run(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
+        user=user,
     )
 
 
@@ -38,3 +44,35 @@ def test_nothing_can_be_started_before_the_first_up(tmp_path: Path) -> None:
     done = _run("start", "p1", directory=tmp_path / "none")
     assert done.returncode == 1
     assert "Nothing has been started" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run something as another user")
+def test_somebody_elses_cluster_is_one_line() -> None:
+    """It ended with a traceback."""
+    with tempfile.TemporaryDirectory() as open_to_all:
+        directory = Path(open_to_all)
+        directory.chmod(0o755)
+        (directory / "ports.json").write_text("{}")
+        if _run("--help", directory=directory, user=NOBODY).returncode != 0:
+            pytest.skip("others cannot read the repository")
+        for action in ("status", "down"):
+            done = _run(action, directory=directory, user=NOBODY)
+            assert done.returncode == 1
+            assert done.stderr.startswith("deploy/quickstart: ")
+            assert done.stderr.endswith("run it as root\n")
+            assert done.stderr.count("\n") == 1
+
+
+def test_the_authorities_file_follows_the_nodes(tmp_path: Path) -> None:
+    """After `provider ca rotate` and `drop`, the tour's `BELLWETHER_CA` trusted an authority that is gone."""
+    cluster = Cluster(tmp_path / "one", providers=2, databases=0)
+    for age, (name, provider) in enumerate(cluster.providers.items()):
+        provider.ca.parent.mkdir(parents=True, exist_ok=True)
+        provider.ca.write_text(f"trust of {name}")
+        os.utime(provider.ca, (1000 - age, 1000 - age))
+    cluster.take_ca()
+    assert cluster.layout.ca.read_text() == "trust of p1"
+    os.utime(cluster.providers["p2"].ca, (2000, 2000))
+    cluster.take_ca()
+    assert cluster.layout.ca.read_text() == "trust of p2"
+    assert cluster.layout.ca.stat().st_mode & 0o777 == 0o600
