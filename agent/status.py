@@ -11,6 +11,10 @@ from shared.logs import log
 from shared.messages import ObservedInstance, now_text
 
 
+_ENDED = ("Z", "X")
+"""States of processes that have ended, and were not yet taken note of by their parents."""
+
+
 class StatusFile:
     """Written from one thread."""
 
@@ -74,7 +78,8 @@ def process_start(pid: int) -> int | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    return int(text[text.rindex(")") + 2 :].split()[19])
+    fields = text[text.rindex(")") + 2 :].split()
+    return int(fields[19]) if fields[0] not in _ENDED else None
 
 
 def _instance(observed: ObservedInstance) -> dict[str, Any]:

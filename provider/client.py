@@ -35,6 +35,10 @@ class Unreachable(Unavailable):
     code = "unreachable"
 
 
+class Broken(Unreachable):
+    """The connection broke after the request went out: it may go on being done."""
+
+
 class Client:
     """Asks each of `urls` in turn until one answers. Writes carry an idempotency key, so asking again is safe."""
 
@@ -95,7 +99,7 @@ class Client:
         accept: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> Iterator[str]:
-        """The answer's lines as they come, from the first URL that answers."""
+        """The answer's lines as they come, from the first URL that answers. Raises `Problem`, `Unreachable`, `Broken`."""
         headers = {**(headers or {}), **({"Accept": accept} if accept is not None else {})}
         for index, url in enumerate(self._urls):
             try:
@@ -115,7 +119,7 @@ class Client:
                 if index + 1 == len(self._urls):
                     raise Unreachable(f"{url}: {error}") from None
             except httpx2.TransportError as error:
-                raise Unreachable(f"{url}: the connection broke ({error})") from None
+                raise Broken(f"{url}: {error}") from None
 
     def text(self, path: str) -> str:
         """A plain text answer of the first URL."""

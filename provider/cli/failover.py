@@ -9,7 +9,7 @@ import typer
 
 from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, entry, fail, plain, print_json
 from provider.cli.show import show_status
-from provider.client import Client, Unreachable
+from provider.client import Broken, Client
 
 app = application("Make this node primary; or see whether it could be.")
 
@@ -71,7 +71,7 @@ def _promote(node: str, client: Client, *, force: bool, as_json: bool) -> None:
                 steps.append(last)
                 if not as_json:
                     plain(f"{last['ms'] / 1000:7.3f} s  {last['step']:<8} {last['detail']}")
-    except Unreachable as error:
+    except Broken as error:
         fail(f"the connection to the provider on this host broke ({error.detail}); see `failover --operation status`")
     if as_json:
         print_json({**last, "steps": steps})

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from provider.cli import node, remote
-from provider.client import Client, _lines, checked_url, path
+from provider.client import Broken, Client, Unreachable, _lines, checked_url, path
 from shared.errors import Invalid
 
 AWKWARD = ["plain", "a\u2028b", "\x85", "\r", "\x0b\x0c\x1c", "ü" * 5, ""]
@@ -60,6 +60,15 @@ def test_a_token_that_no_header_can_hold_is_not_repeated(token: str) -> None:
     with pytest.raises(Invalid) as refused:
         Client(["https://p1:1"], token=token, tls=ssl.create_default_context())
     assert not any(part in refused.value.detail for part in ("two-secret", "sécret"))
+
+
+def test_a_daemon_that_is_not_there_is_told_from_a_connection_that_broke() -> None:
+    """`failover --operation promote` said that the connection broke, where `provider run` did not run."""
+    client = Client(["https://127.0.0.1:1"], token="bw.admin.1.2", tls=ssl.create_default_context())
+    with pytest.raises(Unreachable, match="refused") as told:
+        next(client.lines("POST", "/failover"))
+    assert not isinstance(told.value, Broken)
+    client.close()
 
 
 def _said(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
