@@ -10,7 +10,6 @@ from shared.files import write_atomically
 from shared.logs import log
 from shared.messages import ObservedInstance, now_text
 
-
 _ENDED = ("Z", "X")
 """States of processes that have ended, and were not yet taken note of by their parents."""
 

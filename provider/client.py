@@ -99,7 +99,10 @@ class Client:
         accept: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> Iterator[str]:
-        """The answer's lines as they come, from the first URL that answers. Raises `Problem`, `Unreachable`, `Broken`."""
+        """The answer's lines as they come, from the first URL that answers.
+
+        Raises `Problem`, `Unreachable`, `Broken`.
+        """
         headers = {**(headers or {}), **({"Accept": accept} if accept is not None else {})}
         for index, url in enumerate(self._urls):
             try:
