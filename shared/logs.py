@@ -1,5 +1,6 @@
 """Logging: one line an event, structured fields, no secrets. The only module that configures loguru, and through which
-what libraries log comes out (warnings and worse).
+what libraries log comes out (warnings and worse). Of what others made up, nothing can end a line; a traceback is a
+field, `exception`, whose line breaks are written as \\n.
 
 2026-11-21T03:00:00.123Z INFO  promoted epoch=4 revision=812 node=p2
 """
@@ -8,6 +9,7 @@ import json
 import logging
 import re
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from loguru import Logger, Record
 
 _TOKEN = re.compile(r"\bbw\.[a-z]+\.[^\s\"',;]+")
+
+VALUE_MAX, EXCEPTION_MAX = 2_000, 20_000
+"""Characters of a message or a field, of a traceback. What is longer is cut off."""
 
 __all__ = ["configure", "log"]
 
@@ -26,15 +31,31 @@ def log(**fields: Any) -> "Logger":
 
 
 def _line(record: "Record") -> str:
-    fields = " ".join(f"{key}={_value(value)}" for key, value in record["extra"].items())
-    # loguru formats the returned template once more: braces in our text must survive that, hence extra_text.
-    record["extra"]["_text"] = fields
-    return "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message} {extra[_text]}\n{exception}"
+    fields = [f"{key}={_value(value)}" for key, value in record["extra"].items()]
+    thrown = record["exception"]
+    if thrown is not None and thrown.value is not None:
+        told = "".join(traceback.format_exception(thrown.value))
+        fields.append(f"exception={_value(told, most=EXCEPTION_MAX)}")
+    # loguru formats the returned template once more: braces in our text must survive that, hence extra.
+    record["extra"]["_text"] = " ".join([_visible(_short(record["message"], VALUE_MAX)), *fields])
+    return "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {extra[_text]}\n"
 
 
-def _value(value: Any) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "\n=') else text
+def _value(value: Any, most: int = VALUE_MAX) -> str:
+    text = _short(str(value), most)
+    if text and text.isprintable() and not any(c in text for c in ' "='):
+        return text
+    return _visible(json.dumps(text, ensure_ascii=False))
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def _visible(text: str) -> str:
+    """Nothing in it ends a line, moves a cursor or turns the direction of writing: all that is no sign and no space is
+    written as JSON does."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 class _Forward(logging.Handler):
