@@ -50,7 +50,7 @@ class Certificates:
         self._state, self._renew, self._reload = state, renew, reload
         self._expelled, self._untrusting, self._sign_with = expelled, untrusting, sign_with
         self._refused = False
-        self.trust = trust_of(files.ca.read_text(encoding="ascii"))
+        self.trust = trust_of(files.ca.read_text(encoding="utf-8", errors="replace"))
         """Short name of the authorities that this node trusts: all that connects from now on does."""
         self._wake = threading.Event()
         self._stopping = False
@@ -76,7 +76,8 @@ class Certificates:
     def write_bundle(self) -> bool:
         """Brings `ca.pem` up to date; whether it was not. Raises `OSError`."""
         wanted = bundle(self._state())
-        if not wanted or self._files.ca.read_text(encoding="ascii") == wanted:
+        # Whatever a person has made of the file, comments with umlauts too, is read and replaced.
+        if not wanted or self._files.ca.read_text(encoding="utf-8", errors="replace") == wanted:
             return False
         write_atomically(self._files.ca, wanted, mode=0o644)
         log(authorities=len(self._state().of("authority"))).info("the trusted authorities have changed")

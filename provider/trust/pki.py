@@ -139,7 +139,10 @@ def read_certificate(pem: str) -> Certificate:
 @lru_cache(maxsize=64)
 def read_der(der: bytes) -> Certificate:
     """As `read_certificate`, of the DER form. Remembered, since each request of a node comes with the same one."""
-    return _read(x509.load_der_x509_certificate(der))
+    try:
+        return _read(x509.load_der_x509_certificate(der))
+    except _MALFORMED as error:
+        raise Invalid(f"not a certificate: {error}") from None
 
 
 def _read(certificate: x509.Certificate) -> Certificate:

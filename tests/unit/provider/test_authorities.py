@@ -58,6 +58,7 @@ def test_a_member_is_known_by_its_last_certificate_and_the_one_before() -> None:
     third = trust.certificate("p1", ca, second)
     assert [peer_node(trust.state, der) for der in (first, second, third)] == [None, "p1", "p1"]
     assert peer_node(trust.state, None) is None
+    assert peer_node(trust.state, third[:-9]) is None, "what cannot be read is nobody's"
 
 
 def test_a_removed_node_is_nobody() -> None:
