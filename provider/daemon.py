@@ -99,6 +99,7 @@ class Node:
             commit=self._commit,
             reach=self._reach,
             on_expelled=self._expelled,
+            current=lambda: self.engine.health.caught_up,
         )
         self.links = Links(settings, files, self._refused_by_broker)
         sizes = need(state, "setting", LOG_SIZES).spec["value"]

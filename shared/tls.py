@@ -60,13 +60,18 @@ def first_certificate(pem: str) -> str:
     return first.group() + "\n"
 
 
+def certificates_in(pem: str) -> list[str]:
+    """Each certificate in `pem`, without what stands around it."""
+    return [one + "\n" for one in _CERTIFICATE.findall(pem)]
+
+
 def pinned(pem: str, expected: str) -> str | None:
     """The one certificate in `pem` whose fingerprint is the expected one, PEM, and nothing that stands around it: it
     alone is proven. None where it is not there. Raises `ValueError` where there is no certificate at all."""
-    found = _CERTIFICATE.findall(pem)
+    found = certificates_in(pem)
     if not found:
         raise ValueError("no certificate")
-    return next((one + "\n" for one in found if fingerprint(one) == expected), None)
+    return next((one for one in found if fingerprint(one) == expected), None)
 
 
 def trust_of(pem: str) -> str:

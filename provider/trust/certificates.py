@@ -17,7 +17,7 @@ from shared.backoff import Backoff
 from shared.errors import BellwetherError
 from shared.files import write_atomically
 from shared.logs import log
-from shared.tls import trust_of
+from shared.tls import certificates_in, trust_of
 
 LOOK_S = 600.0
 """How often although nothing has happened. A certificate that lives for less is looked at more often."""
@@ -32,7 +32,11 @@ class Certificates:
     """`renew(csr)` has a certificate signed by the primary (PEM; raises a `BellwetherError`); `reload` is told when a
     file has been replaced; `expelled` finds out, where the broker refuses this node, whether it was removed. On a
     primary, `sign_with(id)` is asked for as soon as nobody is left in `untrusting(state)`. All are called on this
-    thread."""
+    thread.
+
+    Until `current()`, which says that the log has been read to its end, what else stands in `ca.pem` stays: where the
+    authority was replaced while this node was away, a person has put the new one there, and without it the log could
+    not be read."""
 
     def __init__(
         self,
@@ -45,10 +49,12 @@ class Certificates:
         expelled: Callable[[], bool],
         untrusting: Callable[[State], list[str]],
         sign_with: Callable[[str], object],
+        current: Callable[[], bool],
     ) -> None:
         self._node, self._files = node, files
         self._state, self._renew, self._reload = state, renew, reload
         self._expelled, self._untrusting, self._sign_with = expelled, untrusting, sign_with
+        self._current = current
         self._refused = False
         self.trust = trust_of(files.ca.read_text(encoding="utf-8", errors="replace"))
         """Short name of the authorities that this node trusts: all that connects from now on does."""
@@ -76,6 +82,8 @@ class Certificates:
     def write_bundle(self) -> bool:
         """Brings `ca.pem` up to date; whether it was not. Raises `OSError`."""
         wanted = bundle(self._state())
+        if wanted and not self._current():
+            wanted = _with_others(wanted, self._files.ca.read_text(encoding="utf-8", errors="replace"))
         # Whatever a person has made of the file, comments with umlauts too, is read and replaced.
         if not wanted or self._files.ca.read_text(encoding="utf-8", errors="replace") == wanted:
             return False
@@ -105,8 +113,8 @@ class Certificates:
             return LOOK_S
         if self.write_bundle():
             self._reload()
-        self.trust = trust_of(self._files.ca.read_text(encoding="ascii"))
-        next_s = self._advance()
+        self.trust = trust_of(self._files.ca.read_text(encoding="utf-8", errors="replace"))
+        next_s = self._advance() if self._current() else WAITING_S
         state, pem = self._state(), self._files.certificate.read_text(encoding="ascii")
         days, certificate = certificate_days(state), pki.read_certificate(pem)
         why = why_renew(state, certificate, days, certificate.days_left(datetime.now(UTC)))
@@ -125,3 +133,8 @@ class Certificates:
         if not self._untrusting(state):
             self._sign_with(new.id)
         return WAITING_S
+
+
+def _with_others(wanted: str, found: str) -> str:
+    """The authorities in `wanted`, and those in `found` that are not among them."""
+    return wanted + "".join(one for one in certificates_in(found) if one not in wanted)

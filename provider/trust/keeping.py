@@ -26,6 +26,7 @@ class Trust:
 
     `state` is the newest durable state, `view` what was heard of nodes and agents. `commit(command)` has something
     committed on this node's own behalf and says whether it was; `reach(revision)` waits for this node's copy;
+    `current()`: it has all that the log holds;
     `on_expelled` is told where another member says that this node was removed, though the log could not tell it so any
     more. They may block, and are called on the certificates' thread.
     """
@@ -41,6 +42,7 @@ class Trust:
         commit: Callable[[Command], bool],
         reach: Callable[[int], None],
         on_expelled: Callable[[], None],
+        current: Callable[[], bool],
     ) -> None:
         self._node, self._files = settings.name, files
         self._state, self._view, self._commit, self._reach = state, view, commit, reach
@@ -62,6 +64,7 @@ class Trust:
             expelled=self._find_out,
             untrusting=self.untrusting,
             sign_with=lambda id_: commit(SignWith(id_)),
+            current=current,
         )
 
     def start(self) -> None:

@@ -139,6 +139,41 @@ def test_a_node_that_has_lost_its_renewed_certificate_gets_another(own: Cluster)
     wait_equal(own)
 
 
+def test_a_node_that_was_away_while_the_authority_was_replaced_is_helped_with_one_file(own: Cluster) -> None:
+    leader, away = primary_of(own), standbys_of(own)[0]
+    admin, bundle = client(own, leader), own.providers[leader].ca
+    old = admin.read("/authorities")["items"][0]["id"]
+    own.kill(away)
+    assert command(own, leader, "provider", "ca", "rotate").code == 0
+    found = admin.read("/authorities")["items"]
+    new = next(one["id"] for one in found if one["id"] != old)
+    admin.wait_for("/authorities", lambda found: {away} == {n for one in found["items"] for n in _missing(one)})
+    shutil.copyfile(bundle, own.layout.ca)
+    assert command(own, leader, "provider", "ca", "sign", new, "--force").code == 0
+    admin.wait_for("/authorities", lambda found: any(one["status"]["used_by"] == [away] for one in found["items"]))
+    reload_broker(own)
+    assert "still in use" in command(own, leader, "provider", "ca", "drop", old, "--force").err
+    own.providers[away].ca.write_text("# für p3\n" + bundle.read_text())
+    own.providers[away].launch()
+    admin.wait_for("/authorities", lambda found: _unused(found, old))
+    wait_equal(own)
+    assert command(own, leader, "provider", "ca", "drop", old).code == 0
+    wait_until(
+        lambda: (
+            {provider.ca.read_text() for provider in own.providers.values()} == {bundle.read_text()}
+            and bundle.read_text().count("BEGIN") == 1
+        ),
+        timeout_s=10,
+        what="a node still trusts the old authority",
+    )
+    shutil.copyfile(bundle, own.layout.ca)
+
+
+def _missing(authority: object) -> list[str]:
+    assert isinstance(authority, dict)
+    return [str(name) for name in authority["status"]["not_trusted_by"]]
+
+
 def _is_shown(port: int, ca: Path) -> bool:
     try:
         return bool(shown(port, ca))
