@@ -41,6 +41,8 @@ AGENTS_DOWN = "agents.down"
 AGENTS_UP = "agents.up"
 PROVIDERS = "providers"
 TO_ALL = "all"
+UP_KEYS = "*.*"
+"""What providers hear of `agents.up`: two words, the second one the agent's name; see `up_key`."""
 
 
 class Model(BaseModel):

@@ -65,7 +65,7 @@ def node_user(name: str) -> str:
 
 def agent_user(document: Document) -> BrokerUser:
     """What an agent's user may touch: its own queues, the two exchanges, what it says under its own name (tried against
-    RabbitMQ 3.10)."""
+    RabbitMQ 3.10). What has a key without a name (no dot) may be said as well, and reaches nobody."""
     name = re.escape(document.id)
     own = rf"agent\.{name}\..*"
     return BrokerUser(
@@ -75,7 +75,7 @@ def agent_user(document: Document) -> BrokerUser:
         configure=f"^{own}$",
         write=rf"^({own}|{re.escape(AGENTS_UP)})$",
         read=rf"^({own}|{re.escape(AGENTS_DOWN)})$",
-        topics=((AGENTS_DOWN, "^$", f"^({name}|{TO_ALL})$"), (AGENTS_UP, rf"^[a-z_]+\.{name}$", "^$")),
+        topics=((AGENTS_DOWN, "^$", f"^({name}|{TO_ALL})$"), (AGENTS_UP, rf"^([^.]*|[a-z_]+\.{name})$", "^$")),
         limits=tuple(sorted(AGENT_LIMITS.items())),
     )
 

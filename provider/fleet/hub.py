@@ -199,7 +199,7 @@ class Hub:
                         "x-max-length-bytes": 128 * 1024 * 1024,
                         "x-overflow": "drop-head",
                     },
-                    bindings=[(m.AGENTS_UP, "#"), (m.PROVIDERS, "#")],
+                    bindings=[(m.AGENTS_UP, m.UP_KEYS), (m.PROVIDERS, "#")],
                     exclusive=True,
                 )
             ],

@@ -436,7 +436,8 @@ def test_a_command_that_comes_back_as_a_dead_letter_is_not_believed(cluster: Clu
 
     before = forged()
     with channel(cluster, rogue.id, rogue.password) as to:
-        arguments = {"x-dead-letter-exchange": "agents.up", "x-message-ttl": 0}
+        back = {"x-dead-letter-exchange": "agents.up", "x-dead-letter-routing-key": "report.db1"}
+        arguments = back | {"x-message-ttl": 0}
         to.queue_declare(f"agent.{rogue.id}.dead", exclusive=True, arguments=arguments)
         to.queue_bind(f"agent.{rogue.id}.dead", "agents.down", rogue.id)
         client(cluster, "p1").write("POST", f"/agents/{rogue.id}/advise")

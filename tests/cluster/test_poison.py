@@ -86,8 +86,8 @@ def test_providers_skip_what_they_cannot_read(cluster: Cluster, exchange: str) -
     before = {name: {kind: skipped(cluster, name, kind) for kind in kinds} for name in cluster.providers}
     with as_provider(cluster) as to:
         for body, _ in POISON.values():
-            publish(to, exchange, "pulse", body)
-            publish(to, exchange, "pulse", body)
+            publish(to, exchange, "pulse.db1", body)
+            publish(to, exchange, "pulse.db1", body)
     for name in cluster.providers:
         for kind in set(kinds):
             expected = before[name][kind] + 2 * kinds.count(kind)
@@ -295,8 +295,8 @@ def test_what_an_agent_says_in_anothers_name_is_not_believed(cluster: Cluster, r
     rogue.say("node_pulse", node_pulse)
     publish(rogue.to, "agents.up", up_key("pulse", rogue.id), envelope("pulse", _pulse(), sender=rogue.id), user=None)
     with as_provider(cluster) as to:
-        publish(to, "agents.up", "pulse", envelope("pulse", _pulse(epoch=99), sender="db1"))
-        publish(to, "agents.up", "desired", envelope("desired", {"revision": 1, "instances": []}, sender="p1"))
+        publish(to, "agents.up", "pulse.db1", envelope("pulse", _pulse(epoch=99), sender="db1"))
+        publish(to, "agents.up", "desired.db1", envelope("desired", {"revision": 1, "instances": []}, sender="p1"))
     for name in cluster.providers:
         _wait_for_counts(
             cluster,

@@ -204,7 +204,7 @@ def test_each_agent_has_a_user_with_the_least_that_it_needs(broker: Broker, star
     assert broker.permissions["db1"]["configure"] == r"^agent\.db1\..*$"
     limited = {"user": "db1", "vhost": "bellwether", "exchange": "agents.down", "write": "^$", "read": "^(db1|all)$"}
     assert broker.topic_permissions["db1 agents.down"] == limited
-    limited |= {"exchange": "agents.up", "write": r"^[a-z_]+\.db1$", "read": "^$"}
+    limited |= {"exchange": "agents.up", "write": r"^([^.]*|[a-z_]+\.db1)$", "read": "^$"}
     assert broker.topic_permissions["db1 agents.up"] == limited
     assert users.has("db1", "y")
     assert not users.has("db1", "another")

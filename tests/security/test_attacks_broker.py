@@ -15,7 +15,7 @@ import pika
 import pytest
 from localcluster.cluster import BROKER_USER, Cluster
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
 from shared.messages import AGENTS_DOWN, AGENTS_UP, PROVIDERS, up_key
 from shared.tls import client_context
@@ -187,6 +187,13 @@ def test_looking_at_others_queues_shows_no_more_than_that_they_are_there(
 # ── speaking for others ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("key", ["pulse", "report", "", "db1"])
+def test_reports_under_nobodys_key_reach_nobody(cluster: Cluster, attacker: Rogue, key: str) -> None:
+    """They may be said: the broker has no queue for them, and returns them to whoever wants to know."""
+    with channel(cluster, attacker.id, attacker.password) as to, pytest.raises(UnroutableError):
+        to.basic_publish(AGENTS_UP, key, b"x", pika.BasicProperties(user_id=attacker.id), mandatory=True)
+
+
 @pytest.mark.parametrize("exchange", [AGENTS_DOWN, PROVIDERS, "amq.topic", "amq.fanout", "amq.headers", "amq.match"])
 @pytest.mark.parametrize("key", ["db1", "all", "node_pulse"])
 def test_commands(cluster: Cluster, attacker: Rogue, exchange: str, key: str) -> None:
@@ -210,7 +217,7 @@ def test_reports_under_the_name_of_another(cluster: Cluster, attacker: Rogue, vi
 
 @pytest.mark.parametrize(
     "key",
-    ["pulse.{victim}", "pulse", "", "pulse.", ".{own}", "pulse.{own}.{victim}", "{victim}.pulse.{own}", "pulse.{own}x"],
+    ["pulse.{victim}", "pulse.", ".{own}", "pulse.{own}.{victim}", "{victim}.pulse.{own}", "pulse.{own}x"],
 )
 @pytest.mark.parametrize("signed", [True, False])
 def test_reports_under_the_key_of_another(
@@ -283,7 +290,7 @@ def test_dead_letters_among_the_reports_are_not_believed(
     cluster: Cluster, primary: Client, attacker: Rogue, own: str
 ) -> None:
     """That exchange the attacker may write to: what it was told comes back under the provider's name."""
-    arguments = {"x-dead-letter-exchange": AGENTS_UP, "x-dead-letter-routing-key": "report", "x-message-ttl": 0}
+    arguments = {"x-dead-letter-exchange": AGENTS_UP, "x-dead-letter-routing-key": "report.db1", "x-message-ttl": 0}
     forged = counted(primary, "forged")
     with channel(cluster, attacker.id, attacker.password) as to:
         to.queue_declare(own, exclusive=True, arguments=arguments)

@@ -178,8 +178,8 @@ class Agent(Watched):
     def say(self, body: m.Body, *, sender: str | None = None) -> None:
         self.say_bytes(m.encode(body, sender=sender or self.name, epoch=1), m.up_key(m.type_of(body), self.name))
 
-    def say_bytes(self, data: bytes, key: str = "pulse") -> None:
-        self.link.publish(m.AGENTS_UP, key, data)
+    def say_bytes(self, data: bytes, key: str | None = None) -> None:
+        self.link.publish(m.AGENTS_UP, key if key is not None else m.up_key("pulse", self.name), data)
 
     def hello(self, *instances: m.ObservedInstance, epoch: int = 1) -> None:
         self.say(
