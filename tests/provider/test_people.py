@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -271,3 +272,55 @@ def test_no_file_of_the_node_holds_a_password(p1: ApiNode, running: ApiNode) -> 
         content = path.read_bytes()
         assert PASSWORD.encode() not in content
         assert json.dumps(PASSWORD).encode() not in content
+
+
+# ── what a login costs ──
+
+
+@contextmanager
+def hashes(node: ApiNode) -> Iterator[list[str]]:
+    """The hashes that passwords are compared with by the node's own hasher, within this block."""
+    hasher = node.context.passwords._hasher
+    compared: list[str] = []
+
+    class Counting:
+        def verify(self, hashed: str, password: bytes) -> bool:
+            compared.append(hashed)
+            return bool(hasher.verify(hashed, password))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(hasher, name)
+
+    node.context.passwords._hasher = Counting()  # type: ignore[assignment]
+    try:
+        yield compared
+    finally:
+        node.context.passwords._hasher = hasher
+
+
+@pytest.mark.parametrize(
+    "password", ["wrong", "", "x" * 256, "\u00e9" * 256, PASSWORD + " "], ids=["wrong", "none", "long", "wide", "near"]
+)
+def test_it_costs_as_much_for_somebody_as_for_nobody(p1: ApiNode, password: str) -> None:
+    """One hash with the same parameters, and the same answer: nobody learns who is a user."""
+    with hashes(p1) as compared:
+        answers = [login(p1, name, password) for name in ("ann", "nobody", "ANN", "ada", "' or 1=1", "\u0430nn")]
+    assert {(said.status, said.body) for said in answers} == {(401, answers[0].body)}
+    assert len(compared) == len(answers)
+    assert len({hashed.rpartition("$")[0].rpartition("$")[0] for hashed in compared}) == 1, "the parameters differ"
+    with hashes(p1) as compared:
+        session(p1, "ann")
+    assert len(compared) == 1
+
+
+def test_what_is_refused_before_costs_nothing(p1: ApiNode) -> None:
+    with hashes(p1) as compared:
+        assert login(p1, "ann", "x" * 257).status == login(p1, "nobody", "x" * 257).status == 422
+        assert login(p1, "x" * 65).status == 422
+        assert compared == []
+        for name in ("ann", "nobody"):
+            answers = [login(p1, name, "wrong", source="192.0.2.77") for _ in range(12)]
+            assert [said.status for said in answers] == [401] * PAIR.free + [429] * (12 - PAIR.free)
+        assert len(compared) == 2 * PAIR.free
+        assert login(p1, "ann", PASSWORD, source="192.0.2.77").status == 429, "the right one is not looked at, either"
+        assert len(compared) == 2 * PAIR.free

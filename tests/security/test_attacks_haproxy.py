@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
+from uuid import uuid4
 
 import pytest
 from localcluster.cluster import Cluster
@@ -14,6 +15,7 @@ from localcluster.ports import free_ports
 from localcluster.process import start, wait_until
 
 from shared.tls import client_context
+from shared.tokens import parse_token
 from tests.support.api import Client, client
 from tests.support.nodes import primary_of, standbys_of
 
@@ -92,7 +94,7 @@ def viewer(cluster: Cluster) -> str:
     return str(made["token"])
 
 
-def said(cluster: Cluster, port: int, data: bytes) -> bytes:
+def said(cluster: Cluster, port: int, data: bytes, *, quiet_s: float = 1.0) -> bytes:
     """All that is answered to these bytes until the other side ends, or says nothing for a while."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
         tls: ssl.SSLContext = client_context(cluster.layout.ca)
@@ -100,7 +102,7 @@ def said(cluster: Cluster, port: int, data: bytes) -> bytes:
             found = b""
             with suppress(OSError):
                 connection.sendall(data)
-                connection.settimeout(1.0)
+                connection.settimeout(quiet_s)
                 while piece := connection.recv(65536):
                     found += piece
             return found
@@ -162,6 +164,47 @@ def test_one_request_does_not_become_two(
         answers = said(cluster, port, attack + request("GET", "/api/v1/health/live", None))
         assert primary.get("/settings/user.smuggled").status == 404 or only_as_its_own(answers, inside), answers
         primary.delete("/settings/user.smuggled")
+
+
+CUT_OFF = {
+    "head": "PUT /api/v1/settings/user.stolen HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\nX-Ignore: ",
+    "body": "PUT /api/v1/settings/user.stolen HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+    'Content-Length: 400\r\n\r\n{{"value": "',
+    "whole": "DELETE /api/v1/settings/user.kept HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n",
+}
+"""What is hidden, and waits for the next request on the connection between proxy and node: to take it for the rest of
+its head, with the victim's token; for its body, to show it to the attacker; or to be answered in its place."""
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_nobody_does_what_another_has_hidden(
+    cluster: Cluster, proxies: dict[str, int], primary: Client, viewer: str, framing: str
+) -> None:
+    """Both use the same connections to the nodes. The audit says who did what: the victim what it asked for, the viewer
+    nothing."""
+    port, made = proxies["http"], primary.write("POST", "/tokens", {"role": "operator"}).json
+    for name in cluster.providers:
+        client(cluster, name).read("/cluster", Bellwether_Min_Revision=str(made["revision"]))
+    primary.write("PUT", "/settings/user.kept", {"value": 1})
+    before, asked = primary.read("/cluster")["revision"], []
+    for hidden in CUT_OFF.values():
+        inside = hidden.format(token=viewer).encode()
+        for body in (b"0\r\n\r\n" + inside, b"5;\n" + inside, inside):
+            attack = request("POST", "/api/v1/agents/advise", viewer, *FRAMINGS[framing], body=body, close=False)
+            shown = said(cluster, port, attack, quiet_s=0.1)
+            assert str(made["token"]).encode() not in shown
+            assert b"user.victim" not in shown
+            asked.append(f"user.victim.{uuid4().hex}")
+            put = request(
+                "PUT", f"/api/v1/settings/{asked[-1]}", made["token"], "Content-Length: 11", body=b'{"value":1}'
+            )
+            assert statuses(said(cluster, port, put)) == [201], "the victim's own answer, and no other"
+    done = primary.read(f"/audit?principal=token:{parse_token(made['token']).id}&limit=1000")["items"]
+    assert {item["outcome"] for item in done} == {"done"}
+    assert sorted(document["id"] for item in done for document in item["documents"]) == sorted(asked)
+    assert not primary.read(f"/audit?principal=token:{parse_token(viewer).id}&outcome=done")["items"]
+    assert primary.get("/settings/user.stolen").status == 404
+    assert primary.read("/settings/user.kept")["revision"] <= before
 
 
 def only_as_its_own(answers: bytes, inside: bytes) -> bool:
