@@ -7,6 +7,7 @@ each of them: as it is, and in hex, base64 and as in a URL. What is not secret i
 
 import base64
 import json
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,9 +15,16 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from localcluster.cluster import Cluster
+from localcluster.layout import ServerFiles
+from localcluster.ports import free_ports
+from localcluster.process import wait_until
+from localcluster.provider import Provider
 
 from provider.trust import pki
+from shared.files import write_atomically
 from shared.tokens import parse_token
 from tests.support.amqp import enrolled
 from tests.support.api import Client, client
@@ -48,7 +56,7 @@ def body_of(pem: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def secrets(cluster: Cluster) -> Mapping[str, str]:
+def secrets(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """Every secret that the cluster has, by what it is, once the cluster has done something with each."""
     admin = client(cluster, primary_of(cluster))
     known = {name: secret(name) for name in ("account", "account-2", "refused", "user", "user-2", "wrong", "broken")}
@@ -81,29 +89,96 @@ def secrets(cluster: Cluster) -> Mapping[str, str]:
         agent.say("report", {"revision": 0, "instances": []})
     known["admin"] = parse_token(str(admin.token)).secret
     known["broker-admin"] = cluster.layout.broker_password.read_text().strip()
-    for name, provider in cluster.providers.items():
-        directory = provider.files.directory
-        known |= {
-            f"{name}-token": parse_token((directory / "node.token").read_text()).secret,
-            f"{name}-broker": (directory / "broker.password").read_text().strip(),
-            f"{name}-secrets": (directory / "secrets.key").read_text().strip().splitlines()[-1],
-            f"{name}-key": body_of((directory / "node.key").read_text()),
-        }
+    for provider in cluster.providers.values():
+        known |= secrets_of(provider)
     for name, found in cluster.agents.items():
         for file in ("broker.password", "api.token"):
             path = found.files.directory / file
             if path.exists():
                 known[f"{name}-{file}"] = path.read_text().strip().rpartition(".")[2]
-    known["authority"] = bring_authority(admin)
+    known |= rotated_password(cluster, admin)
     used(cluster)
+    known |= came_and_went(cluster)
+    return known | rotated_authority(cluster, tmp_path_factory.mktemp("brought"))
+
+
+def rotated_password(cluster: Cluster, admin: Client) -> dict[str, str]:
+    """The agent is given another password on the broker; the former one is none any more, and a secret still."""
+    file = cluster.agents["db1"].files.directory / "broker.password"
+    former = file.read_text().strip()
+    admin.write("POST", "/agents/db1/credential")
+    admin.wait_for("/agents/db1", lambda it: it["status"].get("credential") == it["spec"].get("credential") is not None)
+    wait_until(lambda: not kept(file, former), timeout_s=20, what="the agent keeps its former password")
+    return {"db1-former": former, "db1-rotated": file.read_text().strip()}
+
+
+def kept(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text().strip() == text
+
+
+def came_and_went(cluster: Cluster) -> dict[str, str]:
+    """A node that joins, and is removed: its own secrets, the token that let it in, and what replaces what it knew."""
+    leader = primary_of(cluster)
+    admin = client(cluster, leader)
+    token = admin.write("POST", "/tokens", {"role": "node"}).json["token"]
+    directory = cluster.layout.root / "late"
+    directory.mkdir(mode=0o700)
+    late = Provider("late", ServerFiles(directory, "provider"), free_ports(1)[0])
+    write_atomically(directory / "once", token)
+    late.join(cluster.providers[leader], directory / "once")
+    (directory / "once").unlink()
+    late.launch()
+    late.wait_ready()
+    known = {"once": parse_token(token).secret} | secrets_of(late)
+    assert late.process is not None
+    late.process.stop()
+    admin.write("DELETE", "/nodes/late")
+    admin.write("PUT", "/settings/user.marker", {"value": MARKER})
     return known
 
 
-def bring_authority(admin: Client) -> str:
-    """The cluster is given an authority whose key is known."""
-    certificate, key = pki.new_ca("brought")
-    admin.write("POST", "/authorities", {"certificate": certificate, "key": key})
-    return body_of(key)
+def secrets_of(provider: Provider) -> dict[str, str]:
+    directory, name = provider.files.directory, provider.name
+    return {
+        f"{name}-token": parse_token((directory / "node.token").read_text()).secret,
+        f"{name}-broker": (directory / "broker.password").read_text().strip(),
+        f"{name}-secrets": (directory / "secrets.key").read_text().strip().splitlines()[-1],
+        f"{name}-key": body_of((directory / "node.key").read_text()),
+    }
+
+
+def rotated_authority(cluster: Cluster, directory: Path) -> dict[str, str]:
+    """From the first authority to one that is brought, and on to another, each as its documentation says; the keys of
+    both are known. The former ones are dropped."""
+    leader, known = primary_of(cluster), {}
+    admin = client(cluster, leader)
+    for name in ("authority", "authority-2"):
+        certificate, key = pki.new_ca(name)
+        write_atomically(directory / "ca.pem", certificate)
+        write_atomically(directory / "ca.key", key)
+        cluster.layout.ca.write_text(cluster.layout.ca.read_text() + certificate)
+        old = admin.read("/authorities")["items"][0]["id"]
+        files = ["--ca-certificate", str(directory / "ca.pem"), "--ca-key", str(directory / "ca.key")]
+        assert command(cluster, leader, "provider", "ca", "rotate", *files).code == 0
+        admin.wait_for("/authorities", lambda it, old=old: any(
+            one["id"] == old and not one["status"]["used_by"] for one in it["items"]
+        ))  # fmt: skip
+        cluster.broker.ctl("eval", "ssl:clear_pem_cache().")
+        wait_until(
+            lambda old=old: command(cluster, leader, "provider", "ca", "drop", old).code == 0,
+            timeout_s=60,
+            what="the old authority cannot be dropped",
+        )
+        known |= {name: body_of(key), f"{name}-number": number_of(key)}
+    assert len(admin.read("/authorities")["items"]) == 1
+    return known
+
+
+def number_of(key_pem: str) -> str:
+    """The private key itself, hex, whatever it is wrapped in."""
+    key = serialization.load_pem_private_key(key_pem.encode(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return f"{key.private_numbers().private_value:064x}"
 
 
 def used(cluster: Cluster) -> None:
@@ -135,6 +210,8 @@ def forms(text: str) -> dict[str, bytes]:
         "HEX": data.hex().upper().encode(),
         "url": quote(text, safe="").encode(),
     }
+    if re.fullmatch(r"[0-9a-f]{64}", text):  # a number: its bytes, and those in base64 as in a JSON Web Key
+        found |= {"bytes": bytes.fromhex(text), "jwk": base64.urlsafe_b64encode(bytes.fromhex(text)).rstrip(b"=")}
     found |= {"json": json.dumps(text)[1:-1].encode(), "form": quote(text).encode(), "utf-16": text.encode("utf-16-le")}
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + data)
