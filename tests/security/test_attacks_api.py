@@ -16,9 +16,10 @@ from localcluster.api import Answer
 from localcluster.cluster import Cluster
 
 from provider.trust import pki
+from shared.messages import up_key
 from shared.tls import client_context
 from shared.tokens import new_token, parse_token
-from tests.support.amqp import Rogue, enrolled
+from tests.support.amqp import Rogue, enrolled, envelope, publish
 from tests.support.api import Client, client
 from tests.support.newcomers import newcomer
 from tests.support.nodes import primary_of, standbys_of
@@ -434,7 +435,7 @@ def test_what_is_said_stays_what_was_said(cluster: Cluster, primary: Client, age
     primary.holding(None).post("/login", {"name": text[:64], "password": text})
     agent.say("pulse", {"version": text, "session": text, "epoch": 0, "revision": 0, "endpoint": text})
     agent.say("report", {"revision": 0, "instances": []}, sender=text)
-    agent.say(text, {})
+    publish(agent.to, "agents.up", up_key("pulse", agent.id), envelope(text, {}, sender=agent.id), user=agent.id)
     primary.write("PUT", "/settings/user.after", {"value": 1})
     line = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ +\S")
     for name, provider in cluster.providers.items():
