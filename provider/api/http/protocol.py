@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import urllib.parse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -27,6 +27,8 @@ from shared.errors import BellwetherError, Invalid, TooLarge, TooManyRequests, T
 
 UNSENT_MAX_BYTES = 131_072
 """What may wait for a client to read it, before whoever writes has to wait as well."""
+HEAD = b"HTTP/1.1 "
+"""How the head of an answer begins. A body that begins so is held back for a moment, too: no harm."""
 PIECE_BYTES = 16_384
 """The parser is given so much at once while it is in a body, that a head behind it cannot be much longer unseen."""
 
@@ -172,7 +174,7 @@ class Protocol(HttpToolsProtocol):
         scope["query_string"] = query
         self.cycle = RequestResponseCycle(
             scope=scope,
-            transport=self.transport,
+            transport=cast(asyncio.Transport, Joined(self.transport, self.loop)),
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -306,6 +308,37 @@ class Protocol(HttpToolsProtocol):
             lines = [b"%s: %s\r\n" % header for header in headers]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
+
+
+class Joined:
+    """A connection, as an answer is written to it: the head is held back until the first piece of the body is there, or
+    until the loop has nothing else to do at once. One TLS record and one packet for both, for us and for the client."""
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._held = transport, loop, b""
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(HEAD):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
 
 
 def _too_many(place: Place) -> TooManyRequests:
