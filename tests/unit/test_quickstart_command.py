@@ -53,8 +53,12 @@ def test_somebody_elses_cluster_is_one_line() -> None:
         directory = Path(open_to_all)
         directory.chmod(0o755)
         (directory / "ports.json").write_text("{}")
-        if _run("--help", directory=directory, user=NOBODY).returncode != 0:
-            pytest.skip("others cannot read the repository")
+        try:
+            readable = _run("--help", directory=directory, user=NOBODY).returncode == 0
+        except PermissionError:
+            readable = False
+        if not readable:
+            pytest.skip("others cannot run what is in this repository")
         for action in ("status", "down"):
             done = _run(action, directory=directory, user=NOBODY)
             assert done.returncode == 1
