@@ -102,6 +102,11 @@ class Node:
             current=lambda: self.engine.health.caught_up,
         )
         self.links = Links(settings, files, self._refused_by_broker)
+        if not state.of("authority"):
+            raise Refused(
+                f"the state in {settings.data_dir} is of a version that kept the authority in a file; this one cannot "
+                "go on with it: begin a new cluster with `provider init` in another directory"
+            )
         sizes = need(state, "setting", LOG_SIZES).spec["value"]
         self.engine = Engine(
             node=settings.name,

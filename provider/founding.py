@@ -133,7 +133,7 @@ class Authority:
 
     @classmethod
     def new(cls) -> "Authority":
-        return cls(*pki.new_ca(f"Bellwether {uuid4().hex[:8]}"))
+        return cls(*pki.new_ca())
 
 
 def init(

@@ -56,6 +56,8 @@ class Certificates:
         self._expelled, self._untrusting, self._sign_with = expelled, untrusting, sign_with
         self._current = current
         self._refused = False
+        self._unloaded = False
+        """A file was replaced and `reload` has not come to its end since: it is called again, whatever it failed at."""
         self.trust = trust_of(files.ca.read_text(encoding="utf-8", errors="replace"))
         """Short name of the authorities that this node trusts: all that connects from now on does."""
         self._wake = threading.Event()
@@ -112,7 +114,8 @@ class Certificates:
         if self._state().get("node", self._node) is None or (refused and self._expelled()):
             return LOOK_S
         if self.write_bundle():
-            self._reload()
+            self._unloaded = True
+        self._load()
         self.trust = trust_of(self._files.ca.read_text(encoding="utf-8", errors="replace"))
         next_s = self._advance() if self._current() else WAITING_S
         state, pem = self._state(), self._files.certificate.read_text(encoding="ascii")
@@ -121,9 +124,15 @@ class Certificates:
         if why is not None:
             csr = pki.new_request(self._files.key.read_text(encoding="ascii"), self._node)
             write_atomically(self._files.certificate, self._renew(csr), mode=0o644)
+            self._unloaded = True
             log(why=why).info("this node's certificate was renewed")
-            self._reload()
+            self._load()
         return max(SHORTEST_S, min(next_s, days * 86_400 / LOOKS_A_LIFE))
+
+    def _load(self) -> None:
+        if self._unloaded:
+            self._reload()
+            self._unloaded = False
 
     def _advance(self) -> float:
         """Has a new authority sign once everybody trusts it. Seconds until the next look."""

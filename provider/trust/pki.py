@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import cast
+from uuid import uuid4
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -45,8 +46,9 @@ def new_key() -> str:
     )
 
 
-def new_ca(name: str) -> tuple[str, str]:
-    """A self-signed authority called `name`: its certificate and its key, PEM."""
+def new_ca(name: str | None = None) -> tuple[str, str]:
+    """A self-signed authority: its certificate and its key, PEM. Its name tells one authority from another, no more."""
+    name = name or f"Bellwether {uuid4().hex[:8]}"
     key_pem = new_key()
     key = _load(key_pem)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

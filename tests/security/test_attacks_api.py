@@ -14,6 +14,7 @@ import pytest
 import trustme
 from localcluster.api import Answer
 from localcluster.cluster import Cluster
+from localcluster.process import wait_until
 
 from provider.trust import pki
 from shared.messages import up_key
@@ -52,13 +53,19 @@ def put(node: Client, token: str | None, **headers: str) -> Answer:
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def wait_until_over(primary: Client, token: str) -> None:
+    """Until the time of a token is over."""
+    expires_at = primary.read(f"/tokens/{parse_token(token).id}")["spec"]["expires_at"]
+    wait_until(lambda: time.time() * 1000 > expires_at, timeout_s=10, what="the end of a token of one second")
+
+
 def test_tokens_that_are_not_good(cluster: Cluster, primary: Client, node: Client) -> None:
     good = primary.write("POST", "/tokens", {"role": "operator"}).json["token"]
     revoked = primary.write("POST", "/tokens", {"role": "operator"}).json["token"]
     primary.write("DELETE", f"/tokens/{parse_token(revoked).id}")
     expired = primary.write("POST", "/tokens", {"role": "operator", "ttl_s": 1}).json["token"]
     id_, secret = parse_token(good).id, parse_token(good).secret
-    time.sleep(1.1)  # what this waits for is time itself
+    wait_until_over(primary, expired)
     caught_up(cluster)
     assert put(node, good).status in (200, 201)
     for bad in (
@@ -125,7 +132,7 @@ def test_one_time_tokens(cluster: Cluster, primary: Client, node: Client) -> Non
     used, expired, revoked, good = fresh("agent"), fresh("agent", ttl_s=1), fresh("agent"), fresh("agent")
     primary.write("DELETE", f"/tokens/{parse_token(revoked).id}")
     elsewhere = parse_token(fresh("agent"))
-    time.sleep(1.1)
+    wait_until_over(primary, expired)
     caught_up(cluster)
     assert enrol(used).status == 201, "the control"
     caught_up(cluster)

@@ -96,7 +96,7 @@ async def add_authority(request: Request) -> Response:
         key, hosts = body.key, hosts_of(ctx.gateway.state)
         id_, certificate = await run_in_threadpool(checked_authority, body.certificate, key, hosts)
     else:
-        certificate, key = pki.new_ca(f"Bellwether {write.principal.id[:8]} {datetime.now(UTC):%Y-%m-%d}")
+        certificate, key = pki.new_ca()
         id_ = authority_id(certificate)
     result = await commit(ctx, write, c.AddAuthority(id_, ctx.membership.authority(certificate, key, id_)))
     return render(result)
