@@ -18,7 +18,7 @@ from provider.api.context import Context, context
 from provider.api.forward import Forwarded, NotAnswered, NotSent
 from provider.api.http.source import client_address
 from provider.api.views import document_view, to_json
-from provider.core.commands import Command, Precondition
+from provider.core.commands import ALWAYS, Command, Precondition
 from provider.core.state import Answer
 from shared.errors import Behind, Invalid, NoPrimary, OutcomeUnknown, StaleRevision, TooLarge
 from shared.tokens import without_secrets
@@ -91,6 +91,13 @@ async def receive(request: Request) -> Write:
         key=_key(headers.get("idempotency-key")),
         when=precondition(headers),
     )
+
+
+def own_write(node: str, token: str, target: str, body: bytes, key: str) -> Write:
+    """What this node has to say itself, as a write that can be taken to the primary like a client's. `token` is the
+    node's, `target` a path with the prefix, `body` JSON."""
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "idempotency-key": key}
+    return Write("POST", target, headers, body, Principal(f"node:{node}", "node"), None, key, ALWAYS)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -5,9 +5,8 @@ import json
 import time
 from uuid import uuid4
 
-from provider.api.access.auth import Principal
 from provider.api.context import Context
-from provider.api.writes import Write, to_primary
+from provider.api.writes import own_write, to_primary
 from provider.core import commands as c
 from shared.errors import BellwetherError
 from shared.logs import log
@@ -29,8 +28,10 @@ async def record_uses(ctx: Context) -> None:
             committed_s = time.monotonic()
         try:
             await record_now(ctx)
-        except BellwetherError as error:
-            log(why=error.detail).debug("tokens' last uses are not recorded now; later")
+        except (BellwetherError, OSError) as error:  # OSError: the token's file cannot be read just now
+            log(why=error.detail if isinstance(error, BellwetherError) else str(error)).debug(
+                "tokens' last uses are not recorded now; later"
+            )
 
 
 async def record_now(ctx: Context) -> None:
@@ -44,21 +45,7 @@ async def record_now(ctx: Context) -> None:
         wait_s = ctx.settings.api.commit_wait_s
         await ctx.gateway.commit(command, principal=me, action=type(command).__name__, wait_s=wait_s)
         return
-    key = uuid4().hex
     token = ctx.membership.files.node_token.read_text(encoding="ascii").strip()
     body = {"uses": [{"id": use.id, "at": use.at, "source": use.source} for use in due]}
-    write = Write(
-        method="POST",
-        target="/api/v1/tokens/uses",
-        headers={
-            "authorization": f"Bearer {token}",
-            "content-type": "application/json",
-            "idempotency-key": key,
-        },
-        body=json.dumps(body).encode(),
-        principal=Principal(me, "node"),
-        source=None,
-        key=key,
-        when=c.ALWAYS,
-    )
+    write = own_write(ctx.node, token, "/api/v1/tokens/uses", json.dumps(body).encode(), uuid4().hex)
     await to_primary(ctx, write)

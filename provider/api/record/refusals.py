@@ -21,8 +21,8 @@ from provider.api.access.policy import PRINCIPAL
 from provider.api.forward import Forwarded
 from provider.api.http.source import client_address
 from provider.api.record.refusals_book import ACTION_MAX, DETAIL_MAX, Book, Kind, legible
-from provider.api.writes import Write, commit, described
-from provider.core.commands import ALWAYS, RecordRefusals
+from provider.api.writes import Write, commit, described, own_write
+from provider.core.commands import RecordRefusals
 from provider.core.entries import Attempt
 from provider.core.state import State
 from shared.backoff import Backoff
@@ -155,20 +155,7 @@ class Refusals:
 
     def _write(self, key: str, attempts: tuple[Attempt, ...]) -> Write:
         body: dict[str, Any] = {"attempts": [attempt.model_dump(exclude={"node"}) for attempt in attempts]}
-        return Write(
-            method="POST",
-            target=TARGET,
-            headers={
-                "authorization": f"Bearer {self._token()}",
-                "content-type": "application/json",
-                "idempotency-key": key,
-            },
-            body=pydantic_core.to_json(body),
-            principal=Principal(f"node:{self._node}", "node"),
-            source=None,
-            key=key,
-            when=ALWAYS,
-        )
+        return own_write(self._node, self._token(), TARGET, pydantic_core.to_json(body), key)
 
 
 # ── what is noted ──
