@@ -29,6 +29,8 @@ from shared.tls import client_context
 
 _REFUSED = "ACCESS_REFUSED"
 """What RabbitMQ says to a wrong password (AMQP 403)."""
+_TURNS_TO_END = 4
+"""Of the loop, at least as many as pika 1.4 takes from an abort to the closed socket, also while it connects."""
 Step = Callable[[Callable[[Any], None]], object]
 """Begins one request to the broker; the argument is to be called with the answer."""
 
@@ -151,9 +153,14 @@ class RabbitLink:
         self._outbox.abandon()
         if self._session is not None:  # the broker was too slow with its goodbye
             self._session.abort("closed")
-            self._loop.call_later(0.0, self._loop.stop)
-            self._loop.start()  # pika closes the socket from the loop
+        self._let_pika_finish()
         self._loop.close()
+
+    def _let_pika_finish(self) -> None:
+        """An aborted connection's socket is closed by a callback that pika puts on the loop, and that by another."""
+        for _turn in range(_TURNS_TO_END):
+            self._loop.add_callback_threadsafe(self._loop.stop)
+            self._loop.start()
 
     def _flush(self) -> None:
         # Cleared first: what is put from now on wakes the loop again, what was put before is seen below.
@@ -366,12 +373,16 @@ class _Session:
 
     def _open_channel(self, done: Callable[[Any], None]) -> None:
         def opened(channel: Any) -> None:
-            channel.add_on_close_callback(self._on_closed)
+            channel.add_on_close_callback(self._on_channel_closed)
             done(channel)
 
         self._connection.channel(on_open_callback=opened)
 
-    def _on_closed(self, _connection_or_channel: object, error: BaseException) -> None:
+    def _on_channel_closed(self, _channel: object, error: BaseException) -> None:
+        if self._connection is not None and not self._connection.is_closing:  # else the connection's end follows
+            self._link.lost(self, _reason(error))
+
+    def _on_closed(self, _connection: object, error: BaseException) -> None:
         self._link.lost(self, _reason(error))
 
     def _on_cancelled(self, queue: str) -> None:

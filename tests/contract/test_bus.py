@@ -1,5 +1,6 @@
 """What every `shared.bus.Link` promises, of the one in memory and of the one to RabbitMQ."""
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -323,3 +324,17 @@ def test_a_broker_that_hangs_is_given_up_after_its_heartbeat_and_found_again_whe
     link.up(2)
     assert link.send("", queue.name) is Outcome.CONFIRMED
     link.link.close()
+
+
+def test_a_link_that_closes_leaves_no_socket_open_and_breaks_no_callback_of_pikas(
+    rabbit: RabbitRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closed as it is in use, with one channel and with several; and closed in the middle of connecting."""
+    seen: Seen[Delivery] = Seen()
+    for _repetition in range(10):
+        topology = reading(Queue(name("q"), exclusive=True), seen)
+        Watched(lambda up, down: rabbit.make_link(Topology(), up, down)).start().up().link.close()
+        Watched(lambda up, down, wanted=topology: rabbit.make_link(wanted, up, down)).start().up().link.close()
+        Watched(lambda up, down, wanted=topology: rabbit.make_link(wanted, up, down)).start().link.close()
+        gc.collect()  # an open socket that nobody owns is a warning, and a warning is an error
+    assert [record.getMessage() for record in caplog.records if record.name == "pika.callback"] == []
