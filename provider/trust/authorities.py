@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
-from provider.core.commands import signing
+from provider.core.commands import more_hosts, signing
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.settings import certificate_hosts
@@ -65,7 +65,8 @@ def why_renew(state: State, certificate: pki.Certificate, days: float, days_left
     """Why a node's certificate is to be replaced now; None where it is good, or as good as it gets: none lives longer
     than the authority that signs it. `days` is how long one is to live."""
     authority, signer = authority_of(state, certificate), signing(state)
-    if authority is None:
+    node = state.get("node", certificate.name)
+    if authority is None or node is None:
         return "it is not on record"
     if authority != signer.id:
         return "another authority signs now"
@@ -75,6 +76,10 @@ def why_renew(state: State, certificate: pki.Certificate, days: float, days_left
         return f"{days_left:.1f} days are left of {days:g}"
     if certificate.days > days * 1.01 + 1:  # backdated by an hour
         return f"it was made for {certificate.days:.0f} days, and {days:g} are wanted"
+    wanted = pki.host_names(node_hosts(state, node.spec["url"]))
+    if wanted != certificate.hosts:
+        changed = ", ".join(sorted(wanted ^ certificate.hosts))
+        return f"it is to be for other hosts than it is: {changed}"
     return None
 
 
@@ -105,4 +110,9 @@ def checked_authority(certificate_pem: str, key_pem: str, hosts: Iterable[str]) 
 
 def hosts_of(state: State) -> list[str]:
     """What the members' certificates are for."""
-    return sorted({host for node in state.of("node") for host in certificate_hosts(node.spec["url"])})
+    return sorted({host for node in state.of("node") for host in node_hosts(state, node.spec["url"])})
+
+
+def node_hosts(state: State, url: str) -> tuple[str, ...]:
+    """What the certificate of the node at `url` is for."""
+    return (*certificate_hosts(url), *more_hosts(state))

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
-from provider.core.commands import CERTIFICATE_DAYS, Command, RenewCertificate, SignWith
+from provider.core.commands import CERTIFICATE_DAYS, CERTIFICATE_HOSTS, Command, RenewCertificate, SignWith
 from provider.core.state import Delta, State
 from provider.fleet.follow import agents_without_trust
 from provider.fleet.view import View
@@ -84,7 +84,7 @@ class Trust:
         for id_, key in data_keys(keys, self._node, self._private_key).items():
             self.vault.add(id_, key)
         touched = [(document.kind, document.id) for document in delta.put] + list(delta.deleted)
-        if any(kind in ("authority", "node") or id_ == CERTIFICATE_DAYS for kind, id_ in touched):
+        if any(kind in ("authority", "node") or id_ in (CERTIFICATE_DAYS, CERTIFICATE_HOSTS) for kind, id_ in touched):
             self._certificates.look_again()
 
     def refused(self) -> None:

@@ -1,14 +1,16 @@
 """What newcomers are given, what agents are told about the cluster, and what is signed for whom."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, need, signing
 from provider.core.documents import PASSWORDS_MAX, AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
-from provider.settings import Files, ProviderSettings, certificate_hosts
+from provider.settings import Files, ProviderSettings
 from provider.trust import pki
-from provider.trust.authorities import bundle
+from provider.trust.authorities import bundle, hosts_of, node_hosts
+from provider.trust.trial import try_authority
 from provider.trust.vault import Vault, new_data_key, wrap
 from shared import messages as m
 from shared.errors import Refused
@@ -45,13 +47,19 @@ class Membership:
         """The certificate for the node at `url`, PEM, and what is to be recorded of it. Raises `Invalid`, `Refused`."""
         authority = signing(state)
         key = self.vault.unseal(authority.spec["key"], authority.id)
-        hosts, days = certificate_hosts(url), certificate_days(state)
+        hosts, days = node_hosts(state, url), certificate_days(state)
         pem = pki.sign(csr, name, hosts, authority.spec["certificate"], key, days=days)
         given = pki.read_certificate(pem)
         expires_at = int(given.not_after.timestamp() * 1000)
         return pem, CertificateSpec(
             sha256=given.sha256, key_sha256=given.key_sha256, authority=authority.id, expires_at=expires_at
         )
+
+    def try_hosts(self, state: State, more: Iterable[str]) -> None:
+        """Raises `Invalid` where the authority that signs could not sign for these hosts too. Blocking."""
+        authority = signing(state)
+        key = self.vault.unseal(authority.spec["key"], authority.id)
+        try_authority(authority.spec["certificate"], key, [*hosts_of(state), *more])
 
     def renew(self, state: State, csr: str, name: str) -> tuple[str, CertificateSpec]:
         """As `sign`, for a member, and for the key that it has: who has stolen its token has not got that. Raises

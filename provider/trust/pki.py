@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -119,6 +120,8 @@ class Certificate:
     """Of its public key (SubjectPublicKeyInfo, DER), hex: equal in all certificates for one key."""
     not_before: datetime
     not_after: datetime
+    hosts: frozenset[str] = frozenset()
+    """Names and addresses that it is for, as `host_names` gives them."""
 
     def days_left(self, now: datetime) -> float:
         """Negative when it has expired."""
@@ -156,7 +159,24 @@ def _read(certificate: x509.Certificate) -> Certificate:
         key_sha256=hashlib.sha256(certificate.public_key().public_bytes(*form)).hexdigest(),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
+        hosts=_hosts(certificate),
     )
+
+
+def _hosts(certificate: x509.Certificate) -> frozenset[str]:
+    try:
+        return _texts(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return frozenset()
+
+
+def host_names(hosts: Iterable[str]) -> frozenset[str]:
+    """Hosts in the form in which a certificate has them. Raises `Invalid`."""
+    return _texts(_names(hosts))
+
+
+def _texts(names: Iterable[x509.GeneralName]) -> frozenset[str]:
+    return frozenset(str(name.value) for name in names)
 
 
 def is_signed_by(certificate_pem: str, ca_pem: str) -> bool:
@@ -207,7 +227,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: _PublicKey, days: float
     )
 
 
-def _names(hosts: tuple[str, ...]) -> x509.SubjectAlternativeName:
+def _names(hosts: Iterable[str]) -> x509.SubjectAlternativeName:
     names: list[x509.GeneralName] = []
     for host in dict.fromkeys(hosts):
         try:

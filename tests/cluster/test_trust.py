@@ -72,6 +72,19 @@ def test_certificates_renew_by_themselves_and_without_a_restart(own: Cluster) ->
     assert pids == {name: provider.process.pid for name, provider in own.providers.items() if provider.process}
 
 
+def test_every_certificate_is_also_for_the_hosts_that_are_set(own: Cluster) -> None:
+    """A load balancer's name, an address that moves with the primary: shown without a restart, and taken away again."""
+    admin = client(own, standbys_of(own)[0])
+    hosts = {"api.example.org", "10.77.0.9"}
+    before = shown(own.ports["p1"], own.layout.ca).hosts
+    admin.write("PUT", "/settings/cluster.certificate_hosts", {"value": sorted(hosts)})
+    wait_shown(own, lambda certificate: certificate.hosts == before | hosts, "it is not for the hosts that were set")
+    wrong = admin.put("/settings/cluster.certificate_hosts", {"value": ["https://api.example.org"]})
+    assert (wrong.status, wrong.code) == (422, "invalid")
+    admin.write("DELETE", "/settings/cluster.certificate_hosts")
+    wait_shown(own, lambda certificate: certificate.hosts == before, "it is still for the hosts of before")
+
+
 def test_the_authority_is_replaced_and_nobody_is_refused(own: Cluster, tmp_path: Path) -> None:
     admin = client(own, primary_of(own))
     before = admin.read("/cluster")["revision"]

@@ -18,11 +18,11 @@ def test_a_file_that_was_replaced_is_loaded_although_that_failed_at_first(tmp_pa
     files = Files(tmp_path / "provider.toml")
     ca, ca_key = pki.new_ca()
     key = pki.new_key()
-    pem = pki.sign(pki.new_request(key, "p1"), "p1", ("127.0.0.1",), ca, ca_key)
+    pem = pki.sign(pki.new_request(key, "p1"), "p1", ("127.0.0.1", "localhost"), ca, ca_key)
     given = pki.read_certificate(pem)
     good = {"sha256": given.sha256, "key_sha256": given.key_sha256, "authority": authority_id(ca), "expires_at": 0}
     changes = (
-        Change(kind="node", id="p1", spec={"certificates": [good]}),
+        Change(kind="node", id="p1", spec={"url": "https://127.0.0.1:1", "certificates": [good]}),
         Change(kind="authority", id=authority_id(ca), spec={"certificate": ca, "key": "", "signs": True}),
     )
     state = State.genesis(generation="g", primary="p1", now=1, changes=changes)

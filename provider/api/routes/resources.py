@@ -1,9 +1,10 @@
 """Instances, and what is asked of them: databases and accounts. Settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from provider.api import direct
@@ -13,7 +14,7 @@ from provider.api.context import context
 from provider.api.http.limits import too_deep
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page, rest
-from provider.api.writes import Write, respond
+from provider.api.writes import Write, commit, receive, render, respond, to_primary
 from provider.core import commands as c
 from provider.core.documents import AccountSpec, DatabaseSpec
 from shared.errors import Invalid
@@ -218,7 +219,23 @@ async def put_setting(request: Request, key: str) -> Response:
     def make(write: Write) -> c.Command:
         return c.PutSetting(key, parse(write.body, SettingBody).value, write.when)
 
+    if key == c.CERTIFICATE_HOSTS:
+        return await _put_hosts(request, make)
     return await respond(request, make)
+
+
+async def _put_hosts(request: Request, make: Callable[[Write], c.Command]) -> Response:
+    """An authority that a user brought may not be allowed to sign for any host there is: found out here, or nobody
+    would accept any node's next certificate."""
+    write = await receive(request)
+    ctx = context(request)
+    elsewhere = await to_primary(ctx, write)
+    if elsewhere is not None:
+        return render(elsewhere)
+    command, state = make(write), ctx.gateway.state
+    command.plan(state, state.now)
+    await run_in_threadpool(ctx.membership.try_hosts, state, parse(write.body, SettingBody).value)
+    return render(await commit(ctx, write, command))
 
 
 @router.delete("/settings/{key}", tags=["settings"])

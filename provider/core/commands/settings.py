@@ -1,7 +1,9 @@
 """Settings: a few of the cluster's own, and any that users keep under `user.`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from provider.core import documents as docs
@@ -19,6 +21,14 @@ CLUSTER_ID = "cluster.id"
 LOG_SIZES = "cluster.log"
 """How much log is kept. Fixed when the log is begun: the broker refuses a node that declares it with other sizes."""
 CERTIFICATE_DAYS = "certificates.days"
+CERTIFICATE_HOSTS = "cluster.certificate_hosts"
+CLOCK_SKEW = "cluster.clock_skew_s"
+CLOCK_SKEW_S = 2.0
+"""Unless set."""
+HOSTS_MAX = 16
+"""More than these names make each handshake of each node longer for nothing."""
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z)(\*\.)?({_LABEL}\.)*(?!\d+\Z){_LABEL}")
 LOG_SIZES_DEFAULT: Mapping[str, int] = {"max_bytes": 2_000_000_000, "segment_bytes": 50_000_000}
 
 
@@ -36,7 +46,29 @@ class NumberSetting:
             raise Invalid(f"{key}: a number above {self.above} and at most {self.most}: {self.meaning}")
 
 
-KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
+@dataclass(frozen=True, slots=True)
+class HostsSetting:
+    """A setting of the cluster's own: host names and addresses."""
+
+    meaning: str
+
+    def check(self, key: str, value: Any) -> None:
+        """Raises `Invalid` where `value` is no list of hosts."""
+        if not isinstance(value, list) or len(value) > HOSTS_MAX or not all(_is_host(host) for host in value):
+            raise Invalid(f"{key}: a list of at most {HOSTS_MAX} DNS names (ASCII) and addresses: {self.meaning}")
+
+
+def _is_host(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        ip_address(value)
+    except ValueError:
+        return _DNS_NAME.fullmatch(value) is not None
+    return "%" not in value  # an address of one link only, which no certificate can hold
+
+
+KNOWN_SETTINGS: Mapping[str, NumberSetting | HostsSetting] = {
     # Agents pulse every 2 s: with less than that each of them would go offline and online for ever, in the log.
     "agents.offline_after_s": NumberSetting(
         86_400, "seconds without a pulse until an agent counts as offline", above=3
@@ -54,6 +86,11 @@ KNOWN_SETTINGS: Mapping[str, NumberSetting] = {
     # and nobody could come and set another number.
     CERTIFICATE_DAYS: NumberSetting(
         3_650, "days that a node's certificate is good for; it is renewed when a third of them is left", above=0.04
+    ),
+    CERTIFICATE_HOSTS: HostsSetting("what every node's certificate is for besides its own address"),
+    # Idempotency keys are forgotten by the time in entries: nodes whose clocks differ by hours would forget too early.
+    CLOCK_SKEW: NumberSetting(
+        3_600, "seconds that a node's clock may differ from the primary's: more is refused at join, warned about later"
     ),
     "history.days": NumberSetting(3_650, "days that accepted entries are kept for events and audit"),
 }
@@ -117,3 +154,15 @@ class DeleteSetting:
             raise Refused(f"{self.key} is kept by the cluster itself and cannot be deleted")
         self.when.check(f"setting {self.key!r}", document)
         return Plan(204, None, (delete("setting", self.key),))
+
+
+def clock_skew_s(state: State) -> float:
+    """Seconds that nodes' clocks may differ."""
+    setting = state.get("setting", CLOCK_SKEW)
+    return float(setting.spec["value"]) if setting is not None else CLOCK_SKEW_S
+
+
+def more_hosts(state: State) -> tuple[str, ...]:
+    """What every node's certificate is for besides its own address."""
+    setting = state.get("setting", CERTIFICATE_HOSTS)
+    return tuple(setting.spec["value"]) if setting is not None else ()

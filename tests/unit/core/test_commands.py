@@ -6,6 +6,7 @@ import pytest
 
 from provider.core import documents as docs
 from provider.core.commands import (
+    CERTIFICATE_HOSTS,
     KNOWN_SETTINGS,
     LATE_MAX_MS,
     REFUSALS_MAX,
@@ -20,6 +21,7 @@ from provider.core.commands import (
     EndSessions,
     EnrollAgent,
     JoinNode,
+    NumberSetting,
     Plan,
     Precondition,
     PutSetting,
@@ -36,6 +38,8 @@ from provider.core.commands import (
     SetPassword,
     StatusUpdate,
     TokenUse,
+    clock_skew_s,
+    more_hosts,
     put,
 )
 from provider.core.documents import (
@@ -206,13 +210,52 @@ def test_names_of_settings() -> None:
     refusal(fleet(), PutSetting("cluster.removed.p9", 1), Invalid, "begin with 'user.'")
 
 
-@pytest.mark.parametrize("key", KNOWN_SETTINGS)
+@pytest.mark.parametrize("key", [key for key, known in KNOWN_SETTINGS.items() if isinstance(known, NumberSetting)])
 def test_settings_of_the_clusters_own(key: str) -> None:
-    above, most = KNOWN_SETTINGS[key].above, KNOWN_SETTINGS[key].most
+    known = KNOWN_SETTINGS[key]
+    assert isinstance(known, NumberSetting)
+    above, most = known.above, known.most
     assert all(status_of(fleet(), PutSetting(key, value)) == 201 for value in (above + 0.5, above + 1, most))
     value: Any
     for value in (above, -1, most + 1, True, "5", None, [], float("nan"), float("inf"), 10**400):
         refusal(fleet(), PutSetting(key, value), Invalid, key)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[], ["api.example.org"], ["10.0.0.9", "::1", "*.example.org", "localhost", "a_b"], ["x" * 63] * 16],
+)
+def test_hosts_that_certificates_are_also_for(value: list[str]) -> None:
+    state = do(fleet(), PutSetting(CERTIFICATE_HOSTS, value))
+    assert more_hosts(state) == tuple(value)
+    assert more_hosts(do(state, DeleteSetting(CERTIFICATE_HOSTS))) == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a",
+        None,
+        {},
+        [1],
+        [""],
+        ["ü"],
+        ["a b"],
+        ["https://a"],
+        ["a:1"],
+        ["a.1"],
+        ["fe80::1%eth0"],
+        ["x" * 64],
+        ["a"] * 17,
+    ],
+)
+def test_what_is_no_host_for_a_certificate(value: Any) -> None:
+    refusal(fleet(), PutSetting(CERTIFICATE_HOSTS, value), Invalid, "DNS names")
+
+
+def test_how_far_clocks_may_differ() -> None:
+    assert clock_skew_s(fleet()) == 2.0
+    assert clock_skew_s(do(fleet(), PutSetting("cluster.clock_skew_s", 0.5))) == 0.5
 
 
 def test_deleting_a_setting() -> None:

@@ -8,12 +8,14 @@ import pytest
 from provider.core.documents import Kind
 from provider.core.entries import Change
 from provider.core.state import State
+from provider.settings import certificate_hosts
 from provider.trust import pki
 from provider.trust.authorities import authority_id, bundle, peer_node, untrusting_nodes, waiting, why_renew
 from shared.tls import trust_of
 from tests.support.history import GENERATION, START_MS, accept_entry, commit_of
 
 DAYS = 90.0
+URL = "https://10.0.0.1:8443"
 
 
 @dataclass
@@ -38,12 +40,15 @@ class Trust:
     def signs(self, id_: str, signs: bool) -> None:
         self.put("authority", id_, {"certificate": self.keys[id_][0], "key": "", "signs": signs})
 
-    def certificate(self, node: str, authority: str, *before: bytes, days: float = DAYS) -> bytes:
+    def certificate(
+        self, node: str, authority: str, *before: bytes, days: float = DAYS, hosts: tuple[str, ...] = ()
+    ) -> bytes:
         """A new certificate for `node`, on record before those in `before`; DER."""
         request = pki.new_request(pki.new_key(), node)
-        der = ssl.PEM_cert_to_DER_cert(pki.sign(request, node, ("127.0.0.1",), *self.keys[authority], days=days))
+        hosts = hosts or certificate_hosts(URL)
+        der = ssl.PEM_cert_to_DER_cert(pki.sign(request, node, hosts, *self.keys[authority], days=days))
         good = [{"sha256": pki.read_der(one).sha256, "authority": authority, "expires_at": 0} for one in (der, *before)]
-        self.put("node", node, {"certificates": good})
+        self.put("node", node, {"url": URL, "certificates": good})
         return der
 
     def why(self, der: bytes, *, left: float = DAYS, days: float = DAYS) -> str | None:
@@ -100,8 +105,26 @@ def test_reasons_to_renew_a_certificate() -> None:
     trust.signs(old, False)
     trust.signs(new, True)
     assert "another authority" in str(trust.why(der))
-    trust.put("node", "p1", {"certificates": []})
+    trust.put("node", "p1", {"url": URL, "certificates": []})
     assert "record" in str(trust.why(der))
+
+
+def test_a_certificate_is_renewed_when_it_is_to_be_for_other_hosts() -> None:
+    trust = Trust()
+    ca = trust.authority()
+    der = trust.certificate("p1", ca)
+    trust.put("setting", "cluster.certificate_hosts", {"value": ["API.example.org", "10.0.0.9", "::0:1"]})
+    assert trust.why(der) == "it is to be for other hosts than it is: 10.0.0.9, ::1, API.example.org"
+    more = trust.certificate("p1", ca, hosts=(*certificate_hosts(URL), "::1", "10.0.0.9", "API.example.org"))
+    assert trust.why(more) is None, "not again and again, however the hosts are written"
+    trust.put("setting", "cluster.certificate_hosts", None)
+    assert "other hosts" in str(trust.why(more))
+
+
+def test_a_certificate_is_renewed_when_its_node_has_another_address() -> None:
+    trust = Trust()
+    der = trust.certificate("p1", trust.authority(), hosts=certificate_hosts("https://10.0.0.2:8443"))
+    assert trust.why(der) == "it is to be for other hosts than it is: 10.0.0.1, 10.0.0.2"
 
 
 @pytest.mark.parametrize("left", [29.0, 1.0, 0.01, -1.0])
