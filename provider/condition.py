@@ -1,58 +1,61 @@
-"""How a node is, in the words that operators know.
-
-| state       | means                                                                               |
-|-------------|-------------------------------------------------------------------------------------|
-| active      | reads the log, serves reads; the primary also writes                                  |
-| syncing     | has begun to read the log and has not reached its end yet                             |
-| out_of_sync | its store and the log do not belong together; it serves nothing until that is mended  |
-| removed     | is no member any more; its identity never comes back                                   |
-| critical    | a part that it needs is down: the log or the store; the reason says which             |
-| lost        | has not been heard of for some seconds                                                |
-| unknown     | not heard of since this node started, or since it lost its connection to the broker    |
-"""
+"""How this node is: gathers the signs that `provider.states` decides on. Any thread."""
 
 import time
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from provider.core.documents import Document
 from provider.engine import Engine
+from provider.fleet.view import View
+from provider.states import FRESH_S, Condition, Maintenance, Signs, own, shown
 
-FRESH_S = 3.0
-"""A primary that has not read its own barrier back for this long does not call itself one: three beats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    state: str
-    reason: str | None = None
+__all__ = ["FRESH_S", "Condition", "condition", "leads", "maintenance_of", "newest_of", "without_maintenance"]
 
 
-def condition(engine: Engine, node: str) -> Condition:
-    """The condition of this node itself."""
-    health = engine.health
-    if engine.expelled or engine.state.get("node", node) is None:
-        return Condition("removed", f"{node} was removed from the cluster; make a fresh node under another name")
-    if health.diverged is not None:
-        return Condition("out_of_sync", health.diverged)
-    if health.store_problem is not None:
-        return Condition("critical", f"store: {health.store_problem.detail}")
-    if not health.connected:
-        return Condition("critical", f"log: {health.log_problem or 'not connected'}")
-    if health.log_problem is not None:
-        return Condition("critical", f"log: {health.log_problem}")
-    if not health.caught_up:
-        return Condition("syncing", "reading the log")
-    return Condition("active")
+def condition(engine: Engine, node: str, newest: int = 0) -> Condition:
+    """The condition of this node, as it is shown. `newest`: the highest revision that it has heard of."""
+    return shown(without_maintenance(engine, node, newest), maintenance_of(engine.state.get("node", node)))
+
+
+def without_maintenance(engine: Engine, node: str, newest: int = 0) -> Condition:
+    """The same, as if nobody worked on its host: what it is fit for."""
+    health, state = engine.health, engine.state
+    return own(
+        Signs(
+            node=node,
+            member=not engine.expelled and state.get("node", node) is not None,
+            diverged=health.diverged,
+            store_problem=health.store_problem.detail if health.store_problem is not None else None,
+            connected=health.connected,
+            log_problem=health.log_problem,
+            caught_up=health.caught_up,
+            leads=state.primary == node,
+            silent_s=time.monotonic() - health.read_back_s,
+            revision=state.revision,
+            newest=newest,
+        )
+    )
+
+
+def maintenance_of(document: Document | None) -> Maintenance | None:
+    """Who is in maintenance, by the node's document; None: it is not."""
+    found = document.spec.get("maintenance") if document is not None else None
+    if found is None:
+        return None
+    since = found.get("since")
+    if isinstance(since, int):  # Unix milliseconds
+        since = datetime.fromtimestamp(since / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Maintenance(found.get("reason"), since)
+
+
+def newest_of(revision: int, view: View) -> int:
+    """The highest revision that any node has told of; at least `revision`, our own."""
+    return max([revision, *(seen.pulse.revision for seen in view.nodes.values())])
 
 
 def leads(engine: Engine, node: str) -> str | None:
     """None where this node is a primary that works; otherwise why it is not."""
-    health, state = engine.health, engine.state
+    state = engine.state
     if state.primary != node:
         return f"{state.primary} is the primary"
-    here = condition(engine, node)
-    if here.state != "active":
-        return f"{here.state}: {here.reason}"
-    age_s = time.monotonic() - health.read_back_s
-    if age_s > FRESH_S:
-        return f"the log has not answered for {age_s:.1f} s"
-    return None
+    here = without_maintenance(engine, node)
+    return None if here.state == "active" else f"{here.state}: {here.reason}"

@@ -26,7 +26,7 @@ from provider.broker.links import Links
 from provider.broker.management import Management
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import concerned
-from provider.condition import condition
+from provider.condition import newest_of, without_maintenance
 from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.state import Accepted, Answer, State
 from provider.engine import Engine, Result
@@ -302,7 +302,9 @@ class Node:
 
     def _pulse(self) -> NodePulse:
         """Hub's thread."""
-        state, here = self.engine.state, condition(self.engine, self.settings.name)
+        state = self.engine.state
+        # Who hears it knows from the state whether this node is in maintenance.
+        here = without_maintenance(self.engine, self.settings.name, newest_of(state.revision, self.hub.view))
         return NodePulse(
             role="primary" if state.primary == self.settings.name else "standby",
             state=here.state,

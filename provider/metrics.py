@@ -8,8 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from provider.condition import condition, leads
+from provider.condition import condition, leads, newest_of
 from provider.fleet.follow import advised
+from provider.standing import standings
+from provider.states import STATES
 from provider.trust.pki import days_left
 
 if TYPE_CHECKING:
@@ -50,11 +52,9 @@ class _Collector(Collector):
         for authority in state.of("authority"):
             days.add_metric([authority.id], days_left(authority.spec["certificate"]))
         yield days
-        newest = max([state.revision, *(seen.pulse.revision for seen in view.nodes.values())])
+        newest = newest_of(state.revision, view)
         yield _gauge("lag_revisions", "Revisions that this node is behind", newest - state.revision)
-        states = GaugeMetricFamily("bellwether_node_state", "1 for the state that this node is in", labels=["state"])
-        states.add_metric([condition(self._engine, self._node).state], 1)
-        yield states
+        yield from self._nodes()
         documents = GaugeMetricFamily("bellwether_documents", "Documents in the state", labels=["kind"])
         for kind, collection in state.documents.items():
             documents.add_metric([kind], len(collection))
@@ -74,6 +74,27 @@ class _Collector(Collector):
         )
 
         yield _counter("refused", "What was asked and refused here, as the audit has it", "code", dict(self._refused))
+
+    def _nodes(self) -> Iterator[Metric]:
+        """A node that was removed says so of itself, and is no member that others could tell of."""
+        states = GaugeMetricFamily(
+            "bellwether_node_state", "1 for the state that a node is in, as this one knows it", labels=["node", "state"]
+        )
+        lags = GaugeMetricFamily(
+            "bellwether_node_lag_revisions", "Revisions that a node was behind when last heard of", labels=["node"]
+        )
+        state = self._engine.state
+        found = {one.name: one for one in standings(self._engine, self._hub, self._node, state)}
+        now_in = {name: one.condition.state for name, one in found.items()}
+        now_in.setdefault(self._node, condition(self._engine, self._node).state)
+        for name, its_state in now_in.items():
+            for known in STATES:
+                states.add_metric([name, known], int(known == its_state))
+        for name, one in found.items():
+            if one.lag is not None:
+                lags.add_metric([name], one.lag)
+        yield states
+        yield lags
 
     def _agents(self) -> Iterator[Metric]:
         state, view = self._engine.state, self._hub.view

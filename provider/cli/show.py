@@ -3,12 +3,16 @@
 from typing import Any
 
 from provider.cli.console import plain, table
+from provider.cli.glance import glance
 
 
 def show_status(node: str, cluster: dict[str, Any]) -> None:
-    """One node and its cluster, for people."""
+    """One node and its cluster, for people: first what is wrong and what to do, then all the rest."""
     here = next((n for n in cluster["nodes"] if n["name"] == node), None)
     plain(f"{node}: {here['role']}, {here['state']}{_reason(here)}" if here is not None else f"{node}: not a member")
+    for line in glance(cluster, node):
+        plain(line)
+    plain()
     show_cluster(cluster)
 
 
@@ -24,6 +28,8 @@ def show_cluster(cluster: dict[str, Any]) -> None:
     for n in cluster["nodes"]:
         if n["reason"]:
             plain(f"  {n['name']}: {n['reason']}")
+        if n.get("remedy"):
+            plain(f"  {' ' * len(n['name'])}  {n['remedy']}")
     certificates = [f"{n['name']} {_days(n['certificate'])}" for n in cluster["nodes"] if n["certificate"]]
     plain(f"certificates, days left: {', '.join(certificates) or '-'}")
     for one in cluster["authorities"]:

@@ -155,6 +155,12 @@ class Hub:
     def connected(self) -> bool:
         return self._link.endpoint is not None
 
+    @property
+    def listening_s(self) -> float | None:
+        """For how many seconds it has had its connection to the broker; None: it has none."""
+        since_s = self._roster.up_s
+        return time.monotonic() - since_s if since_s is not None and self.connected else None
+
     def start(self) -> None:
         self._thread.start()
         self._link.start()

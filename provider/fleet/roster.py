@@ -34,8 +34,6 @@ from shared.backoff import Backoff
 
 OFFLINE_AFTER_S = 7.0
 """Three pulses (one every 2 s) and a bit. Can be set: `agents.offline_after_s`."""
-NODE_LOST_AFTER_S = 4.0
-"""Four of a provider's pulses (one a second)."""
 RESEND_S = 0.1
 """One agent is sent its desired state at most this often: a burst of writes becomes a few messages, not a flood."""
 UPDATES_MAX = 200

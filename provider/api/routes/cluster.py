@@ -16,16 +16,14 @@ from provider.api.record.refusals import note_done
 from provider.api.routes.authorities import authority_view
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
-from provider.condition import condition
 from provider.core import commands as c
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.fleet.follow import advised
-from provider.fleet.roster import NODE_LOST_AFTER_S
+from provider.standing import standing
 from provider.trust.authorities import trusted, waiting
 from shared.errors import Refused
 from shared.messages import TO_ALL
-from shared.version import VERSION
 
 router = direct.router()
 MISSING_SHOWN = 100
@@ -38,42 +36,18 @@ AGENT_STATES = ("online", "offline", "never")
 
 def node_status(ctx: Context, state: State, document: Document) -> dict[str, Any]:
     """How a node is, from its own knowledge or from its last pulse."""
-    role = "primary" if state.primary == document.id else "standby"
-    if document.id == ctx.node:
-        here = condition(ctx.gateway.engine, ctx.node)
-        heard: dict[str, Any] = {
-            "state": here.state,
-            "reason": here.reason,
-            "version": VERSION,
-            "revision": state.revision,
-            "digest": state.digest,
-            "last_seen": time_text(int(time.time() * 1000)),
-        }
-    else:
-        heard = _heard(ctx, document)
-    newest = max([state.revision, *(seen.pulse.revision for seen in ctx.hub.view.nodes.values())])
-    revision = heard["revision"]
-    return {"role": role, **heard, "lag": newest - revision if revision is not None else None}
-
-
-def _heard(ctx: Context, document: Document) -> dict[str, Any]:
-    seen = ctx.hub.view.nodes.get(document.id)
-    if seen is None:
-        nothing = dict.fromkeys(("revision", "digest", "last_seen"))
-        return {"state": "unknown", "reason": "not heard of yet", "version": document.spec["version"], **nothing}
-    silent_s = time.monotonic() - seen.mono_s
-    its_state, reason = seen.pulse.state, seen.pulse.reason
-    if silent_s > NODE_LOST_AFTER_S:
-        its_state, reason = "lost", f"not heard of for {silent_s:.0f} s"
-        if not ctx.hub.connected:  # then silence says nothing about the other node
-            its_state, reason = "unknown", f"{reason}: {ctx.node} has no connection to the broker itself"
+    found = standing(ctx.gateway.engine, ctx.hub, ctx.node, state, document)
     return {
-        "state": its_state,
-        "reason": reason,
-        "version": seen.pulse.version,
-        "revision": seen.pulse.revision,
-        "digest": seen.pulse.digest,
-        "last_seen": time_text(seen.at_ms),
+        "role": "primary" if found.primary else "standby",
+        "state": found.condition.state,
+        "reason": found.condition.reason,
+        "part": found.condition.part,
+        "remedy": found.remedy,
+        "version": found.version,
+        "revision": found.revision,
+        "digest": found.digest,
+        "last_seen": time_text(found.seen_ms),
+        "lag": found.lag,
     }
 
 

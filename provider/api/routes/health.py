@@ -7,7 +7,7 @@ from provider.api import direct
 from provider.api.access.policy import needs
 from provider.api.context import context
 from provider.api.reads import answer
-from provider.condition import condition, leads
+from provider.condition import condition, leads, newest_of
 from shared.errors import Invalid
 
 probes = direct.router("health")
@@ -55,8 +55,7 @@ async def standby(request: Request) -> Response:
     text = request.query_params.get("max_lag")
     if text is not None and (not text.isdecimal() or len(text) > 18):
         raise Invalid("max_lag: expected a number of revisions")
-    newest = max([state.revision, *(seen.pulse.revision for seen in ctx.hub.view.nodes.values())])
-    lag = newest - state.revision
+    lag = newest_of(state.revision, ctx.hub.view) - state.revision
     if ctx.is_primary:
         return _no("this node is the primary")
     if here.state != "active":

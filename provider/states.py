@@ -1,0 +1,187 @@
+"""How a node is, in the words that operators know. Pure: from signs to one word, a reason, and what comes next.
+
+| state       | means                                                                                     |
+|-------------|-------------------------------------------------------------------------------------------|
+| active      | reads the log, serves reads; the primary also writes                                        |
+| syncing     | reads the log and has some of it still before it                                             |
+| out_of_sync | its store and the log do not belong together; it serves nothing until that is mended        |
+| critical    | a part that it needs is down: `log` or `store`                                              |
+| lost        | it has not been heard of for some seconds, by a node that hears others                      |
+| maintenance | somebody said so; whatever else is the matter with it is in the reason                      |
+| unknown     | not heard of, by a node that hears nobody, or has not listened for long                     |
+| removed     | no member any more; only the removed node itself says so                                    |
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["active", "syncing", "out_of_sync", "critical", "lost", "maintenance", "unknown", "removed"]
+STATES: tuple[State, ...] = (
+    "active",
+    "syncing",
+    "out_of_sync",
+    "critical",
+    "lost",
+    "maintenance",
+    "unknown",
+    "removed",
+)
+Part = Literal["log", "store"]
+
+FRESH_S = 3.0
+"""A primary that has not read its own barrier back for this long does not call itself one: three beats."""
+LOST_AFTER_S = 4.0
+"""Nodes say how they are every second: who has not for this long is lost."""
+SYNCING_FROM = 500
+"""Revisions. With fewer a node is as good as level: at full load that many are written in half a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    state: State
+    reason: str | None = None
+    part: Part | None = None
+    """Which part is down, where the state is `critical`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """What the node's document says of it."""
+
+    reason: str | None = None
+    since: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """What a node knows of itself."""
+
+    node: str
+    member: bool = True
+    diverged: str | None = None
+    store_problem: str | None = None
+    connected: bool = True
+    log_problem: str | None = None
+    caught_up: bool = True
+    leads: bool = False
+    """Its state names it as the primary."""
+    silent_s: float = 0.0
+    """Since the log last answered it. Only a primary asks all the time."""
+    revision: int = 0
+    newest: int = 0
+    """The highest revision that it has heard of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What another node last said of itself, `silent_s` seconds ago."""
+
+    state: str
+    reason: str | None
+    silent_s: float
+
+
+def own(signs: Signs) -> Condition:
+    """The condition of a node, from what it knows itself, maintenance left aside."""
+    if not signs.member:
+        return Condition("removed", f"{signs.node} was removed from the cluster; make a fresh node under another name")
+    if signs.diverged is not None:
+        return Condition("out_of_sync", signs.diverged)
+    if signs.store_problem is not None:
+        return Condition("critical", f"store: {signs.store_problem}", "store")
+    if not signs.connected:
+        return Condition("critical", f"log: {signs.log_problem or 'not connected'}", "log")
+    if signs.log_problem is not None:
+        return Condition("critical", f"log: {signs.log_problem}", "log")
+    if not signs.caught_up:
+        return Condition("syncing", f"reading the log{_left(signs)}")
+    if signs.leads and signs.silent_s > FRESH_S:
+        return Condition("critical", f"log: it has not answered for {signs.silent_s:.1f} s", "log")
+    if signs.newest - signs.revision >= SYNCING_FROM:
+        return Condition("syncing", f"reading the log{_left(signs)}")
+    return Condition("active")
+
+
+def _left(signs: Signs) -> str:
+    left = signs.newest - signs.revision
+    return f": at revision {signs.revision}, {left} to go" if left > 0 else ""
+
+
+def another(said: Said | None, *, here: str, listening_s: float | None) -> Condition:
+    """The condition of another node, as the node `here` knows it, maintenance left aside.
+
+    `listening_s`: for how long `here` has had its connection to the broker; None: it has none. Silence says something
+    about the other node only where others could have been heard.
+    """
+    if said is not None and said.silent_s <= LOST_AFTER_S:
+        return Condition(_known(said.state), said.reason, part_of(said.state, said.reason))
+    heard = "not heard of yet" if said is None else f"not heard of for {said.silent_s:.0f} s"
+    if listening_s is None:
+        return Condition("unknown", f"{heard}: {here} has no connection to the broker itself")
+    if listening_s <= LOST_AFTER_S:
+        return Condition("unknown", f"{heard}: {here} has listened for {listening_s:.0f} s only")
+    if said is None:
+        return Condition("lost", f"not heard of since {here} began to listen {listening_s:.0f} s ago")
+    return Condition("lost", heard)
+
+
+def shown(condition: Condition, maintenance: Maintenance | None) -> Condition:
+    """What is shown of a node that may be in maintenance. Whoever works on a host knows that parts of it are down; that
+    the node is no member any more, or needs to be made anew, he should be told."""
+    if maintenance is None or condition.state in ("removed", "out_of_sync"):
+        return condition
+    parts = [maintenance.reason or "no reason given"]
+    if maintenance.since is not None:
+        parts[0] += f", since {maintenance.since}"
+    if condition.state != "active":
+        parts.append(condition.state + (f" ({condition.reason})" if condition.reason else ""))
+    return Condition("maintenance", "; ".join(parts), condition.part)
+
+
+def part_of(state: str, reason: str | None) -> Part | None:
+    """Which part is down, by what a node says of itself."""
+    if state != "critical" or reason is None:
+        return None
+    return "log" if reason.startswith("log:") else "store" if reason.startswith("store:") else None
+
+
+def _known(state: str) -> State:
+    """A node of another version may say a word that we do not know."""
+    return next((known for known in STATES if known == state), "unknown")
+
+
+def remedy(condition: Condition, node: str, *, primary: bool) -> str | None:
+    """What the node does about it by itself, and what is left to do for people; None where there is nothing."""
+    match condition.state:
+        case "active":
+            return None
+        case "syncing":
+            return "it catches up by itself; a promotion waits for it"
+        case "out_of_sync":
+            return (
+                "it serves and follows nothing, and keeps what it has: another node has to be primary. Remove it "
+                f"(DELETE /nodes/{node}) and join a fresh one (`provider join`)"
+            )
+        case "critical":
+            return _of_part(condition.part, node)
+        case "lost" if primary:
+            return f"if {node} is gone, run `failover --operation promote` on a standby that is active"
+        case "lost":
+            return f"writes go on without it. Look at that host; if it is gone for good, DELETE /nodes/{node}"
+        case "maintenance":
+            return f"`provider maintenance off` on {node} ends it"
+        case "unknown":
+            return "it may be well; ask again in some seconds, or on another node"
+        case "removed":
+            return "its identity never comes back; `provider join` under another name makes a fresh node"
+
+
+def _of_part(part: Part | None, node: str) -> str:
+    if part == "store":
+        return (
+            f"it refuses writes, and tries its store again by itself: make room on {node}, or mend the database server"
+        )
+    return (
+        "it connects again by itself; until then what it tells of the cluster may be out of date. Look at the broker "
+        f"on {node} and at the network between the nodes"
+    )
