@@ -178,6 +178,7 @@ class Node:
             tls=lambda: self.trust.server_tls,
             stamp=partial(stamp, context),
             member=lambda der: peer_node(self.engine.state, der) is not None,
+            draining=lambda: context.in_maintenance,
         )
         self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.hub, self.janitor, self.trust]

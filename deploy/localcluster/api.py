@@ -97,6 +97,14 @@ class Api:
         except (OSError, http.client.HTTPException):
             return False
 
+    def serves_reads(self) -> bool:
+        """Whether it is ready, or would be if it were not in maintenance."""
+        try:
+            answer = self.get("/health/ready")
+        except (OSError, http.client.HTTPException):
+            return False
+        return answer.status == http.client.OK or answer.json["status"] == "maintenance"
+
 
 def _names(keywords: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in keywords.items()}

@@ -84,10 +84,10 @@ class Provider:
         return self.process
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until it serves reads. Raises `ProcessFailed` with the end of its log."""
+        """Wait until it serves reads, or would but for maintenance. Raises `ProcessFailed` with the end of its log."""
         api = Api(self.url, ca=self.ca, timeout_s=2.0)
         try:
-            wait_until(api.is_up, timeout_s=timeout_s, what=f"provider {self.name}", process=self.process)
+            wait_until(api.serves_reads, timeout_s=timeout_s, what=f"provider {self.name}", process=self.process)
         except ProcessFailed as error:
             raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None
 

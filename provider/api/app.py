@@ -25,6 +25,7 @@ from provider.api.routes import (
     failover,
     health,
     joining,
+    maintenance,
     people,
     resources,
     tokens,
@@ -59,6 +60,11 @@ def stamp(ctx: Context) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def _parting(ctx: Context) -> tuple[tuple[bytes, bytes], ...]:
+    """A node in maintenance ends each connection with an answer, so that its clients go elsewhere before it stops."""
+    return ((b"connection", b"close"),) if ctx.in_maintenance else ()
+
+
 class Stamp:
     """Puts on each answer who gave it, and from which state; answers where a bug left none. Plain ASGI: it costs
     microseconds."""
@@ -71,14 +77,24 @@ class Stamp:
             await self._app(scope, receive, send)
             return
 
-        scope = _as_get(scope)
+        traffic, loop = self._context.guard.traffic, asyncio.get_running_loop()
+        if not traffic.counts(scope):
+            await self._answer(_as_get(scope), receive, send)
+            return
+        traffic.began(loop.time())
+        try:
+            await self._answer(_as_get(scope), receive, send)
+        finally:
+            traffic.ended(loop.time())
+
+    async def _answer(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         started = False
 
         async def stamped(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], *stamp(self._context)]
+                message["headers"] = [*message["headers"], *stamp(self._context), *_parting(self._context)]
             await send(message)
 
         try:
@@ -123,7 +139,14 @@ def create_app(context: Context) -> FastAPI:
     # the route itself.
     for router in (resources.router, health.probes, health.root, cluster.router, events.router, failover.router):
         app.router.routes.extend(router.routes)
-    for router in (joining.router, tokens.router, people.router, audit.router, authorities.router):
+    for router in (
+        joining.router,
+        maintenance.router,
+        tokens.router,
+        people.router,
+        audit.router,
+        authorities.router,
+    ):
         app.router.routes.extend(router.routes)
     # Probes also without the prefix: their paths stand in the configuration of proxies, some with it, some without.
     for route in health.probes.routes:

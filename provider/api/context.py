@@ -14,6 +14,7 @@ from provider.api.access.throttle import Throttle
 from provider.api.access.uses import Uses
 from provider.api.gateway import Gateway, Signal
 from provider.api.http.guard import Guard
+from provider.core.commands import in_maintenance
 from provider.core.state import State
 from provider.fleet.hub import Hub
 from provider.settings import ProviderSettings
@@ -66,6 +67,11 @@ class Context:
     @property
     def is_primary(self) -> bool:
         return self.gateway.state.primary == self.node
+
+    @property
+    def in_maintenance(self) -> bool:
+        """Of this node. It answers all it is asked, and asks clients to go elsewhere."""
+        return in_maintenance(self.gateway.state, self.node)
 
 
 def context(request: Request) -> Context:

@@ -116,6 +116,16 @@ _OTHERS: Mapping[str, Schema] = {
             "oldest": _or_null(_object({"revision": COUNT, "at": TIME})),
         }
     ),
+    "Maintenance": _object(
+        {
+            "node": TEXT,
+            "maintenance": _or_null(_object({"since": COUNT}, {"reason": TEXT})),
+            "connections": _or_null(COUNT),
+            "requests": _or_null(COUNT),
+            "quiet_s": _or_null({"type": "number"}),
+            "drained": _or_null(YES_OR_NO),
+        }
+    ),
     "Told": _object({"told": NAMES, "epoch": COUNT}),
     "Preflight": _object(
         {
@@ -263,6 +273,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/nodes"): _collection("Node"),
     ("get", "/nodes/{name}"): _one("Node"),
     ("delete", "/nodes/{name}"): _delete(),
+    ("get", "/nodes/{name}/maintenance"): _reads("Maintenance"),
+    ("put", "/nodes/{name}/maintenance"): Operation({200: {_JSON: _ref("Node")}}, (KEY,), frozenset({200})),
+    ("delete", "/nodes/{name}/maintenance"): _delete(),
     ("get", "/agents"): _collection(
         "Agent", _choice("state", "online", "offline", "never"), _query("advised", YES_OR_NO)
     ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from provider.cli import authorities
+from provider.cli import authorities, maintenance
 from provider.cli.access import tokens, users
 from provider.cli.console import (
     DEFAULT_CONFIG,
@@ -31,6 +31,7 @@ app = application("A node of the control plane: make it, run it, look at it.")
 app.add_typer(tokens, name="token")
 app.add_typer(users, name="user")
 app.add_typer(authorities.app, name="ca")
+app.add_typer(maintenance.app, name="maintenance")
 
 Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
 Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]

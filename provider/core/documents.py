@@ -165,6 +165,13 @@ class CertificateSpec(Content):
     expires_at: int = Field(description="Unix milliseconds")
 
 
+class MaintenanceSpec(Content):
+    """Somebody is about to work on a node: no new clients are sent there."""
+
+    reason: Label | None = None
+    since: int = Field(description="Unix milliseconds")
+
+
 class NodeSpec(Content):
     url: str
     endpoints: tuple[str, ...]
@@ -175,6 +182,7 @@ class NodeSpec(Content):
     certificates: tuple[CertificateSpec, ...] = Field(
         default=(), max_length=2, description="that are good: the newest, and the one before it"
     )
+    maintenance: MaintenanceSpec | None = Field(default=None, description="None: it is not in maintenance")
 
 
 class AuthoritySpec(Content):

@@ -30,8 +30,11 @@ class Membership:
         return pki.days_left(self.files.certificate.read_text(encoding="ascii"))
 
     def advice(self, state: State) -> m.Advice:
-        """The primary's broker and address first, then the others' by name."""
-        nodes = sorted(state.of("node"), key=lambda node: (node.id != state.primary, node.id))
+        """The primary's broker and address first, then the others' by name; of nodes in maintenance last."""
+        nodes = sorted(
+            state.of("node"),
+            key=lambda node: (node.spec.get("maintenance") is not None, node.id != state.primary, node.id),
+        )
         return m.Advice(
             epoch=state.epoch,
             primary=state.primary,

@@ -4,6 +4,7 @@ import resource
 from collections import Counter
 
 from provider.api.http.limits import Buckets, Connections, Networks, Patience, Place, group
+from provider.api.http.traffic import Traffic
 from provider.settings import ApiSettings
 from shared.errors import TooManyRequests
 from shared.logs import log
@@ -26,6 +27,7 @@ class Guard:
             unread_s=api.unread_timeout_s,
         )
         self.proxies = Networks(api.trusted_proxies)
+        self.traffic = Traffic()
         self.refused: Counter[str] = Counter()
         """Connections that were refused or ended early, by reason."""
         self.limited: Counter[str] = Counter()

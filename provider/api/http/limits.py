@@ -59,6 +59,8 @@ class Connections:
     def __init__(self, per_client: int, in_all: int) -> None:
         self.per_client, self.in_all = per_client, in_all
         self.total = 0
+        self.members = 0
+        """Of the total, those of nodes of the cluster."""
         self._of: Counter[str] = Counter()
 
     def of(self, client: str) -> int:
@@ -116,17 +118,20 @@ class Place:
     why: str
     """Which limit it is, where the verdict is not to serve: `per_client` or `in_all`."""
     taken: bool = False
+    member: bool = False
 
     def known(self) -> None:
         """It is a node of the cluster: it is served, and no longer counts for its address."""
         if self.taken:
             self.connections.forget(self.client)
-            self.client, self.verdict = None, Verdict.SERVE
+            self.connections.members += 1
+            self.client, self.verdict, self.member = None, Verdict.SERVE, True
 
     def leave(self) -> None:
         """It has ended. Once more changes nothing."""
         if self.taken:
             self.taken = False
+            self.connections.members -= self.member
             self.connections.leave(self.client)
 
 

@@ -22,6 +22,7 @@ from provider.api.http.guard import Guard
 from provider.api.http.heads import wrong
 from provider.api.http.limits import Phase, Place, Verdict
 from provider.api.http.source import PEER
+from provider.api.http.traffic import QUIET_S
 from provider.api.views import problem, to_json
 from shared.errors import BellwetherError, Invalid, TooLarge, TooManyRequests, TooSlow
 
@@ -223,15 +224,19 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self.loop.call_later(GOODBYE_S, self.transport.abort)
 
-    def look(self, now_s: float) -> None:
-        """Ends this connection where patience with its client has come to an end."""
+    def look(self, now_s: float, *, draining: bool = False) -> None:
+        """Ends this connection where patience with its client has come to an end; where the node is `draining`, also
+        one on which nothing has been asked for a while."""
         unread_s = now_s - self._unread_since_s if self._unread_since_s is not None else 0.0
         patience = self._guard.patience
         if self.flow.read_paused and self._phase is Phase.BODY:
             self._enter(Phase.BODY)  # the application takes its time, not the client
+        quiet = self._phase is Phase.IDLE and now_s - self._since_s > QUIET_S
         if unread_s > patience.unread_s:
             self._count("unread")
             self.transport.abort()
+        elif draining and quiet and not self._place.member:  # nodes expect each other to keep connections for longer
+            self.transport.close()
         elif self._deaf or not patience.lost(self._phase, now_s - self._since_s, self._size):
             return
         elif self._phase is Phase.BODY:

@@ -42,10 +42,11 @@ class Server(uvicorn.Server):
         tls: Callable[[], ssl.SSLContext],
         stamp: Stamp,
         member: Callable[[bytes], bool],
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         """`listen` is address:port. `tls` is asked anew for each connection; `stamp` gives the headers of answers that
         the application has no part in; `member` says whether a verified certificate (DER) is a node's of this cluster:
-        one that was removed has its certificate still."""
+        one that was removed has its certificate still. While `draining`, idle connections are closed early."""
         host, _, port = listen.rpartition(":")
         super().__init__(
             uvicorn.Config(
@@ -64,6 +65,7 @@ class Server(uvicorn.Server):
             )
         )
         self._guard, self._tls, self._stamp, self._member = guard, tls, stamp, member
+        self._draining = draining
         self.ready = asyncio.Event()
         """Set once it listens."""
 
@@ -108,10 +110,10 @@ class Server(uvicorn.Server):
 
     def look(self) -> None:
         """Looks at each connection."""
-        now_s = asyncio.get_running_loop().time()
+        now_s, draining = asyncio.get_running_loop().time(), self._draining()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Protocol):
-                connection.look(now_s)
+                connection.look(now_s, draining=draining)
 
 
 class _Listener:

@@ -80,13 +80,19 @@ def _start(request: Request, newest: int) -> int:
     return int(text)
 
 
+def _ends(ctx: Context, knew: bool) -> bool:
+    """Whether this node asks its clients to go on elsewhere. `knew`: it did when this one came."""
+    return ctx.ending or (ctx.in_maintenance and not knew)
+
+
 async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
     principal: Principal = scope[PRINCIPAL]
     hidden = frozenset[str]() if may(principal.role, "admin") else ADMINISTRATIVE
+    knew = ctx.in_maintenance  # whoever comes then is served, until the node ends
     try:
         if not lines:
             yield b": from revision %d\n\n" % after
-        while not ctx.ending:
+        while not _ends(ctx, knew):
             rows = await run_in_threadpool(ctx.history, after, BATCH)
             if not still_good(scope):  # the token was revoked, or its time is over
                 return
@@ -99,7 +105,7 @@ async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow
             if not follow:
                 return
             if not await ctx.gateway.changed.until(
-                lambda seen=after: ctx.ending or ctx.gateway.state.revision > seen,  # type: ignore[misc]
+                lambda seen=after: _ends(ctx, knew) or ctx.gateway.state.revision > seen,  # type: ignore[misc]
                 KEEPALIVE_S,
             ):
                 yield b"\n" if lines else b": still here\n\n"

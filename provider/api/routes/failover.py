@@ -20,7 +20,7 @@ from provider.api.routes.cluster import agents_summary, node_status
 from provider.api.routes.resources import documented, parse
 from provider.api.views import to_json
 from provider.api.writes import receive
-from provider.condition import condition
+from provider.condition import maintenance_of, without_maintenance
 from provider.core.replica import Asker
 from provider.core.state import State
 from provider.fleet.follow import advised
@@ -86,11 +86,13 @@ async def _preflight(ctx: Context) -> dict[str, Any]:
         checks.add("role", f"{ctx.node} is the primary already; promote would change nothing")
     else:
         checks.add("role", f"{ctx.node} is a standby; the primary is {primary_is(ctx, state)}")
-    here = condition(ctx.gateway.engine, ctx.node)
+    here = without_maintenance(ctx.gateway.engine, ctx.node)
     if here.state in ("active", "syncing"):
         checks.add("state", here.state)
     else:
         checks.add("state", f"{here.state}: {here.reason}", ok=False)
+    if ctx.in_maintenance and not ctx.is_primary:
+        checks.add("maintenance", _in_maintenance(ctx), ok=False)
     started = time.monotonic()
     try:
         async for step in ctx.gateway.barrier(wait_s=BARRIER_WAIT_S):
@@ -118,12 +120,21 @@ async def _preflight(ctx: Context) -> dict[str, Any]:
     }
 
 
+def _in_maintenance(ctx: Context) -> str:
+    said = maintenance_of(ctx.gateway.state.get("node", ctx.node))
+    why = f" ({said.reason})" if said is not None and said.reason is not None else ""
+    return (
+        f"{ctx.node} is in maintenance{why}: somebody is about to stop it. `provider maintenance off` ends that; "
+        "--force promotes it all the same"
+    )
+
+
 # ── promoting ──
 
 
 async def _promotion(ctx: Context, asked_by: Asker, *, force: bool) -> AsyncIterator[bytes]:
     try:
-        async for line in _steps(ctx, asked_by):
+        async for line in _steps(ctx, asked_by, force=force):
             yield to_json(line) + b"\n"
     except BellwetherError as error:
         detail = error.detail
@@ -141,10 +152,10 @@ _NO_FORCE = (
 )
 
 
-async def _steps(ctx: Context, asked_by: Asker) -> AsyncIterator[dict[str, Any]]:
+async def _steps(ctx: Context, asked_by: Asker, *, force: bool) -> AsyncIterator[dict[str, Any]]:
     clock = _Clock()
     state = ctx.gateway.state
-    health, here = ctx.gateway.engine.health, condition(ctx.gateway.engine, ctx.node)
+    health, here = ctx.gateway.engine.health, without_maintenance(ctx.gateway.engine, ctx.node)
     # A broker that has just died takes the log away until the others have elected: that is waited for.
     log_away = here.state == "critical" and health.store_problem is None and not health.connected
     if here.state in ("out_of_sync", "critical", "removed") and not log_away:
@@ -152,6 +163,8 @@ async def _steps(ctx: Context, asked_by: Asker) -> AsyncIterator[dict[str, Any]]
     if ctx.is_primary:
         yield _ended("already_primary", state, ctx)
         return
+    if ctx.in_maintenance and not force:
+        raise Refused(_in_maintenance(ctx))
     yield clock.step("check", f"{ctx.node} is a standby, epoch {state.epoch}; the primary is {primary_is(ctx, state)}")
     if log_away:
         yield clock.step("wait", f"{here.reason}; waiting for it, {BARRIER_WAIT_S:g} s at most")

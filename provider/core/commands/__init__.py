@@ -25,6 +25,7 @@ from provider.core.commands.base import (
     with_status,
 )
 from provider.core.commands.credentials import RotateCredential, SwitchCredential, is_changing
+from provider.core.commands.maintenance import BeginMaintenance, EndMaintenance, in_maintenance
 from provider.core.commands.members import (
     BROKER_ADMIN,
     NODES_MAX,
@@ -100,12 +101,14 @@ __all__ = [
     "USER_SETTINGS",
     "USES_MAX",
     "AddAuthority",
+    "BeginMaintenance",
     "Command",
     "DeleteSetting",
     "DeleteToken",
     "DeleteUser",
     "DeleteWish",
     "DropAuthority",
+    "EndMaintenance",
     "EndSession",
     "EndSessions",
     "EnrollAgent",
@@ -138,6 +141,7 @@ __all__ = [
     "clock_skew_s",
     "delete",
     "depth",
+    "in_maintenance",
     "is_changing",
     "is_expired",
     "is_news",
