@@ -172,6 +172,10 @@ class MaintenanceSpec(Content):
     since: int = Field(description="Unix milliseconds")
 
 
+Placement = Literal["host", "zone"]
+"""What may be said of where a node is: two that share one can be lost together."""
+
+
 class NodeSpec(Content):
     url: str
     endpoints: tuple[str, ...]
@@ -183,6 +187,7 @@ class NodeSpec(Content):
         default=(), max_length=2, description="that are good: the newest, and the one before it"
     )
     maintenance: MaintenanceSpec | None = Field(default=None, description="None: it is not in maintenance")
+    labels: dict[Placement, Label] = Field(default_factory=dict, description="where it is placed")
 
 
 class AuthoritySpec(Content):

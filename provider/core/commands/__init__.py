@@ -26,14 +26,17 @@ from provider.core.commands.base import (
 )
 from provider.core.commands.credentials import RotateCredential, SwitchCredential, is_changing
 from provider.core.commands.maintenance import BeginMaintenance, EndMaintenance, in_maintenance
-from provider.core.commands.members import (
+from provider.core.commands.members import EnrollAgent, RegisterInstance, RemoveAgent
+from provider.core.commands.nodes import (
     BROKER_ADMIN,
     NODES_MAX,
-    EnrollAgent,
+    Difference,
     JoinNode,
-    RegisterInstance,
-    RemoveAgent,
+    LabelNode,
     RemoveNode,
+    UpdateNode,
+    check_address,
+    differences,
     removed_key,
 )
 from provider.core.commands.people import (
@@ -107,6 +110,7 @@ __all__ = [
     "DeleteToken",
     "DeleteUser",
     "DeleteWish",
+    "Difference",
     "DropAuthority",
     "EndMaintenance",
     "EndSession",
@@ -114,6 +118,7 @@ __all__ = [
     "EnrollAgent",
     "HostsSetting",
     "JoinNode",
+    "LabelNode",
     "NumberSetting",
     "Plan",
     "Precondition",
@@ -136,11 +141,14 @@ __all__ = [
     "StatusUpdate",
     "SwitchCredential",
     "TokenUse",
+    "UpdateNode",
     "WishKind",
+    "check_address",
     "check_name",
     "clock_skew_s",
     "delete",
     "depth",
+    "differences",
     "in_maintenance",
     "is_changing",
     "is_expired",

@@ -56,7 +56,7 @@ class DeleteToken:
         if token.spec["role"] not in ONE_TIME or token.spec.get("expires_at") is None or is_expired(token, now):
             return Plan(204, None, (delete("token", self.id),))
         status = docs.TokenStatus.model_validate(token.status)
-        if status.used_at is not None or status.revoked_at is not None:
+        if status.revoked_at is not None:
             return Plan(204)
         return Plan(204, None, (with_status(token, status.model_copy(update={"revoked_at": now})),))
 

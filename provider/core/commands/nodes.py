@@ -1,0 +1,217 @@
+"""Nodes: who may join, what changes about one, who goes.
+
+What must be alike on all nodes is a mapping of named facts: `version`, settings (`api.body_max_bytes`), the broker's
+version and plug-ins. A newcomer says those that it does not take over from the cluster.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from provider.core import documents as docs
+from provider.core.commands.base import ALWAYS, Plan, Precondition, check_name, delete, need, put
+from provider.core.commands.settings import clock_skew_s
+from provider.core.commands.tokens import is_expired, one_time_token
+from provider.core.documents import Document, Name
+from provider.core.entries import Change
+from provider.core.state import State
+from shared.errors import Conflict, Refused
+
+NODES_MAX = 4
+BROKER_ADMIN = "broker-admin"
+"""The credential with which providers administer the broker's users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not alike where it has to be; a side that says nothing of it has None."""
+
+    name: str
+    here: Any
+    there: Any
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
+    """What one side says (`here`) and the other says otherwise, by name. Values are compared as JSON: 1 is not True."""
+    return [
+        Difference(name, here[name], there.get(name))
+        for name in sorted(here)
+        if docs.canonical(here[name]) != docs.canonical(there.get(name))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinNode:
+    """Make a new provider known, using up its one-time token.
+
+    The same token, name and keys again are the same newcomer, who was interrupted and repeats: it stays the member that
+    it is, with the certificate that it is given this time.
+    """
+
+    name: str
+    token_id: str
+    spec: docs.NodeSpec
+    wrapped: Mapping[str, str]
+    """Every data key by id, wrapped for the new node."""
+    says: Mapping[str, Any] = field(default_factory=dict)
+    """The facts about itself that have to be those of the cluster."""
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    """The primary's facts, by the same names."""
+    clock_skew_s: float | None = None
+    """Seconds that its clock is ahead of ours, as it measured; negative: behind."""
+
+    def plan(self, state: State, now: int) -> Plan:
+        check_name("node", self.name, Name)
+        again = self._again(state, now)
+        if again is not None:
+            self._check_alike(state)
+            return Plan(201, ("node", self.name), (put("node", self.name, self._renewed(again)),))
+        used = one_time_token(state, self.token_id, "node", now, self.name)
+        self._check_room(state)
+        self._check_alike(state)
+        keys = state.of("key")
+        if {key.id for key in keys} != set(self.wrapped):
+            raise Conflict("the cluster's data keys have just changed: try again")
+        changes = [used, put("node", self.name, self.spec)]
+        changes += [rewrapped(key, {**key.spec["wrapped"], self.name: self.wrapped[key.id]}) for key in keys]
+        return Plan(201, ("node", self.name), tuple(changes))
+
+    def _again(self, state: State, now: int) -> Document | None:
+        """The member that this newcomer is already. Raises `Refused` where it was removed meanwhile."""
+        token, node = state.get("token", self.token_id), state.get("node", self.name)
+        if token is None or token.status.get("used_by") != f"node {self.name}" or is_expired(token, now):
+            return None
+        if node is None:
+            if state.get("setting", removed_key(self.name)) is None:
+                return None
+            raise Refused(
+                f"{self.name} was removed from the cluster while it joined; its identity never comes back: "
+                "join under another name, with a new token"
+            )
+        same = _keys(node.spec) == _keys(self.spec.model_dump(mode="json"))
+        return node if same and token.status.get("revoked_at") is None else None
+
+    def _renewed(self, node: Document) -> docs.NodeSpec:
+        """What is known of it by now (labels, say) stays; the certificate in use until now stays good."""
+        said = self.spec.model_dump(mode="json", exclude_unset=True)
+        before = node.spec.get("certificates", ())[:1]
+        certificates = [*said.get("certificates", ())[:1], *before]
+        return docs.NodeSpec.model_validate({**node.spec, **said, "certificates": certificates})
+
+    def _check_room(self, state: State) -> None:
+        """Raises `Refused` where there is no place for a node of this name and address."""
+        nodes = state.of("node")
+        if any(node.id == self.name for node in nodes):
+            raise Refused(f"a node named {self.name!r} is a member already; choose another name")
+        if state.get("setting", removed_key(self.name)) is not None:
+            raise Refused(f"a node named {self.name!r} was removed; its identity never comes back: choose another name")
+        if len(nodes) >= NODES_MAX:
+            raise Refused(f"the cluster has {len(nodes)} nodes, the most there may be; remove one first")
+        check_address(state, self.name, self.spec.url)
+
+    def _check_alike(self, state: State) -> None:
+        """Raises `Refused` where it is not like the other nodes, or its clock is not like theirs."""
+        found = differences(self.says, self.cluster)
+        if found:
+            named = "; ".join(
+                f"{one.name}: {self.name} has {_shown(one.here)}, the cluster {_shown(one.there)}" for one in found
+            )
+            raise Refused(f"{self.name} is not like the cluster's nodes: {named}")
+        limit_s = clock_skew_s(state)
+        if self.clock_skew_s is not None and abs(self.clock_skew_s) > limit_s:
+            side = "ahead of" if self.clock_skew_s > 0 else "behind"
+            raise Refused(
+                f"the clock of {self.name} is {abs(self.clock_skew_s):.2f} s {side} the cluster's, more than the "
+                f"{limit_s:g} s that are allowed (cluster.clock_skew_s): set it right first (chrony, NTP)"
+            )
+
+
+def _keys(spec: docs.Json) -> tuple[object, ...]:
+    """What a node has made for itself, and only itself can send twice."""
+    keys = [one["key_sha256"] for one in spec.get("certificates", ())[:1]]
+    return (spec["public_key"], spec["token_sha256"], spec.get("broker_password_hash"), *keys)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return value if isinstance(value, str) else docs.canonical(value)
+
+
+def check_address(state: State, name: str, url: str) -> None:
+    """Raises `Refused` where another member has that address."""
+    for node in state.of("node"):
+        if node.id != name and node.spec["url"] == url:
+            raise Refused(f"{node.id} is a member at {url}; if it is gone for good, DELETE /nodes/{node.id} first")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelNode:
+    """Say anew where a node is placed: all of its labels."""
+
+    name: str
+    labels: Mapping[docs.Placement, str]
+    when: Precondition = ALWAYS
+
+    def plan(self, state: State, now: int) -> Plan:
+        node = need(state, "node", self.name)
+        self.when.check(f"node {self.name!r}", node)
+        spec = docs.NodeSpec.model_validate({**node.spec, "labels": dict(self.labels)})
+        change = put("node", self.name, spec)
+        return Plan(200, ("node", self.name), () if change.spec == node.spec else (change,))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateNode:
+    """A node says what is new about it: its address, its broker's, its version; with a certificate for that address.
+    The certificate before it stays good until the next."""
+
+    name: str
+    certificate: docs.CertificateSpec
+    news: Mapping[str, Any]
+    """Of its spec: `url`, `endpoints`, `version`, `broker`."""
+
+    def plan(self, state: State, now: int) -> Plan:
+        node = need(state, "node", self.name)
+        if "url" in self.news:
+            check_address(state, self.name, self.news["url"])
+        certificates = [self.certificate, *node.spec.get("certificates", ())[:1]]
+        spec = docs.NodeSpec.model_validate({**node.spec, **self.news, "certificates": certificates})
+        return Plan(200, ("node", self.name), (put("node", self.name, spec),))
+
+
+def removed_key(name: str) -> str:
+    """The setting that remembers a removed node's name for ever."""
+    return f"cluster.removed.{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode:
+    """Forget a node, and seal from now on with a key that it has no part in."""
+
+    name: str
+    key_id: str
+    key: docs.KeySpec
+    """The new data key, wrapped for all the others."""
+    credentials: Mapping[str, docs.CredentialSpec] = field(default_factory=dict)
+    """What it knew and the others go on with, under new passwords, sealed with the new key."""
+
+    def plan(self, state: State, now: int) -> Plan:
+        need(state, "node", self.name)
+        if state.primary == self.name:
+            raise Refused(f"{self.name} is the primary and cannot be removed: promote another node first")
+        others = {node.id for node in state.of("node")} - {self.name}
+        if set(self.key.wrapped) != others or state.get("key", self.key_id) is not None:
+            raise Conflict("the cluster's members have just changed: try again")
+        gone = Change(kind="setting", id=removed_key(self.name), spec={"value": now})
+        changes = [delete("node", self.name), gone, put("key", self.key_id, self.key)]
+        for key in state.of("key"):
+            rest = {node: wrapped for node, wrapped in key.spec["wrapped"].items() if node != self.name}
+            changes.append(rewrapped(key, rest))
+        changes += [put("credential", id_, spec) for id_, spec in self.credentials.items()]
+        return Plan(204, None, tuple(changes))
+
+
+def rewrapped(key: Document, wrapped: Mapping[str, str]) -> Change:
+    """The change that gives a data key to other nodes than before."""
+    return put("key", key.id, docs.KeySpec(wrapped=dict(wrapped)))
