@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from provider.api.access.sessions import Session, session_of, user_of
-from provider.core.commands import ONE_TIME, refused, why_not
+from provider.core.commands import ONE_TIME, is_expired, refused, why_not
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.trust.vault import Vault
@@ -106,19 +106,26 @@ def person(state: State, authorization: str, vault: Vault) -> Principal:
     if scheme.lower() != "bearer":
         raise Unauthenticated("no token: send `Authorization: Bearer TOKEN`")
     session = session_of(text.strip(), vault)
-    user = user_of(session, state, int(time.time() * 1000))
+    user = user_of(session, state, _now_ms())
     return Principal(f"user:{user.id}", user.spec["role"], session=session)
 
 
 def newcomer(state: State, authorization: str | None, kind: str) -> Principal:
     """The principal behind a one-time token for a `node` or an `agent`. Raises `Unauthenticated`.
 
-    Looked at here for a quick answer; that it is used only once is decided when the command is planned.
+    Looked at here for a quick answer; that it is used only once is decided when the command is planned. A node whose
+    join was interrupted comes again with the token that it has used.
     """
     token = bearer(authorization)
     document = state.get("token", token.id)
     genuine = document is not None and matches(token, document.spec["sha256"])
-    reason = why_not(document, kind, int(time.time() * 1000)) if document is not None and genuine else "unknown"
+    reason = why_not(document, kind, _now_ms()) if document is not None and genuine else "unknown"
+    if reason == "used" and kind == "node" and document is not None and not is_expired(document, _now_ms()):
+        reason = None
     if reason is not None or token.role != kind:
         raise refused(document, token.id, kind, reason or "unknown")
     return Principal(f"token:{token.id}", f"newcomer:{kind}")
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provider.core import documents as docs
+from provider.core.commands.authorities import signing
 from provider.core.commands.base import ALWAYS, Plan, Precondition, check_name, delete, need, put
 from provider.core.commands.settings import clock_skew_s
 from provider.core.commands.tokens import is_expired, one_time_token
@@ -173,6 +174,8 @@ class UpdateNode:
 
     def plan(self, state: State, now: int) -> Plan:
         node = need(state, "node", self.name)
+        if self.certificate.authority != signing(state).id:
+            raise Conflict("another authority has just begun to sign: ask again")
         if "url" in self.news:
             check_address(state, self.name, self.news["url"])
         certificates = [self.certificate, *node.spec.get("certificates", ())[:1]]

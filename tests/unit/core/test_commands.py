@@ -20,7 +20,6 @@ from provider.core.commands import (
     EndSession,
     EndSessions,
     EnrollAgent,
-    JoinNode,
     NumberSetting,
     Plan,
     Precondition,
@@ -34,7 +33,6 @@ from provider.core.commands import (
     RegisterInstance,
     ReissueAdministrator,
     RemoveAgent,
-    RemoveNode,
     SetPassword,
     StatusUpdate,
     TokenUse,
@@ -62,7 +60,6 @@ from shared.errors import (
     StaleRevision,
     TokenRefused,
     TooLarge,
-    Unauthenticated,
 )
 
 NOW = 1_700_000_000_000
@@ -88,17 +85,9 @@ def fleet() -> State:
         put("token", "join", token("node")),
         put("token", "enrol", token("agent", NOW)),
         Change(kind="setting", id="user.a", spec={"value": 1}),
+        Change(kind="setting", id="cluster.removed.p9", spec={"value": NOW}),
     )
     return State.genesis(generation="g", primary="p1", now=NOW, changes=changes)
-
-
-def joining(name: str, token_id: str = "join", *, version: str = "1.0", keys: tuple[str, ...] = ("k1",)) -> JoinNode:
-    wrapped = {key: f"{key} for {name}" for key in keys}
-    return JoinNode(name, token_id, SPEC_NODE.model_copy(update={"version": version}), wrapped)
-
-
-def removing(name: str, *others: str, key: str = "k2") -> RemoveNode:
-    return RemoveNode(name, key, docs.KeySpec(wrapped={other: f"{key} for {other}" for other in others}))
 
 
 def do(state: State, command: Command, now: int = NOW) -> State:
@@ -263,8 +252,7 @@ def test_deleting_a_setting() -> None:
     assert status_of(fleet(), DeleteSetting("user.a")) == 204
     refusal(fleet(), DeleteSetting("user.b"), NotFound)
     refusal(fleet(), DeleteSetting("\ud800"), NotFound)
-    removed = do(do(fleet(), joining("p2")), removing("p2", "p1"))
-    refusal(removed, DeleteSetting("cluster.removed.p2"), Refused, "kept by the cluster")
+    refusal(fleet(), DeleteSetting("cluster.removed.p9"), Refused, "kept by the cluster")
     known = do(fleet(), PutSetting("history.days", 3))
     assert status_of(known, DeleteSetting("history.days")) == 204
 
@@ -435,48 +423,6 @@ def test_an_ended_session_is_remembered_until_it_would_have_ended() -> None:
 
 
 # ── members ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_node_joins_once() -> None:
-    state = do(fleet(), joining("p2"))
-    assert get(state, "node", "p2").spec["url"] == "https://p1"
-    refusal(state, joining("p2"), Unauthenticated)
-
-
-def test_reasons_not_to_let_a_node_in() -> None:
-    refusal(fleet(), joining("P 2"), Invalid, "node name")
-    refusal(fleet(), joining("p1"), Refused, "member already")
-    refusal(fleet(), joining("p2", version="2.0"), Refused, "version 2.0")
-    full = fleet()
-    for number in range(2, 5):
-        full = do(full, PutToken(f"t{number}", token("node")))
-        full = do(full, joining(f"p{number}", f"t{number}"))
-    refusal(full, joining("p5"), Refused, "the most there may be")
-
-
-def test_a_removed_node_never_comes_back() -> None:
-    state = do(do(fleet(), joining("p2")), removing("p2", "p1"))
-    state = do(state, PutToken("again", token("node")))
-    refusal(state, joining("p2", "again"), Refused, "never comes back")
-    refusal(state, removing("p2", "p1"), NotFound)
-    refusal(state, removing("p1"), Refused, "is the primary")
-
-
-def test_a_node_that_joins_gets_every_data_key() -> None:
-    state = do(fleet(), joining("p2"))
-    assert get(state, "key", "k1").spec["wrapped"] == {"p1": "for p1", "p2": "k1 for p2"}
-    refusal(fleet(), joining("p2", keys=()), Conflict, "try again")
-    refusal(fleet(), joining("p2", keys=("k1", "k2")), Conflict, "try again")
-
-
-def test_a_removed_node_has_no_part_in_the_next_data_key() -> None:
-    joined = do(fleet(), joining("p2"))
-    state = do(joined, removing("p2", "p1"))
-    assert get(state, "key", "k1").spec["wrapped"] == {"p1": "for p1"}
-    assert get(state, "key", "k2").spec["wrapped"] == {"p1": "k2 for p1"}
-    refusal(joined, removing("p2"), Conflict, "try again")
-    refusal(joined, removing("p2", "p1", "p2"), Conflict, "try again")
-    refusal(joined, removing("p2", "p1", key="k1"), Conflict, "try again")
 
 
 def test_an_agent_enrols_with_its_instances() -> None:
