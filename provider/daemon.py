@@ -35,7 +35,7 @@ from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
 from provider.log.stream import StreamLog
 from provider.metrics import metrics_of, render
-from provider.settings import Files, ProviderSettings
+from provider.settings import Files, ProviderSettings, configuration, fingerprint_of, set_apart
 from provider.store import Store, split_password
 from provider.trust.authorities import peer_node
 from provider.trust.keeping import Trust
@@ -83,6 +83,7 @@ class Node:
     def __init__(self, settings: ProviderSettings, files: Files, store: Store) -> None:
         self.settings, self.files, self.store = settings, files, store
         self._started = now_text()
+        self._configuration, self._set_apart = fingerprint_of(configuration(settings)), set_apart(settings)
         self._own: dict[int, Callable[[bool], None]] = {}
         self._gateway: Gateway | None = None
         self._heard: Signal | None = None
@@ -315,6 +316,8 @@ class Node:
             digest=state.digest,
             started=self._started,
             trust=self.trust.name,
+            configuration=self._configuration,
+            settings=self._set_apart,
         )
 
     # ── on the certificates' thread ──

@@ -9,6 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from provider.condition import condition, leads, newest_of
+from provider.fleet.alike import clock_skews
 from provider.fleet.follow import advised
 from provider.standing import standings
 from provider.states import STATES
@@ -95,6 +96,12 @@ class _Collector(Collector):
                 lags.add_metric([name], one.lag)
         yield states
         yield lags
+        skews = GaugeMetricFamily(
+            "bellwether_clock_skew_seconds", "How far a node's clock is ahead of the primary's", labels=["node"]
+        )
+        for name, ahead_s in clock_skews(self._hub.view, self._node, state.primary).items():
+            skews.add_metric([name], ahead_s)
+        yield skews
 
     def _agents(self) -> Iterator[Metric]:
         state, view = self._engine.state, self._hub.view

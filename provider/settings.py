@@ -2,20 +2,25 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from provider.core.documents import Name
+from provider.core.documents import Name, canonical
 from shared.errors import Invalid
 
 DEFAULT_CONFIG = Path("/etc/bellwether/provider.toml")
 HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^/\s?#@]+$")]
 AmqpsUrl = Annotated[str, StringConstraints(pattern=r"^amqps://[^/\s?#@]+$")]
+
+
+_ADVISE_WAIT_S = 1.0
 
 
 class _Section(BaseModel):
@@ -88,7 +93,9 @@ class ProviderSettings(_Section):
         default=None, description="password of `store_url`; default: store.password beside this file, if there"
     )
     log_level: str = "INFO"
-    advise_wait_s: float = Field(default=1.0, ge=0, description="promote waits this long for online agents to follow")
+    advise_wait_s: float = Field(
+        default=_ADVISE_WAIT_S, ge=0, description="promote waits this long for online agents to follow"
+    )
     broker: BrokerSettings
     api: ApiSettings
 
@@ -182,6 +189,41 @@ def port_of(url: str) -> int:
     if port is None:
         raise Invalid(f"{url!r} has no port")
     return port
+
+
+def configuration(settings: ProviderSettings) -> dict[str, Any]:
+    """What has to be the same on all nodes, by name (`api.body_max_bytes`): whichever of them a client asks, it meets
+    the same limits. What belongs to one host alone (addresses, files, users) is left out."""
+    content = settings.model_dump(mode="json")
+    found = {name: content[name] for name in _ALIKE}
+    found |= {f"broker.{name}": content["broker"][name] for name in _ALIKE_BROKER}
+    return found | {f"api.{name}": value for name, value in content["api"].items() if name != "listen"}
+
+
+_ALIKE = ("advise_wait_s",)
+_ALIKE_BROKER = ("vhost", "heartbeat_s")
+
+
+def set_apart(settings: ProviderSettings) -> dict[str, Any]:
+    """Those of `configuration` that are not at their defaults."""
+    bare = BrokerSettings(endpoints=("amqps://x:1",), username="x")
+    plain = settings.model_copy(update={"broker": bare, "api": ApiSettings(listen=""), "advise_wait_s": _ADVISE_WAIT_S})
+    defaults = configuration(plain)
+    return {name: value for name, value in configuration(settings).items() if value != defaults[name]}
+
+
+def fingerprint_of(named: Mapping[str, Any]) -> str:
+    """A short name for a `configuration`: the first 16 hex digits of SHA-256 over its canonical JSON."""
+    return sha256(canonical(named).encode()).hexdigest()[:16]
+
+
+def nested(named: Mapping[str, Any]) -> dict[str, Any]:
+    """`configuration` as the tables of provider.toml."""
+    found: dict[str, Any] = {}
+    for name, value in named.items():
+        table, _, key = name.rpartition(".")
+        (found.setdefault(table, {}) if table else found)[key] = value
+    return found
 
 
 def certificate_hosts(url: str) -> tuple[str, ...]:

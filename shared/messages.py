@@ -235,6 +235,10 @@ class NodePulse(Model):
     digest: str
     started: str
     trust: str | None = Field(default=None, description="short name of the authorities that it trusts")
+    configuration: str | None = Field(
+        default=None, description="fingerprint of its settings that have to be the same on all nodes"
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="those of them that are not at their defaults")
 
 
 Body = Advice | Desired | Inquire | Hello | Pulse | Advised | Report | NodePulse

@@ -54,6 +54,8 @@ _SEEN: Mapping[str, Mapping[str, Schema]] = {
         "digest": _or_null(TEXT),
         "last_seen": _or_null(TIME),
         "lag": _or_null(COUNT),
+        "clock_skew_s": _or_null({"type": "number", "description": "ahead of the primary's"}),
+        "configuration": _or_null({**TEXT, "description": "fingerprint of what has to be the same on all nodes"}),
     },
     "agent": {
         "advised": YES_OR_NO,
@@ -139,7 +141,10 @@ _OTHERS: Mapping[str, Schema] = {
     ),
     "Joined": _object({"certificate": TEXT, "ca": TEXT, "revision": COUNT, "generation": TEXT}),
     "Enrolled": _object({"username": TEXT, "password": TEXT, "api_token": TEXT, "advice": _ref("Advice")}),
-    "Health": _object({"status": TEXT}, {"state": TEXT, "reason": _or_null(TEXT), "lag": COUNT}),
+    "Health": _object(
+        {"status": TEXT},
+        {"now": {**COUNT, "description": "Unix milliseconds"}, "state": TEXT, "reason": _or_null(TEXT), "lag": COUNT},
+    ),
 }
 
 
@@ -272,6 +277,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/cluster"): _reads("Cluster"),
     ("get", "/nodes"): _collection("Node"),
     ("get", "/nodes/{name}"): _one("Node"),
+    ("put", "/nodes/{name}"): Operation({200: {_JSON: _ref("Node")}}, (KEY, *WHEN), frozenset({200})),
     ("delete", "/nodes/{name}"): _delete(),
     ("get", "/nodes/{name}/maintenance"): _reads("Maintenance"),
     ("put", "/nodes/{name}/maintenance"): Operation({200: {_JSON: _ref("Node")}}, (KEY,), frozenset({200})),

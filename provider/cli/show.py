@@ -30,6 +30,9 @@ def show_cluster(cluster: dict[str, Any]) -> None:
             plain(f"  {n['name']}: {n['reason']}")
         if n.get("remedy"):
             plain(f"  {' ' * len(n['name'])}  {n['remedy']}")
+    more = [_about(n) for n in cluster["nodes"]]
+    for line in more:
+        plain(f"  {line}")
     certificates = [f"{n['name']} {_days(n['certificate'])}" for n in cluster["nodes"] if n["certificate"]]
     plain(f"certificates, days left: {', '.join(certificates) or '-'}")
     for one in cluster["authorities"]:
@@ -40,6 +43,14 @@ def show_cluster(cluster: dict[str, Any]) -> None:
         plain(f"  not advised yet: {', '.join(agents['missing'])}")
     for warning in cluster["warnings"]:
         plain(f"warning: {warning}")
+
+
+def _about(n: dict[str, Any]) -> str:
+    skew_s, labels = n.get("clock_skew_s"), n.get("labels") or {}
+    parts = [f"clock {skew_s:+.1f} s" if skew_s is not None else "clock unknown"]
+    parts.append(f"configuration {_or(n.get('configuration'))}")
+    parts += [f"{label} {value}" for label, value in sorted(labels.items())]
+    return f"{n['name']}: {', '.join(parts)}"
 
 
 def _days(what: dict[str, Any]) -> str:

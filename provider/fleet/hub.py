@@ -12,6 +12,7 @@ from provider.broker.users import node_user
 from provider.core.commands import USER_SETTINGS, Command, RecordStatus
 from provider.core.state import Accepted, State
 from provider.fleet import follow
+from provider.fleet.alike import sent_ms
 from provider.fleet.desired import desired_for
 from provider.fleet.instructions import (
     Change,
@@ -329,7 +330,8 @@ class Hub:
                 self._logged.add(seen)
                 log(kind=error.kind, sender=seen[1], why=str(error)).warning("message skipped")
             return []
-        return self._roster.heard(envelope.sender, body, envelope.epoch, time.time_ns() // 1_000_000, mono_s)
+        at_ms, sent = time.time_ns() // 1_000_000, sent_ms(envelope.at) if isinstance(body, m.NodePulse) else None
+        return self._roster.heard(envelope.sender, body, envelope.epoch, at_ms, mono_s, sent)
 
     def _open(self, event: _Heard) -> tuple[m.Envelope, m.Body]:
         """The message, if its sender is who it says. `user_id` is set by the sender and checked by the broker; a

@@ -152,10 +152,13 @@ class Roster:
             owed.backoff.reset()
             owed.advice_at_s = mono_s + patience_s + owed.backoff.next_s()
 
-    def heard(self, sender: str, body: m.Body, epoch: int, at_ms: int, mono_s: float) -> list[Instruction]:
-        """A message whose sender the broker vouched for."""
+    def heard(
+        self, sender: str, body: m.Body, epoch: int, at_ms: int, mono_s: float, sent_ms: int | None = None
+    ) -> list[Instruction]:
+        """A message whose sender the broker vouched for; `sent_ms` by the sender's clock (Unix ms), as it says."""
         if isinstance(body, m.NodePulse):
-            return self._heard_node(sender, NodeSeen(at_ms, mono_s, body, epoch))
+            lags_ms = (at_ms - sent_ms,) if sent_ms is not None else ()
+            return self._heard_node(sender, NodeSeen(at_ms, mono_s, body, epoch, lags_ms))
         if self.state.get("agent", sender) is None:
             return []  # removed, or enrolled a moment ago and not yet applied here: it will say it again
         known = self.view.agents.get(sender)
@@ -187,7 +190,7 @@ class Roster:
 
     def _heard_node(self, sender: str, seen: NodeSeen) -> list[Instruction]:
         known = self.view.nodes.get(sender)
-        self.view = replace(self.view, nodes=self.view.nodes.set(sender, seen))
+        self.view = replace(self.view, nodes=self.view.nodes.set(sender, seen.after(known)))
         # One that has just started has not heard of us either.
         started = known is None or known.pulse.started != seen.pulse.started
         return [SendPulse()] if started and sender != self.node else []

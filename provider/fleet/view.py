@@ -7,6 +7,8 @@ from immutables import Map
 from provider.fleet.limits import Limited
 from shared import messages as m
 
+LAGS_KEPT = 15
+"""One a second. A clock that jumps is noticed after as long, at the latest."""
 DUPLICATE_S = 60.0
 """An agent counts as there twice for so long after it was last noticed."""
 
@@ -52,6 +54,19 @@ class NodeSeen:
     mono_s: float
     pulse: m.NodePulse
     epoch: int
+    lags_ms: tuple[int, ...] = ()
+    """How much later each of its last messages came than it was sent, newest last: the time on the way, and the
+    difference of the two clocks."""
+
+    @property
+    def lag_ms(self) -> int | None:
+        return min(self.lags_ms, default=None)
+
+    def after(self, known: "NodeSeen | None") -> "NodeSeen":
+        """This message, after those that were `known`. A node that was started anew may have another clock."""
+        if known is None or known.pulse.started != self.pulse.started:
+            return self
+        return replace(self, lags_ms=(*known.lags_ms, *self.lags_ms)[-LAGS_KEPT:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tests.support.nodes import primary_of, standbys_of
 PROMISED = {
     "/cluster": {"get"},
     "/nodes": {"get"},
-    "/nodes/{name}": {"get", "delete"},
+    "/nodes/{name}": {"get", "put", "delete"},
     "/agents": {"get"},
     "/agents/{agent}": {"get", "delete"},
     "/agents/{agent}/advise": {"post"},

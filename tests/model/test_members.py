@@ -1,5 +1,5 @@
-"""Whatever is asked in whatever order: never more than four nodes, the primary always one of them, who was removed never
-again, a token lets in one node at most, and every member, nobody else, has a part in every data key."""
+"""Whatever is asked in whatever order: never more than four nodes, the primary always one of them, who was removed
+never again, a token lets in one node at most, and every member, nobody else, has a part in every data key."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

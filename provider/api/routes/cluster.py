@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from immutables import Map
+from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
 from provider.api.access.auth import Principal
@@ -14,14 +15,18 @@ from provider.api.context import Context, context
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.record.refusals import note_done
 from provider.api.routes.authorities import authority_view
+from provider.api.routes.resources import documented, parse
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
+from provider.concerns import warnings
 from provider.core import commands as c
-from provider.core.documents import Document
+from provider.core.documents import Document, Label, Placement
 from provider.core.state import State
+from provider.fleet.alike import clock_skews, labels_of
 from provider.fleet.follow import advised
+from provider.settings import configuration, fingerprint_of
 from provider.standing import standing
-from provider.trust.authorities import trusted, waiting
+from provider.trust.authorities import trusted
 from shared.errors import Refused
 from shared.messages import TO_ALL
 
@@ -32,6 +37,14 @@ AGENT_STATES = ("online", "offline", "never")
 
 
 # ── cluster and nodes ──
+
+
+class NodeBody(BaseModel):
+    """What people decide about a node."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: dict[Placement, Label] = Field(description="nodes that share a host or a zone can be lost together")
 
 
 def node_status(ctx: Context, state: State, document: Document) -> dict[str, Any]:
@@ -48,7 +61,17 @@ def node_status(ctx: Context, state: State, document: Document) -> dict[str, Any
         "digest": found.digest,
         "last_seen": time_text(found.seen_ms),
         "lag": found.lag,
+        "clock_skew_s": clock_skews(ctx.hub.view, ctx.node, state.primary).get(document.id),
+        "configuration": _configuration(ctx, document.id),
     }
+
+
+def _configuration(ctx: Context, node: str) -> str | None:
+    """The fingerprint of a node's settings that have to be the same on all."""
+    if node == ctx.node:
+        return fingerprint_of(configuration(ctx.settings))
+    seen = ctx.hub.view.nodes.get(node)
+    return seen.pulse.configuration if seen is not None else None
 
 
 def node_view(ctx: Context, state: State, document: Document) -> dict[str, Any]:
@@ -107,6 +130,7 @@ async def get_cluster(request: Request) -> Response:
                 {
                     "name": node.id,
                     "url": node.spec["url"],
+                    "labels": labels_of(node),
                     **node_status(ctx, state, node),
                     "certificate": _certificate(node),
                 }
@@ -117,7 +141,7 @@ async def get_cluster(request: Request) -> Response:
                 for one in (authority_view(ctx, state, authority) for authority in trusted(state))
             ],
             "agents": agents_summary(ctx, state),
-            "warnings": warnings,
+            "warnings": warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
         }
     )
 
@@ -136,6 +160,13 @@ async def get_node(request: Request, name: str) -> Response:
     ctx, state, _ = await reading(request)
     document = c.need(state, "node", name)
     return shown(document, node_view(ctx, state, document), request)
+
+
+@router.put("/nodes/{name}", tags=["cluster"], openapi_extra=documented(NodeBody))
+@needs("admin")
+async def put_node(request: Request, name: str) -> Response:
+    """Say where a node is placed. What is not said is no label any more; all else about a node it says itself."""
+    return await respond(request, lambda w: c.LabelNode(name, parse(w.body, NodeBody).labels, w.when))
 
 
 @router.delete("/nodes/{name}", tags=["cluster"])

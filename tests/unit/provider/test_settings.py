@@ -13,9 +13,13 @@ from provider.settings import (
     BrokerSettings,
     Files,
     ProviderSettings,
+    configuration,
+    fingerprint_of,
     host_of,
     load_settings,
+    nested,
     port_of,
+    set_apart,
     to_toml,
 )
 from provider.store import Store, split_password
@@ -178,3 +182,22 @@ def _with_store(directory: Path, url: str) -> ProviderSettings:
 def test_data_lies_beside_the_configuration_save_where_it_is_installed(tmp_path: Path) -> None:
     assert Place(tmp_path / "provider.toml", "p1", "https://a:1").data_dir == tmp_path / "data"
     assert Place(Path("/etc/bellwether/provider.toml"), "p1", "https://a:1").data_dir == Path("/var/lib/bellwether")
+
+
+def test_what_has_to_be_the_same_on_all_nodes_has_a_fingerprint(tmp_path: Path) -> None:
+    def written(**changes: str) -> ProviderSettings:
+        text = TEXT
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        (tmp_path / "provider.toml").write_text(text)
+        return load_settings(tmp_path / "provider.toml")
+
+    one, other = written(), written(**{"10.0.0.1": "10.0.0.2", '"p1"': '"p2"', "/var/lib": "/srv"})
+    assert fingerprint_of(configuration(one)) == fingerprint_of(configuration(other)), (
+        "what is one host's own is left out"
+    )
+    assert set_apart(one) == {}
+    changed = written(**{"[api]": "heartbeat_s = 5\n[api]\nbody_max_bytes = 70000"})
+    assert set_apart(changed) == {"broker.heartbeat_s": 5, "api.body_max_bytes": 70_000}
+    assert fingerprint_of(configuration(changed)) != fingerprint_of(configuration(one))
+    assert nested(set_apart(changed)) == {"broker": {"heartbeat_s": 5}, "api": {"body_max_bytes": 70_000}}

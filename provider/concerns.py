@@ -1,0 +1,80 @@
+"""What is wrong with a cluster for as long as nobody changes it: its standing warnings. Pure."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from provider.core.commands import clock_skew_s
+from provider.core.documents import canonical
+from provider.core.state import State
+from provider.fleet.alike import clock_skews, drifted, together
+from provider.fleet.view import View
+from provider.trust.authorities import waiting
+
+NAMED_MAX = 100
+
+
+def warnings(state: State, view: View, here: str, untrusting: Sequence[str]) -> list[str]:
+    """As the node `here` knows it, in a fixed order. `untrusting`: who does not trust yet what is to be trusted."""
+    found = chain(
+        _number(state),
+        _placement(state),
+        _clocks(state, view, here),
+        _alike(state, view),
+        _authority(state, untrusting),
+    )
+    return list(found)
+
+
+def _number(state: State) -> Iterator[str]:
+    if len(state.of("node")) == 2:
+        yield "two nodes: the loss of either leaves no standby; add a third"
+
+
+def _placement(state: State) -> Iterator[str]:
+    for label, value, names in together(state):
+        yield f"{_and(names)} share the {label} {value}: they can be lost together"
+
+
+def _clocks(state: State, view: View, here: str) -> Iterator[str]:
+    limit_s = clock_skew_s(state)
+    for name, ahead_s in sorted(clock_skews(view, here, state.primary).items()):
+        if abs(ahead_s) > limit_s and state.get("node", name) is not None:
+            side = "ahead of" if ahead_s > 0 else "behind"
+            yield (
+                f"the clock of {name} is {abs(ahead_s):.1f} s {side} {state.primary}'s, more than the {limit_s:g} s "
+                "that are allowed (cluster.clock_skew_s): set the one that is wrong right (chrony, NTP)"
+            )
+
+
+def _alike(state: State, view: View) -> Iterator[str]:
+    primary = view.nodes.get(state.primary)
+    for node in state.of("node"):
+        seen = view.nodes.get(node.id)
+        if seen is None or primary is None:
+            continue
+        if seen.pulse.version != primary.pulse.version:
+            yield (
+                f"{node.id} runs version {seen.pulse.version}, the primary {primary.pulse.version}: "
+                "bring all nodes to the same"
+            )
+        differ = "; ".join(
+            f"{one.name}: {_shown(one.here)}, the primary {_shown(one.there)}"
+            for one in drifted(view, node.id, state.primary)
+        )
+        if differ:
+            yield f"the configuration of {node.id} is not the primary's: {differ}. Make its provider.toml the same"
+
+
+def _authority(state: State, untrusting: Sequence[str]) -> Iterator[str]:
+    new = waiting(state) if state.of("authority") else None
+    if new is not None:
+        missing = ", ".join(untrusting[:NAMED_MAX]) or "nobody"
+        yield f"authority {new.id} will sign as soon as all trust it; waiting for: {missing}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else canonical(value)
