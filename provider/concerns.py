@@ -17,6 +17,7 @@ def warnings(state: State, view: View, here: str, untrusting: Sequence[str]) -> 
     """As the node `here` knows it, in a fixed order. `untrusting`: who does not trust yet what is to be trusted."""
     found = chain(
         _number(state),
+        _maintenance(state),
         _placement(state),
         _clocks(state, view, here),
         _alike(state, view),
@@ -28,6 +29,14 @@ def warnings(state: State, view: View, here: str, untrusting: Sequence[str]) -> 
 def _number(state: State) -> Iterator[str]:
     if len(state.of("node")) == 2:
         yield "two nodes: the loss of either leaves no standby; add a third"
+
+
+def _maintenance(state: State) -> Iterator[str]:
+    resting = [node.id for node in state.of("node") if node.spec.get("maintenance") is not None]
+    if state.primary in resting:
+        yield f"{state.primary} is primary and in maintenance: promote another node before it is stopped"
+    if len(resting) > 1:
+        yield f"{', '.join(resting)} are in maintenance: stop one after the other, or the log stops, too"
 
 
 def _placement(state: State) -> Iterator[str]:

@@ -106,18 +106,6 @@ async def get_cluster(request: Request) -> Response:
     """The cluster at a glance. `digest` stands for the whole state: equal on two nodes at the same revision."""
     ctx, state, _ = await reading(request)
     identity = state.get("setting", c.CLUSTER_ID)
-    warnings = []
-    if len(state.of("node")) == 2:
-        warnings.append("two nodes: the loss of either leaves no standby; add a third")
-    resting = [node.id for node in state.of("node") if node.spec.get("maintenance") is not None]
-    if state.primary in resting:
-        warnings.append(f"{state.primary} is primary and in maintenance: promote another node before it is stopped")
-    if len(resting) > 1:
-        warnings.append(f"{', '.join(resting)} are in maintenance: stop one after the other, or the log stops, too")
-    new = waiting(state) if state.of("authority") else None
-    if new is not None:
-        missing = ", ".join(ctx.untrusting(state)[:MISSING_SHOWN]) or "nobody"
-        warnings.append(f"authority {new.id} will sign as soon as all trust it; waiting for: {missing}")
     return answer(
         {
             "id": identity.spec["value"] if identity is not None else None,
