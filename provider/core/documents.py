@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from unicodedata import category
 
@@ -118,6 +119,13 @@ def _scope(text: str) -> str:
     return _plain(text)
 
 
+def _address(text: str) -> str:
+    address = ip_address(text)
+    if address.is_loopback or address.is_multicast or address.is_unspecified or "%" in text:
+        raise ValueError("an address at which other hosts reach this one is needed")
+    return str(address)
+
+
 def _legible(text: str) -> str:
     return text[:STATUS_TEXT_MAX].encode("utf-8", "replace").decode()
 
@@ -136,6 +144,8 @@ ServerWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 """Of nodes, agents and instances: as a host name, so that it can stand in addresses, file names and routing keys."""
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$")]
+IpAddress = Annotated[str, StringConstraints(max_length=45), AfterValidator(_address)]
+"""Of a host, as other hosts reach it."""
 PersonRole = Literal["admin", "operator", "viewer"]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_plain)]
 ScopePath = Annotated[
@@ -176,6 +186,24 @@ Placement = Literal["host", "zone"]
 """What may be said of where a node is: two that share one can be lost together."""
 
 
+class BrokerNode(Content):
+    """A node's own RabbitMQ, where Bellwether administers it."""
+
+    node: Annotated[str, StringConstraints(pattern=r"^rabbit@[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = Field(
+        description="its name among brokers, `rabbit@<host name>`"
+    )
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}([-+~][A-Za-z0-9.+~-]{1,40})?$")]
+    address: IpAddress = Field(description="where the other brokers reach it")
+    plugins: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")], ...] = Field(
+        default=(), max_length=100, description="that are active, sorted"
+    )
+
+    @property
+    def host(self) -> str:
+        """Its host's name, as the other brokers' hosts have to know it."""
+        return self.node.partition("@")[2]
+
+
 class NodeSpec(Content):
     url: str
     endpoints: tuple[str, ...]
@@ -183,6 +211,7 @@ class NodeSpec(Content):
     token_sha256: str
     public_key: str = Field(description="X25519, hex; data keys are wrapped for it")
     broker_password_hash: str | None = Field(default=None, description="of its user on the broker; None: it has none")
+    broker: BrokerNode | None = Field(default=None, description="its own broker; None: one that others administer")
     certificates: tuple[CertificateSpec, ...] = Field(
         default=(), max_length=2, description="that are good: the newest, and the one before it"
     )

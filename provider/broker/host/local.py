@@ -1,0 +1,235 @@
+"""The RabbitMQ on this host: looked at, joined to the others, taken out again. As root.
+
+Whatever changes something here may be interrupted anywhere and begun again: it looks first at what there is.
+"""
+
+import os
+import pwd
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from provider.broker.host.commands import BrokerAway, CommandFailed, Commands, CookieRefused, Place, guest, wait_until_s
+from provider.broker.host.facts import VHOST, Facts, held, objections
+from provider.broker.host.handshake import why_refused
+from provider.broker.host.hosts import with_block
+from provider.core.documents import BrokerNode
+from shared.errors import Refused
+from shared.files import read_text, write_atomically
+
+SKEW_S = 2.0
+"""Clocks that differ by more are refused, unless the cluster's setting says otherwise."""
+START_S = 330.0
+"""A broker waits this long for the others of its cluster when it starts (RabbitMQ: 10 times 30 s)."""
+KNOWN_S = 60.0
+"""How long the others may take to know the name of a host that joins."""
+REPLICA_S = 60.0
+_COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
+_PEER = re.compile(r'\{(\d+),"([^"]+)",\[([a-z0-9_,\s]*)\],(true|false)\}')
+_ASK_PEER = "{os:system_time(millisecond), rabbit_misc:version(), rabbit_plugins:active(), rabbit:is_running()}."
+
+
+class LocalBroker:
+    """Blocking; for one thread. Every method raises `BrokerAway` where a broker that is needed does not answer,
+    `Refused` where something rules it out, `CommandFailed` where RabbitMQ said no; each in one plain sentence."""
+
+    def __init__(self, place: Place | None = None, say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` is told of each step that changes something."""
+        self.place = place or Place()
+        self._say = say
+        self._commands = Commands(self.place)
+
+    @property
+    def installed(self) -> bool:
+        return self.place.installed
+
+    # ── looked at ──
+
+    def facts(self) -> Facts:
+        """Of this host's broker. One whose joining was interrupted is started first."""
+        ask = self._commands
+        if ask.evaluate("rabbit:is_running().") != "true":
+            ask.run("rabbitmqctl", "start_app", deadline_s=START_S)
+        status, cluster = ask.json("status"), ask.json("cluster_status")
+        vhosts = [str(one["name"]) for one in ask.json("list_vhosts", "name")]
+        queues = [(vhost, str(one["name"])) for vhost in vhosts for one in ask.json("list_queues", "-p", vhost, "name")]
+        own = ask.evaluate("node().").strip("'")
+        return Facts(
+            node=own,
+            version=str(status["rabbitmq_version"]),
+            plugins=tuple(sorted(str(name) for name in status["active_plugins"])),
+            cluster=tuple(sorted(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"])),
+            running=tuple(sorted(str(node) for node in cluster["running_nodes"])),
+            holds=held(vhosts, queues),
+        )
+
+    def cookie(self) -> str:
+        """The Erlang cookie of this host's broker: whoever has it can do anything with it."""
+        return read_text(self.place.cookie).strip()
+
+    def check(self, peers: Sequence[BrokerNode], cookie: str, *, skew_s: float = SKEW_S) -> Facts:
+        """Raises `Refused`, in one plain sentence for each thing that differs, where this broker cannot be one of
+        `peers`, whose cookie that is. Changes nothing, here or there."""
+        own = self.facts()
+        problems = objections(own, peers)
+        with_block(read_text(self.place.etc_hosts), peers, own.node)
+        with guest(self.place, cookie, peers) as others:
+            for peer in peers:
+                if peer.node == own.node:
+                    continue
+                began_s = time.time()
+                found = _PEER.search(self._asked(others, peer).replace("\n", " "))
+                ended_s = time.time()
+                if found is None:
+                    raise BrokerAway(f"{peer.node} answered something that was not understood")
+                there_s = int(found[1]) / 1000
+                off_s = max(began_s - there_s, there_s - ended_s)
+                if off_s > skew_s:
+                    problems.append(f"the clocks of this host and of {peer.node}'s differ by {off_s:.1f} s at least")
+                if found[4] != "true":
+                    raise BrokerAway(f"{peer.node} is stopped: a broker joins only while all the others run")
+                plugins = tuple(sorted(found[3].replace(",", " ").split()))
+                now = peer.model_copy(update={"version": found[2], "plugins": plugins})
+                problems += [one for one in objections(own, [now]) if peer.node in one]
+        if problems:
+            raise Refused("; ".join(dict.fromkeys(problems)))
+        return own
+
+    def _asked(self, others: Commands, peer: BrokerNode) -> str:
+        try:
+            return others.evaluate(_ASK_PEER, node=peer.node)
+        except CookieRefused:
+            raise Refused(why_refused(peer, self.place.configuration / "bellwether")) from None
+
+    # ── joined ──
+
+    def join(self, peers: Sequence[BrokerNode], cookie: str, own_address: str) -> None:
+        """Makes this host's broker one of `peers`, whose cookie that is. What it held is deleted: `check` first.
+
+        Waits until the hosts of the others know this one: they do once the state has it.
+        """
+        own = self.facts()
+        others = [peer for peer in peers if peer.node != own.node]
+        self.know(peers, own.node)
+        if not set(own.others) & {peer.node for peer in others}:
+            with guest(self.place, cookie, others) as there:
+                self._wait_known(there, others, own.node.partition("@")[2], own_address)
+                self._be_forgotten(there, others, own.node)
+            self.use_cookie(cookie)
+            self._say(f"joining the broker of this host to {others[0].node}")
+            for step in (("stop_app",), ("reset",), ("join_cluster", others[0].node)):
+                self._commands.run("rabbitmqctl", *step)
+            self._commands.run("rabbitmqctl", "start_app", deadline_s=START_S)
+        else:
+            self.use_cookie(cookie)
+
+    def know(self, brokers: Sequence[BrokerNode], own: str) -> None:
+        """Has this host know the names of the others' hosts. Raises `Refused` where /etc/hosts says otherwise."""
+        path = self.place.etc_hosts
+        text = read_text(path)
+        wanted = with_block(text, brokers, own)
+        if wanted != text:
+            write_atomically(path, wanted, mode=0o644)
+            self._say(f"wrote the names of the brokers' hosts to {path}")
+
+    def use_cookie(self, cookie: str) -> None:
+        """The broker and its commands use this cookie from now on. Connections that are open stay."""
+        if not _COOKIE.fullmatch(cookie):
+            raise Refused("this is no Erlang cookie: 16 to 255 letters, digits, or + / = _ - are")
+        if self.cookie() == cookie:
+            if self._lets_in():
+                return
+            raise BrokerAway("the RabbitMQ on this host does not run, or uses another cookie than its file says")
+        if not self._lets_in():  # interrupted between the two steps below?
+            with guest(self.place, cookie, ()) as other:
+                other.evaluate("ok.")
+        else:
+            self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
+        owner = pwd.getpwnam(self.place.user)
+        new = self.place.cookie.with_name(".erlang.cookie.new")
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            os.fchown(file.fileno(), owner.pw_uid, owner.pw_gid)
+            file.write(cookie)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.place.cookie)
+        self._say("the broker has the cluster's Erlang cookie")
+
+    def _lets_in(self) -> bool:
+        try:
+            self._commands.evaluate("ok.")
+        except BrokerAway:
+            return False
+        return True
+
+    def _wait_known(self, there: Commands, others: Sequence[BrokerNode], host: str, address: str) -> None:
+        family = "inet6" if ":" in address else "inet"
+        ask = f'case inet:getaddr("{host}", {family}) of {{ok, A}} -> inet:ntoa(A); _ -> "nothing" end.'
+        for peer in others:
+            heard = "nothing"
+            for _ in wait_until_s(KNOWN_S):
+                heard = there.evaluate(ask, node=peer.node).strip('"')
+                if heard == address:
+                    break
+            else:
+                raise BrokerAway(
+                    f"the host of {peer.node} does not know yet that {host} is {address} (it knows {heard}): "
+                    "is bellwether-broker.path enabled there?"
+                )
+
+    def _be_forgotten(self, there: Commands, others: Sequence[BrokerNode], own: str) -> None:
+        """By those who still count this broker among theirs although it was emptied meanwhile."""
+        members = there.json("cluster_status", node=others[0].node)["disk_nodes"]
+        if own in members:
+            there.run("rabbitmqctl", "forget_cluster_node", own, node=others[0].node)
+
+    def ensure_replica(self, stream: str, vhost: str = VHOST) -> None:
+        """Has this broker hold a copy of the stream, and waits until it is in touch with the others'."""
+        own = self._commands.evaluate("node().").strip("'")
+        if own not in self._replicas(stream, vhost)[0]:
+            self._say(f"copying the log ({stream}) to this host's broker")
+            self._commands.run("rabbitmq-streams", "add_replica", "--vhost", vhost, stream, own, deadline_s=REPLICA_S)
+        for _ in wait_until_s(REPLICA_S):
+            members, online = self._replicas(stream, vhost)
+            if own in members and own in online:
+                return
+        raise BrokerAway(f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s")
+
+    def _replicas(self, stream: str, vhost: str) -> tuple[list[str], list[str]]:
+        """Brokers that have the stream, and those of them where it is running. Raises `Refused` where there is none."""
+        for queue in self._commands.json("list_queues", "-p", vhost, "name", "type", "members", "online"):
+            if queue["name"] == stream and queue["type"] == "stream":
+                return [str(one) for one in queue["members"]], [str(one) for one in queue["online"]]
+        raise Refused(f"the brokers have no stream {stream} in virtual host {vhost}")
+
+    # ── taken out ──
+
+    def leave(self) -> None:
+        """Takes this host's broker out of its cluster, empties it, and gives it a cookie of its own."""
+        cluster = self._commands.json("cluster_status")
+        own = self._commands.evaluate("node().").strip("'")
+        self._say("taking the broker of this host out of its cluster, and emptying it")
+        self._commands.run("rabbitmqctl", "stop_app")
+        try:
+            if set(cluster["disk_nodes"]) - {own}:
+                self._commands.run("rabbitmqctl", "reset")
+            else:
+                self._commands.run("rabbitmqctl", "force_reset")
+        except (BrokerAway, CommandFailed):  # the others are gone, or have another cookie already
+            self._commands.run("rabbitmqctl", "force_reset")
+        self.use_cookie(secrets.token_urlsafe(32))
+        self._commands.run("rabbitmqctl", "start_app", deadline_s=START_S)
+        self.know((), own)
+
+    def certificate_changed(self) -> None:
+        """Has RabbitMQ read its certificate again for new connections; it would by itself, some minutes later."""
+        self._commands.evaluate("ssl:clear_pem_cache().")
+
+    @property
+    def tls_directory(self) -> Path:
+        """Where RabbitMQ's copies of the certificate are."""
+        return self.place.configuration / "bellwether"
