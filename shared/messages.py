@@ -8,6 +8,7 @@ bytes are.
         advice    who is primary, and which broker endpoints to use, in order
         desired   everything that the agent's instances should hold
         inquire   "say hello": sent by a provider that has just started and knows nothing yet
+        beat      "the primary is here": to all, every few seconds; see `Beat`
     agent → provider, exchange `agents.up`, key = TYPE.AGENT (the broker lets an agent use its own name alone)
         hello     sent on each connect and when asked
         pulse     "still here", every few seconds; soft state
@@ -188,6 +189,18 @@ class Inquire(Model):
     pass
 
 
+BEAT_MAX_S = 3600.0
+Seconds = Annotated[float, Field(ge=0, le=BEAT_MAX_S)]
+
+
+class Beat(Model):
+    """The primary is here, and the next beat follows in `interval_s`. An agent that misses some of them sits at a broker
+    that is cut off from the primary. `spread_s`: over so long agents are to spread what all of them do at once."""
+
+    interval_s: Annotated[float, Field(gt=0, le=BEAT_MAX_S)]
+    spread_s: Seconds = 0.0
+
+
 class Hello(Model):
     version: str
     session: str = Field(description="new at each start of the agent")
@@ -241,12 +254,13 @@ class NodePulse(Model):
     settings: dict[str, Any] = Field(default_factory=dict, description="those of them that are not at their defaults")
 
 
-Body = Advice | Desired | Inquire | Hello | Pulse | Advised | Report | NodePulse
+Body = Advice | Desired | Inquire | Beat | Hello | Pulse | Advised | Report | NodePulse
 
 _TYPES: dict[str, type[Model]] = {
     "advice": Advice,
     "desired": Desired,
     "inquire": Inquire,
+    "beat": Beat,
     "hello": Hello,
     "pulse": Pulse,
     "advised": Advised,

@@ -20,6 +20,7 @@ from provider.fleet.instructions import (
     Record,
     Register,
     SendAdvice,
+    SendBeat,
     SendDesired,
     SendInquire,
     SendPulse,
@@ -363,6 +364,8 @@ class Hub:
                 self._say(m.PROVIDERS, "node_pulse", self._pulse())
             case SendInquire(to):
                 self._say(m.AGENTS_DOWN, to, m.Inquire())
+            case SendBeat(interval_s, spread_s):
+                self._say(m.AGENTS_DOWN, m.TO_ALL, m.Beat(interval_s=interval_s, spread_s=spread_s))
             case SendDesired(to):
                 self._say(m.AGENTS_DOWN, to, desired_for(state, to, self._unseal))
             case Record(updates):

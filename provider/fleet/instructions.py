@@ -21,6 +21,14 @@ class SendInquire:
 
 
 @dataclass(frozen=True, slots=True)
+class SendBeat:
+    """Tell all agents that the primary is here; see `shared.messages.Beat`."""
+
+    interval_s: float
+    spread_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     updates: tuple[StatusUpdate, ...]
 
@@ -49,4 +57,4 @@ class SendPulse:
     """Tell the other nodes how this one is, without waiting for the next second."""
 
 
-Instruction = SendPulse | SendAdvice | SendDesired | SendInquire | Record | Register | Change | Warn
+Instruction = SendPulse | SendAdvice | SendDesired | SendInquire | SendBeat | Record | Register | Change | Warn

@@ -15,13 +15,14 @@ from provider.core.commands import RotateCredential, StatusUpdate, SwitchCredent
 from provider.core.documents import Document
 from provider.core.entries import Claim
 from provider.core.state import Accepted, State
-from provider.fleet import follow, status
+from provider.fleet import beats, follow, status
 from provider.fleet.instructions import (
     Change,
     Instruction,
     Record,
     Register,
     SendAdvice,
+    SendBeat,
     SendDesired,
     SendInquire,
     SendPulse,
@@ -82,6 +83,8 @@ class Roster:
     _recording: set[tuple[str, str]] = field(default_factory=set)
     _rotations: int = 0
     """Passwords whose change was begun since the last tick, because of their age."""
+    _beat_at_s: float = float("-inf")
+    """When the next beat is due."""
     _clock_s: float = float("-inf")
     """Monotonic time of the last tick: who was silent then is not online, whatever it last said."""
 
@@ -95,7 +98,7 @@ class Roster:
         """We can hear again. Ask everyone for what we missed."""
         self.up_s = mono_s
         self._to_look_at.update(dict.fromkeys(self.view.agents))
-        return [SendAdvice(m.TO_ALL), SendInquire(m.TO_ALL)] if self.leads else []
+        return [SendAdvice(m.TO_ALL), SendInquire(m.TO_ALL), *self._beat(mono_s)] if self.leads else []
 
     def link_down(self) -> None:
         self.up_s = None
@@ -142,7 +145,7 @@ class Roster:
         for agent in self.view.agents:
             self._owe(agent).desired = True
             self._to_look_at[agent] = None
-        return [SendAdvice(m.TO_ALL), *self._due(mono_s), *self._look()]
+        return [SendAdvice(m.TO_ALL), *self._beat(mono_s), *self._due(mono_s), *self._look()]
 
     def _expect_answers(self, mono_s: float) -> None:
         """All are told at once: each is told again, alone, where it does not follow in time."""
@@ -232,7 +235,10 @@ class Roster:
 
     def due(self, mono_s: float) -> list[Instruction]:
         """What has waited long enough to be sent or to be looked at."""
-        return self._due(mono_s) + self._look() if self.leads and self.up_s is not None else []
+        if not self.leads or self.up_s is None:
+            return []
+        beat = self._beat(mono_s) if mono_s >= self._beat_at_s else []
+        return beat + self._due(mono_s) + self._look()
 
     def advise(self, agent: str) -> list[Instruction]:
         """Somebody asked for this agent to be advised now."""
@@ -243,6 +249,12 @@ class Roster:
             self.view = replace(self.view, agents=self.view.agents.delete(agent))
         self._owed.pop(agent, None)
         self._to_send.pop(agent, None)
+
+    def _beat(self, mono_s: float) -> list[Instruction]:
+        agents = len(self.state.documents.get("agent", ()))
+        beat = SendBeat(beats.interval_s(agents), beats.spread_s(agents))
+        self._beat_at_s = mono_s + beat.interval_s
+        return [beat]
 
     # ── what is owed to agents ──
 

@@ -46,6 +46,7 @@ FROM_PROVIDERS: list[m.Body] = [
     m.Advice(epoch=4, primary="p1", endpoints=(HERE,), providers=("https://p1:1",), vhost="bellwether", ca=CA),
     m.Desired(revision=7, instances=(WISHES,)),
     m.Inquire(),
+    m.Beat(interval_s=2.0, spread_s=1.0),
     m.NodePulse(role="standby", state="active", reason="r", version="1", revision=3, digest="d", started="now"),
 ]
 

@@ -8,6 +8,7 @@ from provider.core.commands import RotateCredential, SwitchCredential
 from provider.core.documents import AgentStatus, Document, InstanceStatus, WishStatus
 from provider.core.entries import Change
 from provider.core.state import Accepted, State
+from provider.fleet import beats
 from provider.fleet.desired import desired_for
 from provider.fleet.follow import advised, agents_without_trust, to_rotate
 from provider.fleet.instructions import Change as Rotation
@@ -16,6 +17,7 @@ from provider.fleet.instructions import (
     Record,
     Register,
     SendAdvice,
+    SendBeat,
     SendDesired,
     SendInquire,
     SendPulse,
@@ -73,10 +75,19 @@ class Fleet:
     now_s: float = 1000.0
     state: State = field(default_factory=genesis)
     recorded: list[Record] = field(default_factory=list)
+    beats: list[tuple[float, SendBeat]] = field(default_factory=list)
+    """When, and which: they come by the clock, whatever else happens."""
 
     def __post_init__(self) -> None:
         self.roster = Roster(self.node, self.state)
-        self.roster.link_up(self.now_s)
+        self.link_up()
+
+    def link_up(self) -> list[Instruction]:
+        return self._done(self.roster.link_up(self.now_s))
+
+    def due(self, seconds: float) -> list[Instruction]:
+        self.now_s += seconds
+        return self._done(self.roster.due(self.now_s))
 
     def commit(self, *changes: Change) -> list[Instruction]:
         return self._applied(accept_entry(self.state, commit_of(*changes)))
@@ -104,6 +115,8 @@ class Fleet:
                 self.recorded.append(instruction)
                 out += self.commit(*(self._change(u.kind, u.id, u.status) for u in instruction.updates))
                 out += self._done(self.roster.recorded(instruction.updates))
+            elif isinstance(instruction, SendBeat):
+                self.beats.append((self.now_s, instruction))
             else:
                 out.append(instruction)
         return out
@@ -132,6 +145,53 @@ def fleet() -> Fleet:
     fleet.wait(RESEND_S)
     fleet.recorded.clear()
     return fleet
+
+
+# ── the beat ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def beat_times(fleet: Fleet, seconds: float) -> list[float]:
+    """When agents are told within the next `seconds` that the primary is there, from now on."""
+    since_s = fleet.now_s
+    fleet.beats.clear()
+    for _ in range(round(seconds / 0.1)):
+        fleet.due(0.1)
+    return [round(at_s - since_s, 1) for at_s, _ in fleet.beats]
+
+
+def test_the_primary_beats_by_the_clock_and_a_standby_does_not(fleet: Fleet) -> None:
+    fleet.wait(beats.INTERVAL_S)
+    assert beat_times(fleet, 9.0) == [2.0, 4.0, 6.0, 8.0]
+    fleet.claim("p2")
+    assert beat_times(fleet, 9.0) == []
+
+
+def test_a_new_primary_beats_at_once(fleet: Fleet) -> None:
+    fleet.claim("p2")
+    fleet.beats.clear()
+    fleet.claim("p1")
+    assert [at_s for at_s, _ in fleet.beats] == [fleet.now_s]
+
+
+def test_there_is_no_beat_without_a_connection_and_one_as_soon_as_there_is(fleet: Fleet) -> None:
+    fleet.roster.link_down()
+    assert beat_times(fleet, 5.0) == []
+    fleet.link_up()
+    assert [at_s for at_s, _ in fleet.beats] == [fleet.now_s]
+
+
+@pytest.mark.parametrize(("agents", "interval_s", "spread_s"), [(0, 2, 0), (1000, 2, 2), (10_000, 10, 20)])
+def test_a_large_fleet_is_told_less_often_and_moves_more_slowly(
+    agents: int, interval_s: float, spread_s: float
+) -> None:
+    assert (beats.interval_s(agents), beats.spread_s(agents)) == (interval_s, spread_s)
+
+
+def test_the_beat_says_when_the_next_one_comes() -> None:
+    fleet = Fleet()
+    fleet.commit(*(agent(f"a{number}") for number in range(3000)))
+    assert beat_times(fleet, 9.0) == [2.0, 5.0, 8.0]  # the first was said of a fleet that was empty
+    assert {beat.interval_s for _, beat in fleet.beats} == {3.0}
 
 
 # ── coming and going ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +241,7 @@ def test_silence_says_nothing_while_we_ourselves_hear_nothing(fleet: Fleet) -> N
     fleet.roster.link_down()
     fleet.wait(100.0)
     assert fleet.status("agent", "db1")["state"] == "online"
-    assert fleet.roster.link_up(fleet.now_s) == [SendAdvice("all"), SendInquire("all")]
+    assert fleet.link_up() == [SendAdvice("all"), SendInquire("all")]
     fleet.wait(OFFLINE_AFTER_S - 0.5)
     assert fleet.status("agent", "db1")["state"] == "online", "it has its time from now on"
     fleet.wait(1.0)
@@ -272,10 +332,8 @@ def test_a_node_that_has_just_started_is_answered_once() -> None:
 def test_a_burst_of_writes_becomes_a_few_messages_and_the_last_one_is_sent(fleet: Fleet) -> None:
     sent = [fleet.commit(database(f"db1/d{number}")) for number in range(50)]
     assert sum(len(one) for one in sent) <= 1
-    fleet.now_s += RESEND_S
-    assert fleet.roster.due(fleet.now_s) == [SendDesired("db1")]
-    fleet.now_s += 10
-    assert fleet.roster.due(fleet.now_s) == []
+    assert fleet.due(RESEND_S) == [SendDesired("db1")]
+    assert fleet.due(10) == []
 
 
 def test_only_the_agent_concerned_is_told(fleet: Fleet) -> None:
