@@ -66,8 +66,11 @@ class BrokerSettings:
 
     def connects_as(self, other: "BrokerSettings") -> bool:
         """Whether a connection made with `other` is the one that these settings ask for."""
-        mine = (self.endpoints, self.vhost, self.ca)
-        return mine == (other.endpoints, other.vhost, other.ca)
+        return self.endpoints == other.endpoints and self.trusts_as(other)
+
+    def trusts_as(self, other: "BrokerSettings") -> bool:
+        """Whether a connection to one of both's endpoints that was made with `other` is good for these settings."""
+        return (self.vhost, self.ca) == (other.vhost, other.ca)
 
 
 def read(files: AgentFiles) -> BrokerSettings:

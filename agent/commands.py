@@ -190,6 +190,8 @@ def _readable(content: dict[str, Any]) -> str:
     if "pid" in content:
         lines[0] += f" (pid {content['pid']})" if content["state"] == "running" else ""
         lines.append(f"  broker    {content['endpoint'] or 'not connected'}")
+        if content["state"] == "running" and content.get("why"):
+            lines.append(f"            {content['why']} (since {content['why_since']})")
         lines.append(f"  primary   {content['primary']}, epoch {content['epoch']}, revision {content['revision']}")
     if content.get("broker_file_error"):
         lines.append(f"  ! {content['broker_file_error']} (the settings before stay in use)")

@@ -11,40 +11,27 @@ Everything reaches the main thread through the inbox. Nothing here waits for the
 import heapq
 import itertools
 import queue
-import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from agent import brokerfile, credentials
 from agent.brokerfile import BrokerSettings
-from agent.connection import Connection, LinkFactory
+from agent.connection import Attempt, LinkFactory
+from agent.conversation import Conversation
 from agent.credentials import Held
 from agent.mariadb import MariaDB
-from agent.session import (
-    Connect,
-    Fulfil,
-    Instruction,
-    MakePassword,
-    Note,
-    Send,
-    Session,
-    Store,
-    UsePassword,
-    shortened,
-)
+from agent.session import MakePassword, Note, Session, UsePassword
 from agent.settings import AgentFiles, AgentSettings
 from agent.status import StatusFile
 from agent.watch import FileWatch
 from agent.worker import Worker
-from shared.backoff import Backoff
-from shared.bus import Credentials, Delivery, Outcome
+from shared.bus import Credentials, Delivery
 from shared.errors import Invalid
 from shared.files import write_atomically
 from shared.logs import log
-from shared.messages import AGENTS_UP, MAX_BYTES, Body, Hello, ObservedInstance, Report, encode, type_of, up_key
+from shared.messages import DesiredInstance, ObservedInstance
 from shared.systemd import Watchdog, notify
 from shared.version import VERSION
 
@@ -58,6 +45,7 @@ CLOSE_S = 3.0
 @dataclass(frozen=True, slots=True)
 class _Arrived:
     delivery: Delivery
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +104,15 @@ class Daemon:
             one.id: Worker(one, MariaDB(one), files.accounts(one.id), lambda o, r: self._inbox.put(_Seen(o, r)))
             for one in settings.instances
         }
-        self._connection = Connection(
+        self._conversation = Conversation(
             settings.id,
+            self._session,
+            self,
             make_link,
-            lambda delivery: self._inbox.put(_Arrived(delivery)),
+            lambda delivery, attempt: self._inbox.put(_Arrived(delivery, attempt)),
             lambda: self._inbox.put(_Wake()),
             stagger_s=settings.stagger_s,
+            return_s=settings.return_s,
         )
         self._watch = FileWatch(
             files.directory, {files.broker.name, files.ca.name}, lambda: self._inbox.put(_Touched())
@@ -129,8 +120,6 @@ class Daemon:
         self._status = StatusFile(files.status)
         self._file_error: str | None = None
         self._settles_at: float | None = None
-        self._again = Backoff(first_s=1.0, longest_s=15.0)
-        self._again_pending = False
         self._ready = False
         self._watchdog, self._said_alive_s = Watchdog.from_environment(), 0.0
 
@@ -144,8 +133,8 @@ class Daemon:
         self._watch.start()
         for worker in self._workers.values():
             worker.start()
-        self._use(self._session.broker)
-        self._after(self._settings.pulse_s, self._pulse)
+        self._conversation.begin()
+        self.after(self._settings.pulse_s, self._pulse)
         try:
             while self._turn():
                 pass
@@ -165,11 +154,12 @@ class Daemon:
             return False
         if event is not None:
             self._handle(event)
+        self._conversation.look()
         self._look_at_connection()
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2]()
-        self._status.update(self._session, self._file_error)
+        self._status.update(self._session, self._conversation.placement, self._file_error)
         self._say_alive(now)
         return True
 
@@ -182,93 +172,49 @@ class Daemon:
 
     def _handle(self, event: _Event) -> None:
         match event:
-            case _Arrived(delivery):
-                delivery.ack()  # all that we are told is level-triggered: what a crash loses is sent again on hello
-                self._do(self._session.message(delivery.body, key=delivery.key, user=delivery.user_id))
+            case _Arrived(delivery, attempt):
+                self._conversation.arrived(delivery, attempt)
             case _Seen(observed, revision):
-                self._do(self._session.seen(observed, revision))
+                self._conversation.do(self._session.seen(observed, revision))
             case _Unsent():
-                self._say_again()
+                self._conversation.say_again()
             case _Touched() if self._settles_at is None:
                 self._settles_at = time.monotonic() + SETTLE_S
-                self._after(SETTLE_S, self._settled)
+                self.after(SETTLE_S, self._settled)
             case _Touched():
                 self._settles_at = time.monotonic() + SETTLE_S
             case _Wake() | _Stop():
                 pass
 
-    # ── instructions ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what the conversation asks for ───────────────────────────────────────────────────────────────────────────────
 
-    def _do(self, instructions: Sequence[Instruction]) -> None:
-        for instruction in instructions:
-            match instruction:
-                case Note(level, text, fields):
-                    log(**fields).log(level, text)
-                case Send(body, staggered):
-                    self._after(self._stagger() if staggered else 0.0, partial(self._send, body))
-                case Store(settings):
-                    if not self._store(settings):
-                        return  # what is not on disk is not acknowledged; the provider will ask again
-                case Connect(settings, staggered):
-                    self._after(self._stagger() if staggered else 0.0, partial(self._use, settings))
-                case MakePassword() | UsePassword():
-                    self._change_password(instruction)
-                case Fulfil(revision, desired):
-                    for name, worker in self._workers.items():
-                        worker.wish(revision, desired.get(name))
+    def after(self, wait_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + wait_s, next(self._numbers), action))
 
-    def _send(self, body: Body) -> None:
-        data = self._encoded(body)
-        on_done = self._check_sent if isinstance(body, Hello | Report) else None
-        self._connection.publish(AGENTS_UP, up_key(type_of(body), self._settings.id), data, on_done)
+    def note(self, note: Note) -> None:
+        log(**note.fields).log(note.level, note.text)
 
-    def _encoded(self, body: Body) -> bytes:
-        epoch = self._session.broker.epoch
-        data = encode(body, sender=self._settings.id, epoch=epoch)
-        if len(data) > MAX_BYTES and isinstance(body, Hello | Report):
-            body = body.model_copy(update={"instances": shortened(body.instances)})
-            data = encode(body, sender=self._settings.id, epoch=epoch)
-        return data
+    def fulfil(self, revision: int, desired: Mapping[str, DesiredInstance]) -> None:
+        for name, worker in self._workers.items():
+            worker.wish(revision, desired.get(name))
 
-    def _check_sent(self, outcome: Outcome) -> None:
-        if not outcome.ok:
-            self._inbox.put(_Unsent())
-        else:
-            self._again.reset()
-
-    def _say_again(self) -> None:
-        # With no connection there is nothing to do: each connect begins with a hello.
-        if self._again_pending or self._session.endpoint is None:
-            return
-        self._again_pending = True
-        self._after(self._again.next_s(), self._hello_again)
-
-    def _hello_again(self) -> None:
-        self._again_pending = False
-        self._do(self._session.hello())
-
-    def _store(self, settings: BrokerSettings) -> bool:
+    def store(self, settings: BrokerSettings) -> bool:
         try:
             brokerfile.write(settings, self._files)
         except OSError as error:
             log(file=self._files.broker).error("cannot be written, the advice is not acknowledged: {}", error)
             return False
-        self._session.stored(settings)
         self._file_error = None
         return True
 
-    def _use(self, settings: BrokerSettings) -> None:
-        """Connect with `settings`, unless newer ones have come while this waited for its turn."""
-        if not settings.connects_as(self._session.broker):
-            return
+    def login(self, settings: BrokerSettings) -> Credentials:
         first, *others = self._held.passwords
-        login = Credentials(self._username, first, str(settings.ca_file), settings.vhost, tuple(others))
-        try:
-            if not settings.ca_file.exists():
-                write_atomically(settings.ca_file, settings.ca)  # broker.json holds the PEM text itself
-            self._connection.use(settings.endpoints, login)
-        except (OSError, ValueError) as error:
-            log(endpoints=",".join(settings.endpoints)).error("cannot be used: {}", error)
+        if not settings.ca_file.exists():
+            write_atomically(settings.ca_file, settings.ca)  # broker.json holds the PEM text itself
+        return Credentials(self._username, first, str(settings.ca_file), settings.vhost, tuple(others))
+
+    def unsent(self) -> None:
+        self._inbox.put(_Unsent())
 
     # ── the broker password ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -281,24 +227,24 @@ class Daemon:
         self._held = held
         return True
 
-    def _change_password(self, instruction: MakePassword | UsePassword) -> None:
+    def change_password(self, instruction: MakePassword | UsePassword) -> None:
         if self._held.active:  # being used already; and one that the broker knows is not given up for another
             return
         if isinstance(instruction, UsePassword):
             if self._hold(self._held.activated()):
-                self._use(self._session.broker)
+                self._conversation.use(self._session.broker, stay=True)
             return
         held = self._held.with_next(instruction.number)
         if self._hold(held) and held.offer is not None:
-            self._do(self._session.made(held.offer))
+            self._conversation.do(self._session.made(held.offer))
 
     def _look_at_password(self) -> None:
         """Whether the connection in use was made with the next password: then the one before is of no more use."""
-        if self._held.next_password is None or self._connection.password != self._held.next_password:
+        if self._held.next_password is None or self._conversation.connection.password != self._held.next_password:
             return
         switched = self._held.switched()
         if self._hold(switched):
-            self._do(self._session.switched(switched.number))
+            self._conversation.do(self._session.switched(switched.number))
 
     # ── broker.json, connection, time ────────────────────────────────────────────────────────────────────────────────
 
@@ -306,7 +252,7 @@ class Daemon:
         """Read broker.json, once it has been quiet for a moment."""
         wait_s = (self._settles_at or 0.0) - time.monotonic()
         if wait_s > 0:
-            self._after(wait_s, self._settled)
+            self.after(wait_s, self._settled)
             return
         self._settles_at = None
         try:
@@ -317,32 +263,23 @@ class Daemon:
             self._file_error = error.detail
             return
         self._file_error = None
-        self._do(self._session.edited(edited))
+        self._conversation.do(self._session.edited(edited))
 
     def _look_at_connection(self) -> None:
-        endpoint, renewed = self._connection.look()
-        if endpoint is None:
-            self._do(self._session.disconnected())
-        elif renewed or self._session.endpoint != endpoint:
-            self._do(self._session.connected(endpoint))
-            self._look_at_password()
-            if not self._ready:
-                self._ready = True
-                notify("READY=1")
+        if self._session.endpoint is None:
+            return
+        self._look_at_password()
+        if not self._ready:
+            self._ready = True
+            notify("READY=1")
 
     def _pulse(self) -> None:
-        self._do(self._session.pulse())
-        self._after(self._settings.pulse_s, self._pulse)
-
-    def _after(self, wait_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + wait_s, next(self._numbers), action))
-
-    def _stagger(self) -> float:
-        return random.uniform(0.0, self._settings.stagger_s)  # noqa: S311 - spreads load, keeps no secret
+        self._conversation.do(self._session.pulse())
+        self.after(self._settings.pulse_s, self._pulse)
 
     def _close(self) -> None:
         self._watch.close()
-        self._connection.close(CLOSE_S)
+        self._conversation.connection.close(CLOSE_S)
         for worker in self._workers.values():
             worker.close(CLOSE_S)
         self._status.stopped()

@@ -38,6 +38,8 @@ def serve(config: Path) -> None:
         topology: Topology,
         on_up: Callable[[str], None],
         on_down: Callable[[str], None],
+        *,
+        quiet: bool,
     ) -> Link:
         return RabbitLink(
             name=settings.id,
@@ -48,6 +50,7 @@ def serve(config: Path) -> None:
             on_down=on_down,
             heartbeat_s=HEARTBEAT_S,
             connect_timeout_s=CONNECT_TIMEOUT_S,
+            quiet=quiet,
         )
 
     daemon = Daemon(settings, files, broker, held, make_link)

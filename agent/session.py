@@ -7,7 +7,7 @@ Which commands are obeyed: those of the highest epoch seen, or a higher one. An 
 in its name, so a deposed primary cannot command an agent that was restarted either.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +19,7 @@ from shared.messages import (
     TO_ALL,
     Advice,
     Advised,
+    Beat,
     Body,
     Credential,
     Desired,
@@ -38,6 +39,8 @@ from shared.tls import trust_of
 
 REMEMBERED_SENDERS = 1000
 """Bound on what is kept to log each oddity once."""
+REMEMBERED_MESSAGES = 256
+"""While the connection moves, each message comes through the old one and the new one: it is acted on once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,14 @@ class UsePassword:
     """The broker knows the next password: open a connection with it; once it is up, call `Session.switched`."""
 
 
-Instruction = Send | Store | Connect | Fulfil | Note | MakePassword | UsePassword
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The primary has spoken through the connection on which this message came; `beat` where that is what it said."""
+
+    beat: Beat | None
+
+
+Instruction = Send | Store | Connect | Fulfil | Note | MakePassword | UsePassword | Heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,8 @@ class Session:
         self._desired_at = (0, 0)
         self._sights: dict[str, Sight] = {}
         self._noted: set[tuple[str, str]] = set()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        """The last messages, by their ids."""
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,6 +224,20 @@ class Session:
             envelope, body = decode(data)
         except Undecodable as error:
             return self._skip(error.kind, user or "unknown", str(error))
+        obeyed = envelope.epoch >= self.broker.epoch
+        if isinstance(body, Beat):
+            return [Heard(body)] if obeyed else []  # a deposed primary beats until it learns of it: no oddity
+        heard: list[Instruction] = [Heard(None)] if obeyed and isinstance(body, Advice | Desired | Inquire) else []
+        return heard if self._is_known(envelope.id) else heard + self._act_on(envelope, body, key)
+
+    def _is_known(self, id_: str) -> bool:
+        known = id_ in self._known
+        self._known[id_] = None
+        if len(self._known) > REMEMBERED_MESSAGES:
+            self._known.popitem(last=False)
+        return known
+
+    def _act_on(self, envelope: Envelope, body: Body, key: str) -> list[Instruction]:
         match body:
             case Inquire():  # from any provider, of whatever epoch: to be known harms nobody
                 return self.hello(staggered=key == TO_ALL)
@@ -304,9 +330,13 @@ class Session:
             told.append(Store(new))
         if (new.epoch, new.primary) != (old.epoch, old.primary):
             told.append(Note("INFO", "new primary", {"epoch": new.epoch, "primary": new.primary}))
-        if not new.connects_as(old):
+        if new.connects_as(old):
+            return told
+        listed = self.endpoint in new.endpoints
+        # Where the order alone has changed, `Placement` sees to it. Who has typed an order is not kept waiting.
+        if not (staggered and listed and new.trusts_as(old)):
             # One that sits at an endpoint that is to be used no more has no time to wait for its turn.
-            told.append(Connect(new, staggered and self.endpoint in new.endpoints))
+            told.append(Connect(new, staggered and listed))
         return told
 
     def _skip(self, kind: str, sender: str, detail: str) -> list[Instruction]:

@@ -62,6 +62,9 @@ class AgentSettings(Settings):
     stagger_s: float = Field(
         default=1.0, ge=0, description="moves and answers to all wait up to this, so that a fleet does not come at once"
     )
+    return_s: float = Field(
+        default=10.0, gt=0, description="from the preferred broker's loss to the first look whether it is back"
+    )
     instances: tuple[InstanceSettings, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

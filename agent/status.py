@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from agent.placement import Placement
 from agent.session import Session
 from shared.files import write_atomically
 from shared.logs import log
@@ -21,9 +22,12 @@ class StatusFile:
         self._path = path
         self._started = now_text()
         self._last: dict[str, Any] = {}
+        self._why = self._why_since = ""
 
-    def update(self, session: Session, file_error: str | None) -> None:
+    def update(self, session: Session, placement: Placement, file_error: str | None) -> None:
         """Write what changed since the last call, if anything."""
+        if placement.why != self._why:
+            self._why, self._why_since = placement.why, now_text()
         content = {
             "state": "running",
             "pid": os.getpid(),
@@ -31,6 +35,9 @@ class StatusFile:
             "started": self._started,
             "session": session.session,
             "endpoint": session.endpoint,
+            "preferred_endpoint": placement.preferred,
+            "why": self._why,
+            "why_since": self._why_since,
             "epoch": session.broker.epoch,
             "primary": session.broker.primary,
             "revision": session.revision,

@@ -194,8 +194,8 @@ Seconds = Annotated[float, Field(ge=0, le=BEAT_MAX_S)]
 
 
 class Beat(Model):
-    """The primary is here, and the next beat follows in `interval_s`. An agent that misses some of them sits at a broker
-    that is cut off from the primary. `spread_s`: over so long agents are to spread what all of them do at once."""
+    """The primary is here, and its next beat follows in `interval_s`. An agent that misses some of them sits at a
+    broker that is cut off from the primary. `spread_s`: over so long agents are to spread what all do at once."""
 
     interval_s: Annotated[float, Field(gt=0, le=BEAT_MAX_S)]
     spread_s: Seconds = 0.0

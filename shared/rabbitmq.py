@@ -44,7 +44,7 @@ class RabbitLink:
     does not come about. `stamp_user` sets each message's `user_id`, which the broker verifies. `connect_timeout_s`
     bounds an attempt up to `on_up`; a broker that is silent for `heartbeat_s` (it sends something twice in that time)
     is given up within half as much again. Up to `limit` messages may be unsettled, more end UNKNOWN at once. An
-    exchange that does not exist costs the connection.
+    exchange that does not exist costs the connection. `quiet`: that it does not come up is nothing to warn of.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class RabbitLink:
         backoff: Backoff | None = None,
         stamp_user: bool = True,
         limit: int = 20_000,
+        quiet: bool = False,
     ) -> None:
         if not endpoints:
             raise ValueError("a link needs at least one endpoint")
@@ -74,6 +75,7 @@ class RabbitLink:
         )
         self._loop = IOLoop()
         self._outbox = Outbox(limit)
+        self._level = "DEBUG" if quiet else "WARNING"
         self._waking = False
         self._session: _Session | None = None
         self._next_endpoint = 0
@@ -264,7 +266,8 @@ class RabbitLink:
         self._next_endpoint = (self._next_endpoint + 1) % len(self._endpoints)
         self._loop.call_later(self._pause_s(was_up=was_up), self._connect)
         if news:
-            log(link=self.name, endpoint=endpoint, reason=reason).warning("no connection to the broker")
+            level = "WARNING" if was_up else self._level
+            log(link=self.name, endpoint=endpoint, reason=reason).log(level, "no connection to the broker")
             if self._on_down is not None:
                 self._on_down(reason)
 

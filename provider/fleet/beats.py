@@ -7,7 +7,7 @@ INTERVAL_S = 2.0
 BEATS_A_SECOND = 1000
 """Deliveries to agents: one beat for each of them, in all."""
 MOVES_A_SECOND = 500
-"""Connections that brokers take from agents which all lost the same one: 200 to 300 a second and broker were measured."""
+"""Connections that brokers take from agents which all lost the same one: each takes 200 to 300 a second."""
 
 
 def interval_s(agents: int) -> float:

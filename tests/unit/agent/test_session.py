@@ -13,6 +13,7 @@ from agent.brokerfile import BrokerSettings
 from agent.session import (
     Connect,
     Fulfil,
+    Heard,
     Instruction,
     MakePassword,
     Note,
@@ -26,6 +27,7 @@ from agent.settings import AgentFiles
 from shared.messages import (
     Advice,
     Advised,
+    Beat,
     Body,
     Credential,
     Desired,
@@ -87,7 +89,7 @@ def sent(instructions: list[Instruction]) -> list[Body]:
 
 
 def kinds(instructions: list[Instruction]) -> list[type]:
-    return [type(one) for one in instructions if not isinstance(one, Note)]
+    return [type(one) for one in instructions if not isinstance(one, Note | Heard)]
 
 
 # ── hello and reports ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +182,34 @@ def test_wishes_for_instances_that_are_not_ours_reach_nobody() -> None:
     assert session.skipped == {"unknown_instance": 1}
 
 
+# ── twice, and by whom ───────────────────────────────────────────────────────────────────────────────────────────────
+
+BEAT = Beat(interval_s=2.0)
+
+
+@pytest.mark.parametrize("body", [advice(), Desired(revision=1, instances=()), Inquire()])
+def test_what_comes_through_both_connections_of_a_move_is_acted_on_once(body: Body) -> None:
+    session, data = connected(), encode(body, sender="p2", epoch=4)
+    once = session.message(data, key="db1", user="provider")
+    assert kinds(once)
+    again = session.message(data, key="db1", user="provider")
+    assert again == [Heard(None)]
+    assert kinds(session.message(encode(body, sender="p2", epoch=4), key="db1", user="provider"))  # said again
+
+
+def test_a_beat_is_a_word_of_the_primary_and_nothing_else() -> None:
+    session = connected()
+    assert tell(session, BEAT, epoch=3) == [Heard(BEAT)]
+    assert tell(session, BEAT, epoch=4) == [Heard(BEAT)]  # a new one: its advice follows
+    assert session.broker.epoch == 3
+    assert not session.skipped
+
+
+@pytest.mark.parametrize("body", [BEAT, advice(epoch=2), Desired(revision=9, instances=()), Inquire()])
+def test_a_deposed_primary_is_no_sign_of_the_primary(body: Body) -> None:
+    assert not [one for one in tell(connected(), body, epoch=2) if isinstance(one, Heard)]
+
+
 # ── moving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -191,10 +221,21 @@ def test_a_new_primary_at_the_same_endpoints_moves_nothing() -> None:
     assert moves(tell(connected(), advice(), epoch=4)) == []
 
 
-def test_new_endpoints_move_the_connection_in_turn() -> None:
-    (move,) = moves(tell(connected(), advice(endpoints=(THERE, HERE)), epoch=4))
+def test_another_order_of_the_same_endpoints_breaks_no_connection() -> None:
+    session = connected()
+    assert moves(tell(session, advice(endpoints=(THERE, HERE)), epoch=4)) == []
+    assert session.broker.endpoints == (THERE, HERE)  # `Placement` goes by these
+
+
+def test_an_order_that_a_person_typed_is_used_at_once() -> None:
+    (move,) = moves(connected().edited(broker(endpoints=(THERE, HERE))))
+    assert not move.staggered
+
+
+def test_new_authorities_renew_the_connection_in_turn() -> None:
+    other = trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.bytes().decode()
+    (move,) = moves(tell(connected(), advice(ca=CA + other), epoch=4))
     assert move.staggered
-    assert move.settings.endpoints == (THERE, HERE)
 
 
 def test_a_connection_to_an_endpoint_that_goes_moves_at_once() -> None:
