@@ -3,7 +3,7 @@
 import json
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -98,8 +98,10 @@ class Client:
         *,
         accept: str | None = None,
         headers: dict[str, str] | None = None,
-    ) -> Iterator[str]:
-        """The answer's lines as they come, from the first URL that answers.
+        silence_s: float | None = None,
+    ) -> Generator[str, None, None]:
+        """The answer's lines as they come, from the first URL that answers. It may be silent for `silence_s` seconds
+        before it counts as broken, or for ever.
 
         Raises `Problem`, `Unreachable`, `Broken`.
         """
@@ -111,18 +113,18 @@ class Client:
                     url + PREFIX + path,
                     json=body,
                     headers=headers,
-                    timeout=httpx2.Timeout(None, connect=CONNECT_S),
+                    timeout=httpx2.Timeout(silence_s, connect=CONNECT_S),
                 ) as response:
                     if not response.is_success:
                         response.read()
                         raise _problem(response)
                     yield from _lines(response.iter_bytes())
                     return
-            except httpx2.ConnectError as error:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if index + 1 == len(self._urls):
                     raise Unreachable(f"{url}: {error}") from None
             except httpx2.TransportError as error:
-                raise Broken(f"{url}: {error}") from None
+                raise Broken(f"{url}: {error or 'it is silent'}") from None
 
     def text(self, path: str) -> str:
         """A plain text answer of the first URL."""

@@ -20,6 +20,7 @@ from provider.core.commands import Command
 from provider.core.entries import LogRecord, Unreadable, decode, encode
 from provider.core.replica import Append, Apply, Asker, Done, Instruction, NotPrimary, Now, Progress, Replica, Request
 from provider.core.state import Accepted, Answer, State
+from provider.health import Health
 from provider.log.port import Log, Position
 from provider.store import Store
 from shared.backoff import Backoff
@@ -40,21 +41,6 @@ ACK_EVERY = 100
 several times as many (`PREFETCH`), so none is ever waited for. One for each record cost a tenth of a commit."""
 IDLE_SAVE_S = 5.0
 """Barriers move the position only this often: they change nothing, and reading them again is free."""
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What the engine knows of itself, at one moment. Times are monotonic seconds."""
-
-    connected: bool
-    caught_up: bool
-    log_problem: str | None
-    diverged: str | None
-    store_problem: Unavailable | None
-    read_back_s: float
-    """When a record of our own was last read back."""
-    unreadable: int
-    skipped: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +80,16 @@ class _Barrier:
 
 
 @dataclass(frozen=True, slots=True)
+class _GiveUp:
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
 
 
-_Event = _Read | _Appended | _Up | _Down | _Diverged | _Barrier | _Stop | Request
+_Event = _Read | _Appended | _Up | _Down | _Diverged | _Barrier | _GiveUp | _Stop | Request
 
 
 class Engine:
@@ -210,6 +201,10 @@ class Engine:
         """Read to the end of the log; with `promote`, claim the next epoch then. Answered with `Progress`."""
         self._inbox.put(_Barrier(ticket, time.monotonic() + wait_s, promote, asked_by))
 
+    def give_up(self, ticket: int) -> None:
+        """Whoever asked for that barrier waits no more: it claims nothing, unless its claim is on its way already."""
+        self._inbox.put(_GiveUp(ticket))
+
     # ── LogSink: called on the log's threads ──
 
     def on_read(self, offset: int, data: bytes, ack: Callable[[], None]) -> None:
@@ -270,6 +265,8 @@ class Engine:
                 return self._replica.barrier(
                     event.ticket, event.deadline_s, _now(), promote=event.promote, asked_by=event.asked_by
                 )
+            case _GiveUp(ticket):
+                return self._replica.give_up(ticket)
             case _Appended():
                 # Not at once: a broker that refuses would be asked as fast as it can refuse.
                 self._failed.append(event.record)

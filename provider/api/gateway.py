@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -80,6 +81,40 @@ def _wake(future: "asyncio.Future[None]", _done: object = None) -> None:
         future.set_result(None)
 
 
+class BarrierAsked:
+    """A barrier or a promotion under way. On the event loop only."""
+
+    def __init__(self, engine: Engine, ticket: int, queue: "asyncio.Queue[Result]") -> None:
+        self._engine, self._ticket, self._queue = engine, ticket, queue
+        self.ended = False
+
+    async def next(self, timeout_s: float) -> Progress | None:
+        """The next step, of which the last one is `final`; None where none comes in time. Raises `BellwetherError`."""
+        try:
+            result = await asyncio.wait_for(self._queue.get(), timeout_s)
+        except TimeoutError:
+            return None
+        if isinstance(result, Progress):
+            self.ended = result.final
+            return result
+        self.ended = True
+        if isinstance(result, BellwetherError):
+            raise result
+        raise TypeError("a barrier is answered with progress")
+
+    def give_up(self) -> None:
+        """Wait no longer: the next step is then an error, which says what is known."""
+        self._engine.give_up(self._ticket)
+
+    async def final(self) -> Progress:
+        """Waits no longer: the end, if it came just now. Raises why not."""
+        self.give_up()
+        while (step := await self.next(GRACE_S)) is not None:
+            if step.final:
+                return step
+        raise OutcomeUnknown(_NO_PROGRESS)  # it does not even say that: busy with a store that hangs
+
+
 class Gateway:
     """What the API may ask of the engine."""
 
@@ -149,27 +184,22 @@ class Gateway:
             raise TypeError("a commit is not answered with progress")
         return result
 
-    async def barrier(
+    @contextmanager
+    def barrier(
         self, *, wait_s: float, promote: bool = False, asked_by: Asker | None = None
-    ) -> AsyncIterator[Progress]:
-        """Reads to the end of the log; with `promote`, claims then. Yields each step, the last one `final`."""
+    ) -> Iterator["BarrierAsked"]:
+        """Reads to the end of the log; with `promote`, claims then. Whoever leaves the block before the last step has
+        given up: nothing is claimed any more, unless the claim is on its way already."""
         ticket = self.engine.ticket()
         queue: asyncio.Queue[Result] = asyncio.Queue()
         self._open[ticket] = queue.put_nowait
+        asked = BarrierAsked(self.engine, ticket, queue)
         try:
             self.engine.barrier(ticket, wait_s=wait_s, promote=promote, asked_by=asked_by)
-            while True:
-                try:
-                    result = await asyncio.wait_for(queue.get(), wait_s + GRACE_S)
-                except TimeoutError:
-                    raise OutcomeUnknown(_NO_PROGRESS) from None
-                if isinstance(result, BellwetherError):
-                    raise result
-                if isinstance(result, Progress):
-                    yield result
-                    if result.final:
-                        return
+            yield asked
         finally:
+            if not asked.ended:
+                asked.give_up()
             del self._open[ticket]
 
     async def reach(self, revision: int, timeout_s: float) -> None:

@@ -62,14 +62,17 @@ def entry(app: typer.Typer) -> Callable[[], None]:
 
 
 @contextmanager
-def daemon(config: Path) -> Iterator[tuple[ProviderSettings, Client]]:
-    """The daemon on this host. Says plainly where it does not answer."""
+def daemon(config: Path, *, otherwise: str = "") -> Iterator[tuple[ProviderSettings, Client]]:
+    """The daemon on this host. Says plainly where it does not answer, and what else could be done."""
     settings = load_settings(config)
     client = local(settings, Files(config))
     try:
         yield settings, client
     except Unreachable as error:
-        fail(f"the provider on this host does not answer ({error.detail}): is `provider run` running?")
+        fail(
+            f"the provider on this host does not answer ({error.detail}): is `provider run` running? See "
+            f"`systemctl status bellwether-provider`{otherwise}"
+        )
     except Problem as error:
         fail(error.detail)
     finally:

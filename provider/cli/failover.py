@@ -1,17 +1,22 @@
-"""`failover`: makes this node primary, or says what that would do. Run on the node itself."""
+"""`failover`: makes this node primary, says what that would do, or tries it there and back. Run on the node itself."""
 
 import json
-from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, entry, fail, plain, print_json
+from provider.cli.promote import promote
 from provider.cli.show import show_status
-from provider.client import Broken, Client
+from provider.client import Client
+from provider.promotion import CATCH_UP_S, WAIT_S
+from shared.errors import BellwetherError
+from shared.files import read_text
 
 app = application("Make this node primary; or see whether it could be.")
+_ELSEWHERE = "; or promote another standby, on its host"
 
 
 class Operation(StrEnum):
@@ -20,23 +25,42 @@ class Operation(StrEnum):
     status = "status"
 
 
+Force = Annotated[bool, typer.Option(help="promote: also a node that is in maintenance.")]
+Wait = Annotated[
+    float, typer.Option(help="Seconds to wait for brokers that give no sign.", min=0.1, max=CATCH_UP_S, metavar="S")
+]
+
+
 @app.command()
 def failover(
     operation: Annotated[Operation, typer.Option(help="promote, preflight or status.")],
     config: Config = DEFAULT_CONFIG,
-    force: Annotated[bool, typer.Option(help="Promote also where acknowledged writes could be lost.")] = False,
+    force: Force = False,
+    wait: Wait = WAIT_S,
     as_json: AsJson = False,
 ) -> None:
     """promote: make THIS node primary, whether the old primary lives or not. preflight: the same checks, nothing is
     changed. status: role, epoch, revision, how far behind."""
-    with daemon(config) as (settings, client):
+    if not config.exists():
+        fail(_no_provider(config))
+    with daemon(config, otherwise=_ELSEWHERE if operation is Operation.promote else "") as (settings, client):
         match operation:
             case Operation.status:
                 _status(settings.name, client, as_json=as_json)
             case Operation.preflight:
-                _preflight(settings.name, client, as_json=as_json)
+                _preflight(settings.name, client, force=force, wait_s=wait, as_json=as_json)
             case Operation.promote:
-                _promote(settings.name, client, force=force, as_json=as_json)
+                promote(settings.name, client, force=force, wait_s=wait, as_json=as_json)
+
+
+def _no_provider(config: Path) -> str:
+    """What is said on a host that is none of ours, or an agent's."""
+    said = f"{config}: not found; this host is no provider. Run this on the standby that shall be primary"
+    try:
+        known = json.loads(read_text(config.parent / "broker.json"))["providers"]
+    except (BellwetherError, OSError, ValueError, LookupError, TypeError):
+        return said
+    return f"{said}; this host's agent knows {', '.join(map(str, known))}" if isinstance(known, list) else said
 
 
 def _status(node: str, client: Client, *, as_json: bool) -> None:
@@ -48,8 +72,9 @@ def _status(node: str, client: Client, *, as_json: bool) -> None:
     show_status(node, cluster)
 
 
-def _preflight(node: str, client: Client, *, as_json: bool) -> None:
-    found = client.request("POST", "/failover", {"operation": "preflight", "node": node})
+def _preflight(node: str, client: Client, *, force: bool, wait_s: float, as_json: bool) -> None:
+    asked = {"operation": "preflight", "node": node, "force": force, "wait_s": wait_s}
+    found = client.request("POST", "/failover", asked)
     if as_json:
         print_json(found)
     else:
@@ -60,49 +85,6 @@ def _preflight(node: str, client: Client, *, as_json: bool) -> None:
         plain(f"{node}: {verdict}; nothing was changed")
     if not found["ok"]:
         raise typer.Exit(1)
-
-
-def _promote(node: str, client: Client, *, force: bool, as_json: bool) -> None:
-    last: dict[str, Any] = {}
-    steps: list[dict[str, Any]] = []
-    try:
-        for last in _lines(client, node, force=force):
-            if "step" in last:
-                steps.append(last)
-                if not as_json:
-                    plain(f"{last['ms'] / 1000:7.3f} s  {last['step']:<8} {last['detail']}")
-    except Broken as error:
-        fail(f"the connection to the provider on this host broke ({error.detail}); see `failover --operation status`")
-    if as_json:
-        print_json({**last, "steps": steps})
-    _conclude(node, last, as_json=as_json)
-
-
-def _lines(client: Client, node: str, *, force: bool) -> Iterator[dict[str, Any]]:
-    for line in client.lines("POST", "/failover", {"operation": "promote", "node": node, "force": force}):
-        yield json.loads(line)
-
-
-def _conclude(node: str, last: dict[str, Any], *, as_json: bool) -> None:
-    result = last.get("result")
-    if result in ("promoted", "already_primary"):
-        if not as_json:
-            _tell(node, last)
-        return
-    fail(last.get("detail", "the provider ended the promotion without a result; see `failover --operation status`"))
-
-
-def _tell(node: str, last: dict[str, Any]) -> None:
-    if last["result"] == "already_primary":
-        plain(f"{node} is already primary: epoch {last['epoch']}, revision {last['revision']}. Nothing was changed.")
-    else:
-        plain(f"{node} is primary: epoch {last['epoch']}, revision {last['revision']}. Writes are accepted.")
-    agents = last["agents"]
-    if agents["missing"]:
-        plain(
-            f"not advised yet: {', '.join(agents['missing'])} ({agents['advised']} of {agents['total']} agents follow)."
-        )
-        plain("They are advised as soon as they are heard of again; `provider status` shows who is still missing.")
 
 
 main = entry(app)

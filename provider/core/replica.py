@@ -183,6 +183,13 @@ class Replica:
         self._waiters.append(waiter)
         return [Append(waiter.record)] if self.connected else []
 
+    def give_up(self, ticket: int) -> list[Instruction]:
+        """Nobody waits for that barrier or promotion any more. A claim that is on its way may win all the same."""
+        for waiter in [w for w in self._waiters if w.ticket == ticket]:
+            self._waiters.remove(waiter)
+            return [_unheard(waiter)]
+        return []
+
     def failed(self, record: LogRecord, now: Now) -> list[Instruction]:
         """The broker refused `record` or could not say what became of it, and the connection stands: ask again."""
         if not self.connected:
@@ -228,8 +235,7 @@ class Replica:
             out += _overdue(self._in_flight, now)
         for waiter in [w for w in self._waiters if w.deadline_s <= now.mono_s]:
             self._waiters.remove(waiter)
-            claimed = isinstance(waiter.record, Claim)
-            out.append(Done(waiter.ticket, OutcomeUnknown(_CLAIM_UNKNOWN) if claimed else LogUnavailable(_NO_END)))
+            out.append(_unheard(waiter))
         if self.connected and self._beat is None and self.is_primary and now.mono_s - self.read_back_s >= BEAT_S:
             out += self._send_beat(now)
         return out
@@ -332,6 +338,12 @@ class Replica:
             step = "claimed" if isinstance(waiter.record, Claim) else "caught up"
             out.append(Done(waiter.ticket, Progress(step, self.state, final=True)))
         return out
+
+
+def _unheard(waiter: _Waiter) -> Done:
+    """What is said to somebody whose barrier or claim was not read back in time."""
+    claimed = isinstance(waiter.record, Claim)
+    return Done(waiter.ticket, OutcomeUnknown(_CLAIM_UNKNOWN) if claimed else LogUnavailable(_NO_END))
 
 
 def _overdue(flying: _InFlight, now: Now) -> list[Instruction]:

@@ -10,7 +10,7 @@ import pytest
 from provider.api.gateway import Gateway, Signal
 from provider.core.commands import PutSetting
 from provider.core.state import Answer
-from shared.errors import Behind, OutcomeUnknown
+from shared.errors import Behind, LogUnavailable, OutcomeUnknown
 from tests.support.engines import Host, genesis
 from tests.support.memory_log import MemoryLogStream
 
@@ -104,9 +104,29 @@ def test_an_engine_that_says_nothing_is_not_waited_for_for_ever(p1: Host, monkey
         gateway = Gateway(p1.engine, asyncio.get_running_loop())  # which hears of no results
         with pytest.raises(OutcomeUnknown):
             await gateway.commit(PutSetting("user.a", 1), principal="t", action="PUT", wait_s=0.05)
-        with pytest.raises(OutcomeUnknown):
-            async for _ in gateway.barrier(wait_s=0.05):
-                pass
+        with gateway.barrier(wait_s=0.05) as asked, pytest.raises(OutcomeUnknown):
+            assert await asked.next(0.05) is None
+            await asked.final()
         assert gateway._open == {}
 
     asyncio.run(story())
+
+
+def test_whoever_leaves_before_the_claim_has_given_up(p1: Host) -> None:
+    """Invariant: a promotion that nobody waits for any more claims nothing, however long the log was away."""
+    p1.caught_up()
+    p1.log.shut()
+
+    async def story() -> None:
+        gateway = Gateway(p1.engine, asyncio.get_running_loop())
+        p1.listeners.append(gateway.results)
+        with gateway.barrier(wait_s=60.0, promote=True) as asked:
+            assert await asked.next(0.05) is None
+        with gateway.barrier(wait_s=60.0, promote=True) as asked:
+            with pytest.raises(LogUnavailable):
+                await asked.final()
+            assert asked.ended
+        assert gateway._open == {}
+
+    asyncio.run(story())
+    assert p1.engine._replica._waiters == []

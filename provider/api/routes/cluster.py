@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import Request, Response
-from immutables import Map
 from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
@@ -16,23 +15,20 @@ from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.record.refusals import note_done
 from provider.api.routes.authorities import authority_view
 from provider.api.routes.resources import documented, parse
+from provider.api.summary import MISSING_SHOWN, agents_summary, node_status
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
 from provider.concerns import warnings
 from provider.core import commands as c
 from provider.core.documents import Document, Label, Placement
 from provider.core.state import State
-from provider.fleet.alike import clock_skews, labels_of
+from provider.fleet.alike import labels_of
 from provider.fleet.follow import advised
-from provider.settings import configuration, fingerprint_of
-from provider.standing import standing
 from provider.trust.authorities import trusted
 from shared.errors import Refused
 from shared.messages import TO_ALL
 
 router = direct.router()
-MISSING_SHOWN = 100
-_NONE: Map[str, Document] = Map()
 AGENT_STATES = ("online", "offline", "never")
 
 
@@ -47,47 +43,8 @@ class NodeBody(BaseModel):
     labels: dict[Placement, Label] = Field(description="nodes that share a host or a zone can be lost together")
 
 
-def node_status(ctx: Context, state: State, document: Document) -> dict[str, Any]:
-    """How a node is, from its own knowledge or from its last pulse."""
-    found = standing(ctx.gateway.engine, ctx.hub, ctx.node, state, document)
-    return {
-        "role": "primary" if found.primary else "standby",
-        "state": found.condition.state,
-        "reason": found.condition.reason,
-        "part": found.condition.part,
-        "remedy": found.remedy,
-        "version": found.version,
-        "revision": found.revision,
-        "digest": found.digest,
-        "last_seen": time_text(found.seen_ms),
-        "lag": found.lag,
-        "clock_skew_s": clock_skews(ctx.hub.view, ctx.node, state.primary).get(document.id),
-        "configuration": _configuration(ctx, document.id),
-    }
-
-
-def _configuration(ctx: Context, node: str) -> str | None:
-    """The fingerprint of a node's settings that have to be the same on all."""
-    if node == ctx.node:
-        return fingerprint_of(configuration(ctx.settings))
-    seen = ctx.hub.view.nodes.get(node)
-    return seen.pulse.configuration if seen is not None else None
-
-
 def node_view(ctx: Context, state: State, document: Document) -> dict[str, Any]:
     return {**document_view(document), "status": node_status(ctx, state, document)}
-
-
-def agents_summary(ctx: Context, state: State) -> dict[str, Any]:
-    """How many agents there are, are online, follow the current primary; and which do not."""
-    agents = list(state.documents.get("agent", _NONE).values())  # 10,000 need not be sorted to be counted
-    missing = sorted(document.id for document in agents if not advised(document, state, ctx.hub.view))
-    return {
-        "total": len(agents),
-        "online": sum(document.status["state"] == "online" for document in agents),
-        "advised": len(agents) - len(missing),
-        "missing": missing[:MISSING_SHOWN],
-    }
 
 
 def _certificate(node: Document) -> dict[str, Any] | None:

@@ -411,3 +411,25 @@ def test_progress_holds_the_state_as_it_was_at_that_step() -> None:
     end = c.result(ticket)
     assert isinstance(end, Progress)
     assert end.state is c.nodes["p2"].state
+
+
+def test_a_promotion_that_is_given_up_before_its_barrier_came_back_claims_nothing() -> None:
+    c = Cluster("p1", "p2")
+    ticket = c.promote("p2")
+    c.carry_out("p2", c.nodes["p2"].give_up(ticket))
+    c.settle()
+    assert [type(result) for result in c.results[ticket]] == [LogUnavailable]
+    assert not any(isinstance(record, Claim) for record in c.log)
+    c.carry_out("p2", c.nodes["p2"].give_up(ticket))
+    assert len(c.results[ticket]) == 1, "answered once"
+
+
+def test_a_claim_that_is_on_its_way_may_win_though_nobody_waits_any_more() -> None:
+    c = Cluster("p1", "p2")
+    ticket = c.promote("p2")
+    c.arrive()
+    c.read("p2")
+    c.carry_out("p2", c.nodes["p2"].give_up(ticket))
+    c.settle()
+    assert [type(result) for result in c.results[ticket]] == [Progress, OutcomeUnknown]
+    assert c.nodes["p1"].state.primary == "p2"

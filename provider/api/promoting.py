@@ -1,0 +1,216 @@
+"""One promotion of this node, step by step: the barrier, the claim, the advice, and a line about each.
+
+Whoever asked and goes away meanwhile has given up: until the claim is on its way, nothing is changed.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from provider.api.context import Context
+from provider.api.summary import agents_summary, node_status
+from provider.api.views import to_json
+from provider.condition import leads, maintenance_of, newest_of, without_maintenance
+from provider.core.replica import Asker, Progress
+from provider.core.state import State
+from provider.fleet.follow import advised
+from provider.promotion import CATCH_UP_S, Patience, awaited, refusal
+from provider.states import Condition
+from shared.errors import Behind, BellwetherError, LogUnavailable, Refused
+
+BEAT_S = 1.0
+"""Somebody who hears nothing for some of these knows that this node hangs."""
+_SLACK_S = 5.0
+_STORE_S = 5.0
+
+
+def primary_is(ctx: Context, state: State) -> str:
+    """What this node knows of the primary, in a few words."""
+    document = state.get("node", state.primary)
+    if document is None:
+        return f"{state.primary}, not a member any more"
+    status = node_status(ctx, state, document)
+    return f"{state.primary}, {status['state']}" + (f" ({status['reason']})" if status["reason"] else "")
+
+
+async def to_the_end(ctx: Context, wait_s: float) -> State:
+    """The state at the end of the log. Raises a `BellwetherError`."""
+    with ctx.gateway.barrier(wait_s=wait_s) as asked:
+        step = await asked.next(wait_s + _SLACK_S)
+        return (step if step is not None else await asked.final()).state
+
+
+class Lines(StreamingResponse):
+    """A stream that ends what makes it, at once, when whoever asked is gone."""
+
+    def __init__(self, lines: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._lines):
+            await super().__call__(scope, receive, send)
+
+
+class Promotion:
+    """Of the node whose context it is given. `wait_s`: how long a log that gives no sign is waited for."""
+
+    def __init__(self, ctx: Context, asked_by: Asker, *, wait_s: float, force: bool) -> None:
+        self._ctx, self._asked_by, self._wait_s, self._force = ctx, asked_by, wait_s, force
+        self._since = time.monotonic()
+
+    async def lines(self) -> AsyncGenerator[bytes, None]:
+        """JSON lines; the last one has `result`: promoted, already_primary, lost (to another node) or failed."""
+        try:
+            async with aclosing(self._steps()) as steps:
+                async for line in steps:
+                    yield to_json(line) + b"\n"
+        except BellwetherError as error:
+            yield to_json(self._failed(error)) + b"\n"
+
+    async def _steps(self) -> AsyncGenerator[dict[str, Any], None]:
+        ctx, state = self._ctx, self._ctx.gateway.state
+        at_work = maintenance_of(state.get("node", ctx.node))
+        refused = refusal(ctx.node, self._here(), at_work, force=self._force, leads=ctx.is_primary)
+        if refused is not None:
+            raise Refused(refused)
+        why_not, epoch = leads(ctx.gateway.engine, ctx.node), state.epoch
+        if why_not is None:
+            yield self._ended("already_primary", state)
+            return
+        standby = f"a standby, epoch {epoch}; the primary is {primary_is(ctx, state)}"
+        was = f"named as primary of epoch {epoch}, but {why_not}"  # another may be primary by now
+        yield self._step("check", f"{ctx.node} is {was if ctx.is_primary else standby}")
+        async with aclosing(self._claim()) as claiming:
+            async for line in claiming:
+                if isinstance(line, Progress):
+                    state = line.state
+                else:
+                    yield line
+        if state.primary != ctx.node:
+            winner = f"{state.primary} became primary first, epoch {state.epoch}; {ctx.node} follows it"
+            yield self._step("claim", winner)
+            yield self._ended("lost", state) | {"detail": winner}
+            return
+        if state.epoch == epoch:
+            yield self._ended("already_primary", state)
+            return
+        await self._shown(state)
+        yield self._step("claim", f"epoch {state.epoch} begins, {ctx.node} is primary, revision {state.revision}")
+        async with aclosing(self._advise()) as advising:
+            async for line in advising:
+                yield line
+        yield self._ended("promoted", ctx.gateway.state)
+
+    async def _claim(self) -> AsyncGenerator[dict[str, Any] | Progress, None]:
+        """Lines, and last the end of it. Raises why there is none."""
+        gateway = self._ctx.gateway
+        patience = Patience.begin(time.monotonic(), self._wait_s, gateway.state.revision)
+        longest_s = max(self._wait_s, CATCH_UP_S) + _SLACK_S
+        claimed = False
+        with gateway.barrier(wait_s=longest_s, promote=True, asked_by=self._asked_by) as asked:
+            while True:
+                step = await asked.next(BEAT_S)
+                if step is None:
+                    if not patience.look(time.monotonic(), gateway.state.revision):
+                        step = await asked.final()
+                    else:
+                        yield self._waiting(patience, claimed=claimed)
+                        continue
+                if step.step == "caught up":
+                    claimed = True
+                    revision = step.state.revision
+                    read = f"read the log to its end: revision {revision}, nothing acknowledged is missing"
+                    yield self._step("barrier", read)
+                if step.final:
+                    yield step
+                    return
+
+    def _waiting(self, patience: Patience, *, claimed: bool) -> dict[str, Any]:
+        now_s, state = time.monotonic(), self._ctx.gateway.state
+        newest = newest_of(state.revision, self._ctx.hub.view)
+        found = awaited(self._here(), patience, now_s, newest, claimed=claimed)
+        if not patience.to_tell(now_s, found.what):
+            return {"beat": True}
+        return {"step": "wait", "detail": found.detail, "ms": round((now_s - patience.began_s) * 1000, 1)}
+
+    async def _shown(self, state: State) -> None:
+        """The claim is in the log; this node's own copy shows it as soon as it is durable here."""
+        try:
+            await self._ctx.gateway.reach(state.revision, _STORE_S)
+        except Behind:
+            raise Refused(
+                f"epoch {state.epoch} has begun and {self._ctx.node} is its primary, but its store cannot be written: "
+                "make room on this host, or promote another standby"
+            ) from None
+
+    async def _advise(self) -> AsyncGenerator[dict[str, Any], None]:
+        ctx = self._ctx
+        until_s = time.monotonic() + ctx.settings.advise_wait_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if await ctx.heard.until(self._all_follow, min(left_s, BEAT_S)):
+                break
+            yield {"beat": True}
+        state = ctx.gateway.state
+        summary = agents_summary(ctx, state)
+        yield self._step("advise", f"{summary['advised']} of {summary['total']} agents follow epoch {state.epoch}")
+
+    def _all_follow(self) -> bool:
+        """Whether all agents that are online have acknowledged the current epoch. Asked again whenever one has."""
+        state, view = self._ctx.gateway.state, self._ctx.hub.view
+        agents = state.documents.get("agent")
+        return agents is None or all(
+            document.status["state"] != "online" or advised(document, state, view) for document in agents.values()
+        )
+
+    def _here(self) -> Condition:
+        ctx = self._ctx
+        return without_maintenance(ctx.gateway.engine, ctx.node, newest_of(ctx.gateway.state.revision, ctx.hub.view))
+
+    def _step(self, name: str, detail: str) -> dict[str, Any]:
+        """With its time, since the step before it ended."""
+        now_s = time.monotonic()
+        took_s, self._since = now_s - self._since, now_s
+        return {"step": name, "detail": detail, "ms": round(took_s * 1000, 1)}
+
+    def _ended(self, result: str, state: State) -> dict[str, Any]:
+        advice = self._ctx.membership.advice(state).model_dump(mode="json", include={"endpoints", "providers"})
+        return {
+            "result": result,
+            "node": self._ctx.node,
+            "primary": state.primary,
+            "epoch": state.epoch,
+            "revision": state.revision,
+            "advice": advice,
+            "agents": agents_summary(self._ctx, state),
+        }
+
+    def _failed(self, error: BellwetherError) -> dict[str, Any]:
+        state, detail = self._ctx.gateway.state, error.detail
+        if isinstance(error, LogUnavailable):
+            reason = self._here().reason
+            detail += f" ({reason})." if reason else "."
+            detail += (
+                f" This node is at revision {state.revision}; what was acknowledged after it could be missing here"
+            )
+            detail += f". {_NO_FORCE}" if self._force else ""
+        return {
+            "result": "failed",
+            "node": self._ctx.node,
+            "primary": state.primary,
+            "epoch": state.epoch,
+            "revision": state.revision,
+            "code": error.code,
+            "retryable": error.retryable,
+            "detail": detail,
+        }
+
+
+_NO_FORCE = (
+    "--force changes nothing here: without a log that can be read and written there is nothing to be primary of, and "
+    "this version cannot begin a new one"
+)
