@@ -3,12 +3,13 @@ primary shows no client an error and loses no write; every agent follows, and wh
 
 import json
 import re
+import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from localcluster.cluster import Cluster
@@ -78,6 +79,7 @@ def test_promotion_tells_each_step_and_its_time(own: Cluster) -> None:
     steps = re.findall(r"^ +\d+\.\d{3} s  (\w+) +\S.*$", said.out, re.MULTILINE)
     assert steps == ["check", "barrier", "claim", "advise"]
     assert "1 of 1 agents follow" in said.out
+    assert re.search(rf"^advised: primary {name}, brokers amqps://\S+$", said.out, re.MULTILINE), said
     assert said.err == ""
 
 
@@ -108,16 +110,7 @@ def test_of_two_standbys_promoted_in_the_same_instant_one_wins_and_the_other_say
     """Both have asked for their barrier while the broker hangs; so both barriers are in the log before either claim."""
     epoch, rivals = epoch_of(own), standbys_of(own)
     with suspended(own, "broker"):
-        commands = {
-            name: subprocess.Popen(
-                [program_path("failover"), "--operation", "promote", "--config", own.providers[name].files.config],
-                env=environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for name in rivals
-        }
+        commands = {name: _begin(own, name) for name in rivals}
         for started in commands.values():
             assert started.stdout is not None
             assert "check" in started.stdout.readline()
@@ -192,7 +185,10 @@ def test_wrong_usage_and_wrong_places(own: Cluster, tmp_path: Path) -> None:
     assert run("failover", "--operation", "explode").code == 2
     assert run("failover").code == 2
     nowhere = run("failover", "--operation", "promote", "--config", str(tmp_path / "provider.toml"))
-    assert "provider.toml" in one_line(nowhere)
+    assert "provider.toml: not found; this host is no provider" in one_line(nowhere)
+    (tmp_path / "broker.json").write_text(json.dumps({"providers": ["https://p1:8443"]}))
+    on_an_agents_host = run("failover", "--operation", "promote", "--config", str(tmp_path / "agent.toml"))
+    assert "this host's agent knows https://p1:8443" in one_line(on_an_agents_host)
     elsewhere = client(own, "p1").post("/failover", {"operation": "promote", "node": "p2"})
     assert (elsewhere.status, elsewhere.code) == (409, "refused"), (
         "behind a load balancer one cannot know whom one asks"
@@ -271,7 +267,16 @@ def test_the_broker_is_gone_so_nobody_can_be_promoted(own: Cluster) -> None:
     own.kill("broker")
     try:
         client(own, name).wait_for("/health/ready", lambda h: h["state"] == "critical")
-        assert "log" in one_line(command(own, name, "failover", "--operation", "promote"))
+        refused = command(own, name, "failover", "--operation", "promote", "--wait", "3")
+        assert "the log could not be read to its end" in one_line(refused)
+        assert re.search(r"s  wait +log: .*waiting for the brokers.*given up after 3 s", refused.out), refused
+        status = command(own, name, "provider", "status")
+        assert status.out.splitlines()[1].startswith(f"STALE    {name} cannot read the log"), status
+        found = client(own, name).read(f"/nodes/{name}")["status"]
+        assert (found["state"], found["part"]) == ("critical", "log")
+        assert "connects again by itself" in found["remedy"]
+        others = [n for n in client(own, name).read("/cluster")["nodes"] if n["name"] != name]
+        assert {n["state"] for n in others} <= {"unknown", "critical"}, "its own connection is gone: it cannot know"
     finally:
         own.start("broker")
     _back_in_order(own)
@@ -283,15 +288,128 @@ def test_the_broker_hangs_so_nobody_can_be_promoted(own: Cluster) -> None:
     """The same, found out by waiting; and not for ever."""
     before, (one, two) = wait_equal(own), standbys_of(own)
     with suspended(own, "broker"), ThreadPoolExecutor() as pool:
-        began = time.monotonic()
-        promoting = pool.submit(command, own, one, "failover", "--operation", "promote")
-        looking = pool.submit(command, own, two, "failover", "--operation", "preflight")
+        promoting = pool.submit(command, own, one, "failover", "--operation", "promote", "--wait", "4")
+        looking = pool.submit(command, own, two, "failover", "--operation", "preflight", "--wait", "4", "--json")
         refused, seen = promoting.result(), looking.result()
-        assert time.monotonic() - began < 15
+        client(own, before["primary"]).wait_for(f"/nodes/{before['primary']}", _says_that_it_is_stale)
     assert "the log could not be read to its end" in one_line(refused)
+    assert "the brokers have not agreed on it yet" in refused.out
     assert seen.code == 1
-    assert "FAIL  log" in seen.out
-    assert f"{two}: promote would be refused; nothing was changed" in seen.out
+    assert [check["check"] for check in json.loads(seen.out)["checks"] if not check["ok"]] == ["log"]
     _back_in_order(own)
     after = wait_equal(own)
     assert (after["epoch"], after["primary"]) == (before["epoch"], before["primary"]), "what was refused stays refused"
+
+
+def _says_that_it_is_stale(node: Any) -> bool:
+    status = node["status"]
+    return status["state"] == "critical" and status["part"] == "log"
+
+
+def _begin(own: Cluster, name: str, *arguments: str) -> subprocess.Popen[str]:
+    """A promotion under way."""
+    return subprocess.Popen(
+        [program_path("failover"), "--operation", "promote", "--config", own.providers[name].files.config, *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_ended_while_it_waits_promotes_nobody(own: Cluster, how: signal.Signals) -> None:
+    """Invariant: nothing goes on behind the back of somebody who pressed Ctrl-C, or whose ssh broke."""
+    before, name = wait_equal(own), standbys_of(own)[0]
+    with suspended(own, "broker"):
+        promoting = _begin(own, name)
+        assert promoting.stdout is not None
+        assert "check" in promoting.stdout.readline()
+        assert "wait" in promoting.stdout.readline(), "it says what it waits for"
+        promoting.send_signal(how)
+        _, err = promoting.communicate(timeout=30)
+    if how is not signal.SIGKILL:
+        assert promoting.returncode == 130
+        still = f"{before['primary']} is still primary, epoch {before['epoch']}"
+        assert err.startswith(f"error: interrupted by SIGINT: {still}; nothing was changed and nothing goes on"), err
+        assert err.count("\n") == 1
+    _back_in_order(own)
+    after = wait_equal(own)
+    assert (after["epoch"], after["primary"]) == (before["epoch"], before["primary"])
+
+
+def test_a_promotion_goes_on_where_nobody_reads_what_it_says(own: Cluster) -> None:
+    name = standbys_of(own)[0]
+    with suspended(own, "broker"):
+        promoting = _begin(own, name)
+        assert promoting.stdout is not None
+        assert "check" in promoting.stdout.readline()
+        promoting.stdout.close()
+    assert promoting.wait(60) == 0
+    assert promoting.stderr is not None
+    assert promoting.stderr.read() == ""
+    promoting.stderr.close()
+    assert primary_of(own) == name
+
+
+def test_the_provider_on_this_host_is_not_running_or_hangs(own: Cluster) -> None:
+    name = standbys_of(own)[0]
+    with suspended(own, name):
+        hangs = one_line(command(own, name, "failover", "--operation", "promote"))
+    own.kill(name)
+    try:
+        gone = one_line(command(own, name, "failover", "--operation", "promote"))
+        told = command(own, name, "failover", "--operation", "promote", "--json")
+    finally:
+        own.start(name)
+    for said in (hangs, gone):
+        assert "does not answer" in said
+        assert "systemctl status bellwether-provider" in said
+        assert "promote another standby" in said
+    found = json.loads(told.out)
+    assert (told.code, found["result"], found["code"], found["steps"]) == (1, "failed", "unreachable", [])
+
+
+def test_a_provider_that_dies_in_the_middle_is_said_plainly(own: Cluster) -> None:
+    name = standbys_of(own)[0]
+    try:
+        with suspended(own, "broker"):
+            promoting = _begin(own, name)
+            assert promoting.stdout is not None
+            assert "check" in promoting.stdout.readline()
+            own.kill(name)
+            _, err = promoting.communicate(timeout=30)
+    finally:
+        own.start(name)
+    assert promoting.returncode == 1
+    assert "stopped answering" in err
+    assert "nothing was changed, as far as this command was told" in err
+    assert err.count("\n") == 1
+
+
+def test_each_node_s_state_is_a_metric_on_each_node(own: Cluster) -> None:
+    _back_in_order(own)
+    for name in own.providers:
+        client(own, name).wait_for("/cluster", lambda c: {n["state"] for n in c["nodes"]} == {"active"})
+        lines = client(own, name).get("/metrics").body.decode().splitlines()
+        states = [line for line in lines if line.startswith("bellwether_node_state{")]
+        assert len(states) == 8 * len(own.providers)
+        for node in own.providers:
+            assert f'bellwether_node_state{{node="{node}",state="active"}} 1.0' in states
+            assert f'bellwether_node_state{{node="{node}",state="lost"}} 0.0' in states
+            assert any(line.startswith(f'bellwether_node_lag_revisions{{node="{node}"}}') for line in lines)
+
+
+def test_a_node_that_dies_is_lost_and_the_status_says_what_to_do(own: Cluster) -> None:
+    before = primary_of(own)
+    one, two = standbys_of(own)
+    own.kill(before)
+    try:
+        client(own, one).wait_for(f"/nodes/{before}", lambda n: n["status"]["state"] == "lost")
+        status = command(own, one, "provider", "status")
+        assert f"WRONG    {before} is primary" in status.out
+        assert f"run here: failover --operation promote (or on {two})" in status.out
+    finally:
+        own.start(before)
+    client(own, one).wait_for(f"/nodes/{before}", lambda n: n["status"]["state"] == "active")
+    assert "OK       nothing is wrong" in command(own, one, "provider", "status").out

@@ -72,7 +72,7 @@ def _look_at_state(ctx: Context, checks: _Checks, *, force: bool) -> None:
     state = ctx.gateway.state
     here = without_maintenance(ctx.gateway.engine, ctx.node, newest_of(state.revision, ctx.hub.view))
     maintenance = maintenance_of(state.get("node", ctx.node))
-    refused = refusal(ctx.node, here, maintenance, force=force, leads=ctx.is_primary)
+    refused = refusal(ctx.node, here, None, force=force)
     how = here.state + (f" ({here.reason})" if here.reason else "")
     if refused is not None:
         checks.add("state", refused, ok=False)
@@ -80,10 +80,12 @@ def _look_at_state(ctx: Context, checks: _Checks, *, force: bool) -> None:
         checks.add("state", f"{how}: promote would wait for it", warning=True)
     elif here.part == "log":
         checks.add("state", f"{how}: promote would wait for it, and refuse if it does not come back", warning=True)
-    elif maintenance is not None:
-        checks.add("state", f"{how}; in maintenance, which --force passes over", warning=True)
     else:
         checks.add("state", how)
+    if maintenance is not None and refused is None:
+        at_work = refusal(ctx.node, here, maintenance, force=force, leads=ctx.is_primary)
+        over = f"{ctx.node} is in maintenance: passed over"
+        checks.add("maintenance", at_work or over, ok=at_work is None, warning=True)
 
 
 async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, Any]:
