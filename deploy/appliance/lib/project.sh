@@ -21,6 +21,7 @@ project_layer() {
 }
 
 provider_layer() {
+    install_files broker
     enable rabbitmq-server haproxy keepalived bellwether-provider bellwether-broker-certificate.path
     disable mariadb
     echo "[rabbitmq_management]." >"$target/etc/rabbitmq/enabled_plugins"
