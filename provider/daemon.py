@@ -91,6 +91,8 @@ class Node:
         """Why this node must not go on."""
         loaded = store.load()  # once: a second for each 40,000 documents
         state, _ = loaded
+        self._known = state
+        """The newest durable state, from before there is an engine."""
         self.trust = Trust(
             settings,
             files,
@@ -102,7 +104,7 @@ class Node:
             on_expelled=self._expelled,
             current=lambda: self.engine.health.caught_up,
         )
-        self.links = Links(settings, files, self._refused_by_broker)
+        self.links = Links(settings, files, self._refused_by_broker, lambda: self._known)
         if not state.of("authority"):
             raise Refused(
                 f"the state in {settings.data_dir} is of a version that kept the authority in a file; this one cannot "
@@ -240,6 +242,7 @@ class Node:
 
     def _applied(self, state: State, accepted: Sequence[Accepted]) -> None:
         """Engine's thread."""
+        self._known = state
         for item in accepted:
             self.trust.applied(item.delta)
         self.hub.applied(state, accepted)

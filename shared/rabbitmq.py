@@ -39,7 +39,8 @@ class RabbitLink:
     """Implements `shared.bus.Link`. See there for what is promised; here is what RabbitMQ adds.
 
     `endpoints` (`amqps://host:port`, or `amqp://` without TLS) are tried in their order, going on from the one that was
-    lost; each round without success waits `backoff` longer. On the link's thread, `on_up(endpoint)` is called when the
+    lost; a function is asked for them at each attempt, on the link's thread, and never has none. Each round without
+    success waits `backoff` longer. On the link's thread, `on_up(endpoint)` is called when the
     topology stands and all subscriptions run, `on_down(reason)` when that ends, and when there is a new reason why it
     does not come about. `stamp_user` sets each message's `user_id`, which the broker verifies. `connect_timeout_s`
     bounds an attempt up to `on_up`; a broker that is silent for `heartbeat_s` (it sends something twice in that time)
@@ -51,7 +52,7 @@ class RabbitLink:
         self,
         *,
         name: str,
-        endpoints: Sequence[str],
+        endpoints: Sequence[str] | Callable[[], Sequence[str]],
         credentials: Credentials,
         topology: Topology = Topology(),  # noqa: B008 - immutable
         on_up: Callable[[str], None] | None = None,
@@ -63,10 +64,11 @@ class RabbitLink:
         limit: int = 20_000,
         quiet: bool = False,
     ) -> None:
-        if not endpoints:
-            raise ValueError("a link needs at least one endpoint")
         self.name = name
-        self._endpoints, self._credentials, self._topology = tuple(endpoints), credentials, topology
+        self._endpoints = endpoints if callable(endpoints) else partial(tuple, endpoints)
+        if not self._endpoints():
+            raise ValueError("a link needs at least one endpoint")
+        self._credentials, self._topology = credentials, topology
         self._on_up, self._on_down = on_up, on_down
         self._heartbeat_s, self._connect_timeout_s = heartbeat_s, connect_timeout_s
         self._backoff = backoff or Backoff()
@@ -206,7 +208,9 @@ class RabbitLink:
     def _connect(self) -> None:
         if self._closing.is_set() or self._session is not None:
             return
-        endpoint = self._endpoints[self._next_endpoint]
+        endpoints = self._endpoints()
+        self._next_endpoint %= len(endpoints)
+        endpoint = endpoints[self._next_endpoint]
         session = self._session = _Session(self, self._loop, self._outbox, endpoint, self._passwords[0])
         try:
             credentials = replace(self._credentials, password=session.password)
@@ -262,8 +266,8 @@ class RabbitLink:
             self._loop.call_later(0.0, self._connect)
             return
         news, self._problem = was_up or reason != self._problem, reason
-        endpoint = self._endpoints[self._next_endpoint]
-        self._next_endpoint = (self._next_endpoint + 1) % len(self._endpoints)
+        endpoint = session.endpoint if session is not None else "?"
+        self._next_endpoint = (self._next_endpoint + 1) % len(self._endpoints())
         self._loop.call_later(self._pause_s(was_up=was_up), self._connect)
         if news:
             level = "WARNING" if was_up else self._level

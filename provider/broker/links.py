@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from provider.broker.endpoints import endpoints
+from provider.core.state import State
 from provider.settings import Files, ProviderSettings
 from shared.backoff import Backoff
 from shared.bus import Credentials, Link, Topology
@@ -14,14 +16,21 @@ _REFUSED = "ACCESS_REFUSED"
 
 
 class Links:
-    """Makes links. `on_refused` is called on a link's thread when the broker does not let this node in."""
+    """Makes links: to this node's own broker, and while that is away to the other members'. `on_refused` is called on
+    a link's thread when the broker does not let this node in; `state` is the newest durable state. Any thread."""
 
-    def __init__(self, settings: ProviderSettings, files: Files, on_refused: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: ProviderSettings, files: Files, on_refused: Callable[[], None], state: Callable[[], State]
+    ) -> None:
         broker = settings.broker
         password = files.broker_password.read_text(encoding="utf-8").strip()
         self._name, self._broker = settings.name, broker
         self._credentials = Credentials(broker.username, password, str(files.ca), broker.vhost)
-        self._on_refused = on_refused
+        self._on_refused, self._state = on_refused, state
+
+    def _endpoints(self) -> list[str]:
+        """One of another member's only where all are one cluster's: else each has a log of its own."""
+        return list(dict.fromkeys([*self._broker.endpoints, *endpoints(self._state())]))
 
     def make(
         self,
@@ -40,7 +49,7 @@ class Links:
 
         return RabbitLink(
             name=f"{self._name}-{name}",
-            endpoints=self._broker.endpoints,
+            endpoints=self._endpoints,
             credentials=self._credentials,
             topology=topology,
             on_up=on_up,
