@@ -1,7 +1,7 @@
-"""Making a provider: the first of a cluster (`provider init`), or one more (`provider join`)."""
+"""Making the first provider of a cluster: `provider init`. One more is made by `provider.joining`."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +10,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from provider.backfill import fetch_history
 from provider.broker.users import node_user
-from provider.client import Client
 from provider.core import commands as c
 from provider.core import documents as d
 from provider.core.entries import Change
@@ -28,17 +26,15 @@ from provider.settings import (
     port_of,
     to_toml,
 )
-from provider.snapshot import read_snapshot
 from provider.store import Store, with_password
 from provider.trust import pki
 from provider.trust.authorities import bundle, checked_authority
 from provider.trust.membership import Membership
-from provider.trust.vault import Vault, data_keys, new_data_key, new_private_key, public_key
+from provider.trust.vault import Vault, new_data_key, new_private_key, public_key
 from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically
 from shared.passwords import broker_password_hash
-from shared.tls import client_context, pinned, unverified_context
-from shared.tokens import Token, new_token, parse_token
+from shared.tokens import Token, new_token
 from shared.version import VERSION
 
 INSTALLED_DATA = Path("/var/lib/bellwether")
@@ -69,8 +65,8 @@ class Place:
     def database(self) -> str:
         return self.store_url or f"sqlite:///{self.data_dir / 'state.db'}"
 
-    def settings(self, broker: dict[str, Any]) -> ProviderSettings:
-        """Raises `Invalid`."""
+    def settings(self, broker: dict[str, Any], api: Mapping[str, Any] | None = None, **more: Any) -> ProviderSettings:
+        """`api` and `more` are tables and settings that are not at their defaults. Raises `Invalid`."""
         try:
             return ProviderSettings(
                 name=self.name,
@@ -78,7 +74,10 @@ class Place:
                 data_dir=self.data_dir,
                 store_url=self.database,
                 broker=BrokerSettings.model_validate(broker),
-                api=ApiSettings(listen=self.listen or f"{host_of(self.url)}:{port_of(self.url)}"),
+                api=ApiSettings.model_validate(
+                    {"listen": self.listen or f"{host_of(self.url)}:{port_of(self.url)}", **(api or {})}
+                ),
+                **more,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -185,74 +184,15 @@ def init(
     write_atomically(place.files.ca, bundle(state), mode=0o644)
     write_atomically(place.files.certificate, certificate, mode=0o644)
     own.write(place.files)
-    _write_store_password(place)
-    _seed(place, state, None)
+    write_store_password(place)
+    with closing(place.open_store()) as store:
+        store.seed(state, None)
     write_atomically(place.files.config, to_toml(settings))
     return admin.text()
 
 
-def join(place: Place, url: str, token_text: str, broker_overrides: dict[str, Any]) -> ProviderSettings:
-    """Makes this host a standby of the cluster at `url`. Raises a `BellwetherError`.
-
-    The token's fingerprint says which authority to trust, before anything is sent. No secret is: this node makes its
-    own, and can open the data keys in the state that it gets since they were wrapped for it.
-    """
-    place.must_be_new()
-    token = parse_token(token_text)
-    if token.role != "node" or token.fingerprint is None:
-        raise Invalid("this is no token for a node: make one with `provider token create --role node`")
-    files = place.files
-    write_atomically(files.ca, trusted_ca(url, token.fingerprint), mode=0o644)
-    place.open_store().close()  # what cannot work here is found before token and name are used up
-    own = Secrets.new(place.name)
-    client = Client([url], token=token_text.strip(), tls=client_context(files.ca))
-    body: dict[str, Any] = {
-        "name": place.name,
-        "url": place.url,
-        "version": VERSION,
-        "csr": pki.new_request(own.key, place.name),
-        "public_key": public_key(own.secrets_key),
-        "token_sha256": own.token.hashed,
-        "broker_password_hash": broker_password_hash(own.broker_password),
-    }
-    if "endpoints" in broker_overrides:
-        body["endpoints"] = broker_overrides["endpoints"]
-    given = client.request("POST", "/join", body)
-    settings = place.settings({"username": node_user(place.name), **given["broker"], **broker_overrides})
-    write_atomically(files.ca, given["ca"], mode=0o644)
-    write_atomically(files.certificate, given["certificate"], mode=0o644)
-    own.write(files)
-    member = Client([url], token=own.token.text(), tls=client_context(files.ca, files.certificate, files.key))
-    newest = {"Bellwether-Min-Revision": str(given["revision"])}
-    state, position = read_snapshot(member.lines("GET", "/snapshot", headers=newest))
-    data_keys(state.of("key"), place.name, own.secrets_key)  # or it could not do anything with what it has
-    _write_store_password(place)
-    _seed(place, state, position, lambda until: member.lines("GET", f"/history?until={until}"))
-    write_atomically(files.config, to_toml(settings))
-    return settings
-
-
-def trusted_ca(url: str, expected: str) -> str:
-    """The authority's certificate at `url` that has the expected fingerprint; whatever else is sent with it is not
-    proven, and not trusted. Raises `Refused` where it is not there."""
-    ca = Client([url], token=None, tls=unverified_context()).text("/ca")
-    try:
-        found = pinned(ca, expected)
-    except ValueError:
-        raise Refused(f"{url} does not answer like a provider") from None
-    if found is None:
-        raise Refused(f"{url} is not of the cluster that this token is for: its certificate authority is another one")
-    return found
-
-
-def _seed(place: Place, state: State, position: Any, history: Callable[[int], Iterable[str]] | None = None) -> None:
-    with closing(place.open_store()) as store:
-        store.seed(state, position)
-        if history is not None:
-            fetch_history(store, history, state.revision)
-
-
-def _write_store_password(place: Place) -> None:
+def write_store_password(place: Place) -> None:
+    """The store's password, where the daemon looks for it."""
     if place.store_password is not None:
         write_atomically(place.files.store_password, place.store_password + "\n")
 

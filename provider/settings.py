@@ -100,6 +100,15 @@ class ProviderSettings(_Section):
     api: ApiSettings
 
 
+COMMON = (
+    "advise_wait_s",
+    "broker.vhost",
+    "broker.heartbeat_s",
+    *(f"api.{name}" for name in ApiSettings.model_fields if name != "listen"),
+)
+"""Names of what has to be the same on all nodes; see `configuration`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """What lies beside `provider.toml`. Everything but `ca` and `certificate` is secret (mode 600)."""
@@ -125,6 +134,11 @@ class Files:
     def secrets_key(self) -> Path:
         """This node's own private key, for which the cluster's data keys are wrapped."""
         return self._beside("secrets.key")
+
+    @property
+    def join(self) -> Path:
+        """What a host that joins has made for itself; only while it joins."""
+        return self._beside("join.json")
 
     @property
     def node_token(self) -> Path:
@@ -158,6 +172,18 @@ def load_settings(path: Path) -> ProviderSettings:
         raise Invalid(f"{path}: {where}: {first['msg']}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise Invalid(f"{path}: {error}") from None
+
+
+def common_settings(path: Path) -> dict[str, Any]:
+    """What the file says, by name, of what all nodes share. Raises `Invalid`."""
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise Invalid(f"{path}: {error}") from None
+    tables = {name: table for name, table in content.items() if isinstance(table, dict)}
+    found = {name: value for name, value in content.items() if name not in tables}
+    return found | {f"{table}.{name}": value for table, fields in tables.items() for name, value in fields.items()}
 
 
 def to_toml(settings: ProviderSettings) -> str:
@@ -195,13 +221,8 @@ def configuration(settings: ProviderSettings) -> dict[str, Any]:
     """What has to be the same on all nodes, by name (`api.body_max_bytes`): whichever of them a client asks, it meets
     the same limits. What belongs to one host alone (addresses, files, users) is left out."""
     content = settings.model_dump(mode="json")
-    found = {name: content[name] for name in _ALIKE}
-    found |= {f"broker.{name}": content["broker"][name] for name in _ALIKE_BROKER}
-    return found | {f"api.{name}": value for name, value in content["api"].items() if name != "listen"}
-
-
-_ALIKE = ("advise_wait_s",)
-_ALIKE_BROKER = ("vhost", "heartbeat_s")
+    tables = {"": content, "broker": content["broker"], "api": content["api"]}
+    return {name: tables[name.rpartition(".")[0]][name.rpartition(".")[2]] for name in COMMON}
 
 
 def set_apart(settings: ProviderSettings) -> dict[str, Any]:

@@ -139,7 +139,9 @@ _OTHERS: Mapping[str, Schema] = {
             "checks": _list(_object({"check": TEXT, "ok": YES_OR_NO, "warning": YES_OR_NO, "detail": TEXT})),
         }
     ),
-    "Joined": _object({"certificate": TEXT, "ca": TEXT, "revision": COUNT, "generation": TEXT}),
+    "Joined": _object(
+        {"certificate": TEXT, "ca": TEXT, "revision": COUNT, "generation": TEXT, "own_broker": YES_OR_NO}
+    ),
     "Enrolled": _object({"username": TEXT, "password": TEXT, "api_token": TEXT, "advice": _ref("Advice")}),
     "Health": _object(
         {"status": TEXT},

@@ -20,7 +20,7 @@ from provider.cli.console import (
     read_secret,
 )
 from provider.cli.show import show_status
-from provider.settings import Files, load_settings
+from provider.settings import Files, common_settings, load_settings
 from shared.files import read_text, write_atomically
 
 _STORE_VARIABLE = "BELLWETHER_STORE_PASSWORD"
@@ -98,21 +98,52 @@ def join(
     listen: Listen = None,
     store_url: StoreUrl = None,
     store_password_file: StorePassword = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="host=NAME or zone=NAME: what it can be lost with. May be repeated.")
+    ] = None,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--settings", help="TOML as in provider.toml, of what all nodes share; else as the cluster has it."
+        ),
+    ] = None,
+    own_broker: Annotated[
+        bool | None,
+        typer.Option(help="Make the RabbitMQ on this host one of the cluster's. Default: where one is set up for it."),
+    ] = None,
 ) -> None:
-    """Make this host a standby of a cluster, with a one-time token (`provider token create --role node`)."""
-    from provider.founding import Place
-    from provider.founding import join as become
+    """Make this host a standby of a cluster, with a one-time token (`provider token create --role node`).
 
-    overrides: dict[str, Any] = {}
-    if broker_endpoint:
-        overrides["endpoints"] = broker_endpoint
-    if broker_management is not None:
-        overrides["management"] = broker_management
+    Run as root on a host with RabbitMQ, this makes its broker one of the cluster's and starts the daemon. Interrupted,
+    it is repeated: the same command, the same token."""
+    from provider.founding import Place
+    from provider.joining.host import find
+    from provider.joining.join import Wishes
+    from provider.joining.join import join as become
+    from provider.joining.steps import Steps
+
     token = read_secret(token_file, "BELLWETHER_TOKEN", "Join token")
-    store_password = _store_password(store_url, store_password_file)
-    become(Place(config, name, url, listen, store_url, store_password), cluster, token, overrides)
+    place = Place(config, name, url, listen, store_url, _store_password(store_url, store_password_file))
+    steps = Steps(plain)
+    host = find(place, steps, own_broker=own_broker)
+    wishes = Wishes(
+        endpoints=broker_endpoint or host.endpoints,
+        management=broker_management or host.management,
+        labels=_labels(label or []),
+        settings=common_settings(settings_file) if settings_file is not None else {},
+    )
+    become(place, cluster, token, wishes, steps=steps, host=host)
     plain(f"{name} is a member of the cluster at {cluster}; its files are in {config.parent}.")
-    plain(f"Next: provider run --config {config}")
+    if host.service is None:
+        plain(f"Next: provider run --config {config}")
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    """Exit code 2 for what is no label."""
+    pairs = [text.partition("=")[::2] for text in texts]
+    if any(name not in ("host", "zone") or not value for name, value in pairs):
+        raise typer.BadParameter("--label: expected host=NAME or zone=NAME")
+    return dict(pairs)
 
 
 @app.command()

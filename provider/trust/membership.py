@@ -7,7 +7,7 @@ from typing import Any
 from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, need, signing
 from provider.core.documents import PASSWORDS_MAX, AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
-from provider.settings import Files, ProviderSettings
+from provider.settings import Files, ProviderSettings, set_apart
 from provider.trust import pki
 from provider.trust.authorities import bundle, hosts_of, node_hosts
 from provider.trust.trial import try_authority
@@ -87,7 +87,12 @@ class Membership:
     def given_to_node(self, state: State, certificate: str) -> dict[str, Any]:
         """What a new provider needs to know. No secret: it has made those itself, and data keys come with the state."""
         broker = self.settings.broker.model_dump(mode="json", exclude_defaults=True, exclude={"username"})
-        return {"certificate": certificate, "ca": bundle(state), "broker": broker}
+        return {
+            "certificate": certificate,
+            "ca": bundle(state),
+            "broker": broker,
+            "configuration": set_apart(self.settings),
+        }
 
     def without(self, state: State, node: str) -> tuple[str, KeySpec, dict[str, CredentialSpec]]:
         """For the removal of `node`: the id of the next data key, the key wrapped for all others, and new passwords in

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
@@ -15,14 +15,25 @@ from provider.api.context import Context, context
 from provider.api.reads import answer, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.writes import Write, commit, receive, render, to_primary
+from provider.broker.host.facts import Facts, objections
 from provider.core import commands as c
-from provider.core.documents import AgentSpec, InstanceSpec, Name, NodeSpec
+from provider.core.documents import (
+    AgentSpec,
+    BrokerNode,
+    InstanceSpec,
+    Label,
+    Name,
+    NodeSpec,
+    Placement,
+    SettingKey,
+)
 from provider.core.state import Answer, State
 from provider.log.port import Position
-from provider.settings import AmqpsUrl, HttpsUrl
+from provider.settings import AmqpsUrl, HttpsUrl, configuration
 from provider.snapshot import write_snapshot
 from provider.trust.authorities import bundle
 from shared.errors import Refused
+from shared.version import VERSION
 
 router = direct.router("joining")
 LINES_IN_A_PIECE = 200
@@ -45,6 +56,14 @@ class JoinBody(BaseModel):
         description="of the password of the node's own broker user, as RabbitMQ keeps it"
     )
     endpoints: tuple[AmqpsUrl, ...] = Field(default=(), max_length=4, description="of the node's own broker, if any")
+    broker: BrokerNode | None = Field(default=None, description="that broker, where it is to be one of the cluster's")
+    labels: dict[Placement, Label] = Field(default_factory=dict, description="where the node is placed")
+    settings: dict[SettingKey, Any] = Field(
+        default_factory=dict, max_length=100, description="what it does not take over from the cluster; has to be alike"
+    )
+    clock_skew_s: float | None = Field(
+        default=None, description="seconds that its clock is ahead of the cluster's, as it measured; negative: behind"
+    )
 
 
 class InstanceBody(BaseModel):
@@ -96,22 +115,65 @@ async def join(request: Request) -> Response:
     if elsewhere is not None:
         return render(elsewhere)
     state = ctx.gateway.state
+    own_broker = own_broker_of(state, body)
     certificate, recorded = ctx.membership.sign(state, body.csr, body.name, body.url)
-    spec = NodeSpec(
-        url=body.url,
-        endpoints=body.endpoints or ctx.settings.broker.endpoints,
-        version=body.version,
-        token_sha256=body.token_sha256,
-        public_key=body.public_key,
-        broker_password_hash=body.broker_password_hash if ctx.settings.broker.management is not None else None,
-        certificates=(recorded,),
+    command = c.JoinNode(
+        body.name,
+        write.principal.id,
+        _spec(ctx, body, own_broker).model_copy(update={"certificates": (recorded,)}),
+        ctx.vault.wrapped_for(body.public_key),
+        says={**body.settings, "version": body.version},
+        cluster={**configuration(ctx.settings), "version": VERSION},
+        clock_skew_s=body.clock_skew_s,
     )
-    wrapped = ctx.vault.wrapped_for(body.public_key)
-    result = await commit(ctx, write, c.JoinNode(body.name, write.principal.id, spec, wrapped))
+    result = await commit(ctx, write, command)
     if not isinstance(result, Answer):
         return render(result)
     given = ctx.membership.given_to_node(state, certificate)
-    return answer({**given, "revision": result.revision, "generation": state.generation}, 201)
+    shown = {"revision": result.revision, "generation": state.generation, "own_broker": own_broker is not None}
+    return answer({**given, **shown}, 201)
+
+
+def _spec(ctx: Context, body: JoinBody, own_broker: BrokerNode | None) -> NodeSpec:
+    broker = ctx.settings.broker
+    kept = body.endpoints if own_broker is not None or body.broker is None else ()
+    said: dict[str, Any] = {
+        "url": body.url,
+        "endpoints": kept or broker.endpoints,
+        "version": body.version,
+        "token_sha256": body.token_sha256,
+        "public_key": body.public_key,
+        "certificates": (),
+    }
+    if broker.management is not None:
+        said["broker_password_hash"] = body.broker_password_hash
+    if own_broker is not None:
+        said["broker"] = own_broker
+    if body.labels:
+        said["labels"] = body.labels
+    return NodeSpec(**said)
+
+
+def own_broker_of(state: State, body: JoinBody) -> BrokerNode | None:
+    """The newcomer's own broker, where the cluster's are ours to administer: then it is one of them, and one that could
+    not be is refused before anything is changed. Raises `Refused`."""
+    brokers = {
+        node.id: BrokerNode.model_validate(node.spec["broker"]) for node in state.of("node") if "broker" in node.spec
+    }
+    if state.primary not in brokers:
+        return None
+    if body.broker is None:
+        if body.endpoints:
+            raise Refused(
+                "a broker of the newcomer's own has to be one with the cluster's, or it would have another log: run "
+                "`provider join` as root on the host of that broker, or without --broker-endpoint"
+            )
+        return None
+    own = Facts(body.broker.node, body.broker.version, body.broker.plugins, (body.broker.node,), ())
+    problems = objections(own, [broker for name, broker in brokers.items() if name != body.name])
+    if problems:
+        raise Refused("; ".join(problems))
+    return body.broker
 
 
 @router.post("/enroll", openapi_extra=documented(EnrollBody))

@@ -29,6 +29,7 @@ from provider.core.commands.maintenance import BeginMaintenance, EndMaintenance,
 from provider.core.commands.members import EnrollAgent, RegisterInstance, RemoveAgent
 from provider.core.commands.nodes import (
     BROKER_ADMIN,
+    BROKER_COOKIE,
     NODES_MAX,
     Difference,
     JoinNode,
@@ -86,6 +87,7 @@ from provider.core.commands.wishes import PENDING, DeleteWish, PutWish, WishKind
 __all__ = [
     "ALWAYS",
     "BROKER_ADMIN",
+    "BROKER_COOKIE",
     "CERTIFICATE_DAYS",
     "CERTIFICATE_HOSTS",
     "CLOCK_SKEW",

@@ -21,6 +21,8 @@ from shared.errors import Conflict, Refused
 NODES_MAX = 4
 BROKER_ADMIN = "broker-admin"
 """The credential with which providers administer the broker's users."""
+BROKER_COOKIE = "broker-cookie"
+"""The credential that holds the Erlang cookie of the providers' own brokers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 class JoinNode:
     """Make a new provider known, using up its one-time token.
 
-    The same token, name and keys again are the same newcomer, who was interrupted and repeats: it stays the member that
-    it is, with the certificate that it is given this time.
+    The same name and keys again are the same newcomer, who was interrupted and repeats: with the same token, or with a
+    new one where that is over. It stays the member that it is, with the certificate that it is given this time.
     """
 
     name: str
@@ -63,34 +65,36 @@ class JoinNode:
 
     def plan(self, state: State, now: int) -> Plan:
         check_name("node", self.name, Name)
-        again = self._again(state, now)
-        if again is not None:
+        used = self._use_token(state, now)
+        known = state.get("node", self.name)
+        if known is not None and _keys(known.spec) == _keys(self.spec.model_dump(mode="json")):
             self._check_alike(state)
-            return Plan(201, ("node", self.name), (put("node", self.name, self._renewed(again)),))
-        used = one_time_token(state, self.token_id, "node", now, self.name)
+            return Plan(201, ("node", self.name), (*used, put("node", self.name, self._renewed(known))))
         self._check_room(state)
         self._check_alike(state)
         keys = state.of("key")
         if {key.id for key in keys} != set(self.wrapped):
             raise Conflict("the cluster's data keys have just changed: try again")
-        changes = [used, put("node", self.name, self.spec)]
+        changes = [*used, put("node", self.name, self.spec)]
         changes += [rewrapped(key, {**key.spec["wrapped"], self.name: self.wrapped[key.id]}) for key in keys]
         return Plan(201, ("node", self.name), tuple(changes))
 
-    def _again(self, state: State, now: int) -> Document | None:
-        """The member that this newcomer is already. Raises `Refused` where it was removed meanwhile."""
+    def _use_token(self, state: State, now: int) -> list[Change]:
+        """The change that uses the token up; none where this very newcomer has used it. Raises `TokenRefused`, or
+        `Refused` where the newcomer was removed meanwhile."""
         token, node = state.get("token", self.token_id), state.get("node", self.name)
-        if token is None or token.status.get("used_by") != f"node {self.name}" or is_expired(token, now):
-            return None
-        if node is None:
-            if state.get("setting", removed_key(self.name)) is None:
-                return None
+        used = token is not None and token.status.get("used_by") == f"node {self.name}"
+        if token is None or not used or is_expired(token, now):
+            return [one_time_token(state, self.token_id, "node", now, self.name)]
+        if node is None and state.get("setting", removed_key(self.name)) is not None:
             raise Refused(
                 f"{self.name} was removed from the cluster while it joined; its identity never comes back: "
                 "join under another name, with a new token"
             )
-        same = _keys(node.spec) == _keys(self.spec.model_dump(mode="json"))
-        return node if same and token.status.get("revoked_at") is None else None
+        same = node is not None and _keys(node.spec) == _keys(self.spec.model_dump(mode="json"))
+        if not same or token.status.get("revoked_at") is not None:
+            return [one_time_token(state, self.token_id, "node", now, self.name)]
+        return []
 
     def _renewed(self, node: Document) -> docs.NodeSpec:
         """What is known of it by now (labels, say) stays; the certificate in use until now stays good."""
@@ -109,6 +113,10 @@ class JoinNode:
         if len(nodes) >= NODES_MAX:
             raise Refused(f"the cluster has {len(nodes)} nodes, the most there may be; remove one first")
         check_address(state, self.name, self.spec.url)
+        for node in nodes:
+            called = node.spec.get("broker", {}).get("node")
+            if self.spec.broker is not None and called == self.spec.broker.node:
+                raise Refused(f"the broker of {node.id} is called {called} as well: give this host another name")
 
     def _check_alike(self, state: State) -> None:
         """Raises `Refused` where it is not like the other nodes, or its clock is not like theirs."""

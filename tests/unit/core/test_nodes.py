@@ -159,6 +159,14 @@ def test_a_used_token_is_good_for_nothing_but_that() -> None:
         joining("p2").plan(state, LATER + 1)
 
 
+def test_a_new_token_lets_the_same_newcomer_go_on() -> None:
+    state = do(cluster(), joining("p2"))
+    again = do(state, joining("p2", "for p3", spec=node("p2", certificates=(certificate("p2", 2),))))
+    assert [one["sha256"] for one in get(again, "node", "p2").spec["certificates"]] == ["p2 2", "p2 1"]
+    assert get(again, "token", "for p3").status["used_by"] == "node p2"
+    refusal(again, joining("p3"), TokenRefused, "used before, by node p2")
+
+
 def test_of_two_under_one_name_one_is_refused() -> None:
     first, second = joining("p2"), joining("p2", "for p3", spec=node("p2", public_key="another"))
     refusal(do(cluster(), first), second, Refused, "member already")

@@ -1,0 +1,1 @@
+"""`provider join`: a host becomes a standby, in steps that may be interrupted anywhere. See DESIGN.md beside it."""

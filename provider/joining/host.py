@@ -1,0 +1,184 @@
+"""What `provider join` finds on a host: a RabbitMQ that is to be one of the cluster's, systemd and our unit."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provider.address import source_address
+from provider.broker.host.local import LocalBroker
+from provider.client import Problem, Unreachable, local
+from provider.core.commands import BROKER_COOKIE, clock_skew_s
+from provider.core.documents import BrokerNode
+from provider.core.state import State
+from provider.founding import Place
+from provider.joining.join import Host
+from provider.joining.steps import Steps
+from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, host_of
+from provider.trust.vault import Vault
+from shared.errors import BellwetherError, Invalid, Refused, Unavailable
+
+SYSTEMCTL = "/usr/bin/systemctl"
+UNIT = "bellwether-provider.service"
+START_S = 120.0
+"""A large state takes its time to load."""
+FOLLOW_S = 120.0
+LOOK_S = 0.2
+BROKER_PORT, MANAGEMENT_PORT = 5671, 15671
+"""Where `broker-setup` has RabbitMQ listen."""
+
+
+class CommandFailed(BellwetherError):
+    """A program of this host failed. The detail is its last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Host):
+    endpoints: Sequence[str] = field(default=())
+    """Of this host's broker."""
+    management: str | None = None
+
+
+def find(place: Place, steps: Steps, *, own_broker: bool | None) -> Found:
+    """`own_broker`: whether this host's RabbitMQ is to be one of the cluster's; None: where `broker-setup` has prepared
+    one for the installed provider. Raises `Refused` where it is wanted and cannot be had."""
+    installed = place.config.absolute() == DEFAULT_CONFIG
+    broker = LocalBroker(say=steps.note)
+    prepared = (broker.place.configuration / "conf.d" / "bellwether.conf").exists()
+    if own_broker is None:
+        own_broker = installed and os.geteuid() == 0 and broker.installed and prepared
+    service = SystemdUnit() if installed and SystemdUnit.usable() else None
+    if not own_broker:
+        return Found(None, service)
+    if os.geteuid() != 0 or not broker.installed:
+        raise Refused("--own-broker needs root, and RabbitMQ on this host")
+    if not prepared:
+        raise Refused("the RabbitMQ on this host is not set up for Bellwether yet: run broker-setup first")
+    endpoint = f"amqps://{_in_url(host_of(place.url))}:{BROKER_PORT}"
+    return Found(OwnRabbit(broker, place.url), service, (endpoint,), f"https://127.0.0.1:{MANAGEMENT_PORT}")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRabbit:
+    """Implements `join.OwnBroker` for Debian's RabbitMQ."""
+
+    local: LocalBroker
+    url: str
+    """Of this node."""
+
+    def look(self, url: str) -> BrokerNode:
+        return self.local.facts().as_node(own_address(self.url, url))
+
+    def join(self, state: State, name: str, vault: Vault) -> str:
+        own, others = _brokers(state, name)
+        cookie = _cookie(state, vault)
+        _run(_program("broker-setup"), "certificate", "--now")
+        self.local.check(others, cookie, skew_s=clock_skew_s(state))
+        self.local.join(others, cookie, own.address)
+        return f"{own.node} is one broker with {', '.join(broker.node for broker in others)}"
+
+    def replicate(self, generation: str) -> str:
+        stream = f"bellwether.log.{generation}"
+        self.local.ensure_replica(stream)
+        return f"this host's broker has a copy of {stream}"
+
+
+def own_address(own_url: str, url: str) -> str:
+    """The address at which others reach this host: the one in its URL, or the one from which it reaches `url`."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host_of(own_url), None, type=socket.SOCK_STREAM)}
+    except OSError:
+        raise Refused(f"{host_of(own_url)}, the host in --url, is not known on this host itself") from None
+    towards = source_address(url)
+    return towards if towards in found or len(found) != 1 else found.pop()
+
+
+def _brokers(state: State, name: str) -> tuple[BrokerNode, list[BrokerNode]]:
+    """This node's own, and the others'."""
+    known = {
+        node.id: BrokerNode.model_validate(node.spec["broker"]) for node in state.of("node") if "broker" in node.spec
+    }
+    return known.pop(name), list(known.values())
+
+
+def _cookie(state: State, vault: Vault) -> str:
+    known = state.get("credential", BROKER_COOKIE)
+    if known is None:
+        raise Unavailable(
+            "the cluster does not know its brokers' Erlang cookie yet: is bellwether-broker.path enabled there?"
+        )
+    return vault.unseal(known.spec["passwords"][0], BROKER_COOKIE)
+
+
+class SystemdUnit:
+    """Implements `join.Service` for the installed unit."""
+
+    @staticmethod
+    def usable() -> bool:
+        """Whether systemd runs this host, has our unit, and we may command it."""
+        if os.geteuid() != 0 or not Path("/run/systemd/system").is_dir():
+            return False
+        try:
+            _run(SYSTEMCTL, "cat", UNIT)
+        except (CommandFailed, FileNotFoundError):
+            return False
+        return True
+
+    def start(self) -> str:
+        _run(SYSTEMCTL, "enable", "--quiet", UNIT)
+        _run(SYSTEMCTL, "start", UNIT)  # Type=notify: it listens when this returns
+        return f"{UNIT} is enabled and runs"
+
+    def wait_standby(self, settings: ProviderSettings) -> str:
+        """Raises `Unavailable` where it has not caught up in time."""
+        deadline_s = time.monotonic() + FOLLOW_S
+        reason = "it does not answer"
+        with closing(local(settings, Files(DEFAULT_CONFIG))) as client:
+            while time.monotonic() < deadline_s:
+                try:
+                    cluster = client.get("/cluster")
+                except (Problem, Unreachable) as error:
+                    reason = error.detail
+                else:
+                    here = next((node for node in cluster["nodes"] if node["name"] == settings.name), None)
+                    if here is None:
+                        raise Refused(f"{settings.name} was removed from the cluster while it joined")
+                    if here["state"] == "active":
+                        return f"{here['role']}, {here['state']}, at revision {here['revision']}"
+                    reason = f"{here['state']} ({here['reason']})"
+                time.sleep(LOOK_S)
+        raise Unavailable(
+            f"{settings.name} is no standby yet: {reason}. See `journalctl -u {UNIT}`; the same command again goes on"
+        )
+
+
+def _program(name: str) -> str:
+    """One of ours: beside Python, or where the system looks. Raises `Invalid` where it is not installed."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise Invalid(f"{name} is not installed on this host: see docs/INSTALL.md")
+    return found
+
+
+def _run(*command: str) -> None:
+    """Raises `CommandFailed`."""
+    try:
+        done = subprocess.run(  # noqa: S603 - programs of ours and of the system, no shell
+            command, capture_output=True, text=True, check=False, timeout=START_S
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(f"`{' '.join(command)}` has not ended within {START_S:.0f} s") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise CommandFailed(f"`{' '.join(command)}`: {said[-1] if said else f'exit code {done.returncode}'}")

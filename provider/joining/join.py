@@ -1,0 +1,212 @@
+"""The steps by which a host becomes a standby. Each may be interrupted and done again: what it finds done it leaves,
+and what the cluster was told the first time it is told again, with the same keys."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from provider.backfill import fetch_history
+from provider.broker.users import node_user
+from provider.client import Client
+from provider.core.documents import BrokerNode
+from provider.core.state import State
+from provider.founding import Place, write_store_password
+from provider.joining.journal import Journal, begin, begun
+from provider.joining.meeting import clock_skew_s, join_token, trusted_ca
+from provider.joining.steps import Steps
+from provider.settings import COMMON, ProviderSettings, load_settings, nested, to_toml
+from provider.snapshot import read_snapshot
+from provider.trust import pki
+from provider.trust.vault import Vault, data_keys, public_key
+from shared.errors import Invalid
+from shared.files import locked, make_private_directory, write_atomically
+from shared.tls import client_context
+from shared.version import VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is said of the new node; what is not said of its settings is taken over from the cluster."""
+
+    endpoints: Sequence[str] = ()
+    """Of its own broker."""
+    management: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Some of `provider.settings.configuration`, which have to be those of the cluster."""
+
+    def check(self) -> None:
+        """Raises `Invalid` for a setting that is one host's own affair, or none at all."""
+        for name in self.settings:
+            if name not in COMMON:
+                raise Invalid(f"{name}: not one of the settings that all nodes share: {', '.join(sorted(COMMON))}")
+
+
+class OwnBroker(Protocol):
+    """The RabbitMQ on this host, if it is to be one of the cluster's. Blocking; may raise any `BellwetherError`."""
+
+    def look(self, url: str) -> BrokerNode:
+        """What it is. Changes nothing; `url`: a provider, towards which this host's address is told."""
+
+    def join(self, state: State, name: str, vault: Vault) -> str:
+        """Makes it one of the cluster's: what was done, in words."""
+
+    def replicate(self, generation: str) -> str:
+        """Has it hold a copy of the log: what was done, in words."""
+
+
+class Service(Protocol):
+    """What runs the daemon on this host."""
+
+    def start(self) -> str:
+        """Starts it, and sees that it is started after each boot: what was done, in words."""
+
+    def wait_standby(self, settings: ProviderSettings) -> str:
+        """Waits until it is a standby that has caught up: at which revision, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What `provider join` finds on a host; None: it does without."""
+
+    broker: OwnBroker | None = None
+    service: Service | None = None
+
+
+def join(
+    place: Place,
+    url: str,
+    token_text: str,
+    wishes: Wishes | None = None,
+    *,
+    steps: Steps | None = None,
+    host: Host | None = None,
+) -> ProviderSettings:
+    """Makes this host a standby of the cluster at `url`. Raises a `BellwetherError`.
+
+    The token's fingerprint says which authority to trust, before anything is sent. No secret is: this node makes its
+    own, and can open the data keys in the state that it gets since they were wrapped for it. The configuration is
+    written last but for the start of the daemon: while it is not there, nothing is.
+    """
+    steps, host, wishes = steps or Steps(), host or Host(), wishes or Wishes()
+    wishes.check()
+    journal = begun(place.files.join)
+    if place.config.exists() and (journal is None or journal.name != place.name):
+        place.must_be_new()
+    if not place.config.exists():
+        _become(place, url, token_text, wishes, steps, host.broker)
+    settings = load_settings(place.config)
+    if host.service is not None:
+        steps.done("start", host.service.start())
+        steps.done("follow", host.service.wait_standby(settings))
+    place.files.join.unlink(missing_ok=True)
+    return settings
+
+
+def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Steps, broker: OwnBroker | None) -> None:
+    token = join_token(token_text)
+    ca, skew_s = trusted_ca(url, token.fingerprint or ""), clock_skew_s(url)
+    own_broker = broker.look(url) if broker is not None else None
+    make_private_directory(place.data_dir)
+    with locked(place.data_dir / "join.lock", f"another `provider join` works on {place.data_dir}"):
+        write_atomically(place.files.ca, ca, mode=0o644)
+        place.open_store().close()  # what cannot work here is found before token and name are used up
+        found = f", {own_broker.node} runs {own_broker.version}" if own_broker is not None else ""
+        steps.done("check", f"the token is this cluster's, clock {skew_s:+.2f} s, the store is writable{found}")
+        journal = _journal(place, steps)
+        admission = _Admission(place, url, token_text.strip(), journal)
+        given = admission.ask(_request(place, journal, wishes, own_broker, skew_s))
+        settings = admission.take(given, wishes, own_broker)
+        steps.done("member", f"{place.name} is a member since revision {given['revision']}; its files are written")
+        with locked(place.data_dir / "lock", f"another provider runs on {place.data_dir}: end it first"):
+            state = admission.fetch(given["revision"])
+        steps.done("snapshot", f"revision {state.revision}, {_count(state)} documents, and the history before it")
+        if broker is not None and own_broker is not None and given["own_broker"]:
+            vault = Vault(data_keys(state.of("key"), place.name, journal.secrets_key))
+            steps.done("broker", broker.join(state, place.name, vault))
+            steps.done("replica", broker.replicate(state.generation))
+        write_atomically(place.config, to_toml(settings))
+        steps.done("config", f"{place.config} is written")
+
+
+def _journal(place: Place, steps: Steps) -> Journal:
+    found = begun(place.files.join)
+    if found is not None and found.name == place.name:
+        steps.done("secrets", f"those of the join that was begun at {found.began_at}")
+        return found
+    if found is not None:
+        steps.note(f"the join as {found.name} is given up: DELETE /nodes/{found.name}, where that is a member")
+    made = begin(place.files.join, place.name)
+    steps.done("secrets", f"made and stored in {place.files.join}")
+    return made
+
+
+def _request(
+    place: Place, journal: Journal, wishes: Wishes, own_broker: BrokerNode | None, skew_s: float
+) -> dict[str, Any]:
+    own = journal.secrets
+    body: dict[str, Any] = {
+        "name": place.name,
+        "url": place.url,
+        "version": VERSION,
+        "csr": pki.new_request(own.key, place.name),
+        "public_key": public_key(own.secrets_key),
+        "token_sha256": own.token.hashed,
+        "broker_password_hash": journal.broker_password_hash,
+        "settings": dict(wishes.settings),
+        "clock_skew_s": round(skew_s, 3),
+    }
+    if wishes.endpoints:
+        body["endpoints"] = list(wishes.endpoints)
+    if wishes.labels:
+        body["labels"] = dict(wishes.labels)
+    if own_broker is not None:
+        body["broker"] = own_broker.model_dump(mode="json")
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """What this host asks of the cluster, and what it is given."""
+
+    place: Place
+    url: str
+    one_time: str
+    journal: Journal
+
+    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        with closing(Client([self.url], token=self.one_time, tls=client_context(self.place.files.ca))) as client:
+            given: dict[str, Any] = client.request("POST", "/join", body)
+            return given
+
+    def take(self, given: dict[str, Any], wishes: Wishes, own_broker: BrokerNode | None) -> ProviderSettings:
+        """Writes what it was given, and its own secrets, where the daemon looks for them."""
+        place, named = self.place, nested({**given["configuration"], **wishes.settings})
+        broker: dict[str, Any] = {**given["broker"], **named.pop("broker", {}), "username": node_user(place.name)}
+        if wishes.endpoints and (own_broker is None or given["own_broker"]):
+            broker["endpoints"] = list(wishes.endpoints)
+        if wishes.management is not None:
+            broker["management"] = wishes.management
+        settings = place.settings(broker, api=named.pop("api", {}), **named)
+        write_atomically(place.files.ca, given["ca"], mode=0o644)
+        write_atomically(place.files.certificate, given["certificate"], mode=0o644)
+        self.journal.secrets.write(place.files)
+        write_store_password(place)
+        return settings
+
+    def fetch(self, revision: int) -> State:
+        """The cluster's state and history, stored."""
+        files, newest = self.place.files, {"Bellwether-Min-Revision": str(revision)}
+        tls = client_context(files.ca, files.certificate, files.key)
+        with closing(Client([self.url], token=self.journal.token, tls=tls)) as member:
+            state, position = read_snapshot(member.lines("GET", "/snapshot", headers=newest))
+            data_keys(state.of("key"), self.place.name, self.journal.secrets_key)  # or all that it has is of no use
+            with closing(self.place.open_store()) as store:
+                store.seed(state, position)
+                fetch_history(store, lambda until: member.lines("GET", f"/history?until={until}"), state.revision)
+        return state
+
+
+def _count(state: State) -> int:
+    return sum(len(collection) for collection in state.documents.values())
