@@ -72,7 +72,8 @@ def test_up_to_four_nodes_and_no_fifth() -> None:
 
 def test_names_that_are_taken_or_are_none() -> None:
     refusal(cluster(), joining("P 2"), Invalid, "node name")
-    refusal(cluster(), joining("p1", "for p2"), Refused, "member already; choose another name")
+    another = node("p1", public_key="another", url="https://another:1")
+    refusal(cluster(), joining("p1", "for p2", spec=another), Refused, "member already; choose another name")
     two = do(cluster(), joining("p2"))
     refusal(two, joining("p2", "for p3", spec=node("p2", public_key="another")), Refused, "member already")
 
