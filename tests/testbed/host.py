@@ -4,7 +4,6 @@ import contextlib
 import json
 import secrets
 import shlex
-import socket
 import subprocess
 import textwrap
 from collections.abc import Sequence
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from localcluster.process import Process, wait_until
 
+from tests.testbed.notices import Notices
 from tests.testbed.space import CommandFailed, Said, run
 
 if TYPE_CHECKING:
     from tests.testbed.bed import Bed
 
-BOOT_S = 60.0
+BOOT_S = 120.0
 COMMAND_S = 120.0
 MACHINE_OPTIONS = (
     "--quiet --boot --register=no --keep-unit --notify-ready=yes --console=pipe --link-journal=no --resolv-conf=off "
@@ -45,7 +45,7 @@ class Host:
         self.address = address
         self._running: Running | None = None
         self._frozen = self._slow = self._full = False
-        self._notices: socket.socket | None = None
+        self._notices: Notices | None = None
         self._make_disk(layers, disk_mb)
 
     def __repr__(self) -> str:
@@ -121,15 +121,12 @@ class Host:
         if self.on:
             return
         self.bed.join_network(self)
-        path = self.bed.space.state / f"{self.name}.notify"
-        path.unlink(missing_ok=True)
         if self._notices is not None:
             self._notices.close()
-        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notices.bind(str(path))
+        self._notices = Notices(self.bed.space.state / f"{self.name}.notify")
         own = f"--machine={self.name} --directory={self.root} --network-namespace-path=/run/netns/{self.name}"
         enter = self.bed.space.groups.entering(self.name)
-        script = f"{enter}NOTIFY_SOCKET={path} exec systemd-nspawn {MACHINE_OPTIONS} {own}"
+        script = f"{enter}NOTIFY_SOCKET={self._notices.path} exec systemd-nspawn {MACHINE_OPTIONS} {own}"
         with (self.bed.space.state / f"{self.name}.console").open("ab") as console:
             nspawn = subprocess.Popen(
                 self.bed.space.command(["sh", "-ec", script]),
@@ -252,25 +249,17 @@ class Host:
     # ── what systemd-nspawn tells ──
 
     def _await_init(self, nspawn: subprocess.Popen[bytes]) -> Process:
-        notice = self._await_notice("X_NSPAWN_LEADER_PID=", 20.0)
-        inner = int(notice.split("X_NSPAWN_LEADER_PID=")[1].split()[0])
+        inner = int(self._await_notice("X_NSPAWN_LEADER_PID=", BOOT_S))
         for pid in _descendants(nspawn.pid):
             if _number_in_bed(pid) == inner:
                 return Process.find(pid)
         raise CommandFailed(f"{self.name}: systemd-nspawn has no child {inner}")
 
-    def _await_notice(self, wanted: str, timeout_s: float) -> str:
-        assert self._notices is not None
-        self._notices.settimeout(timeout_s)
-        while True:
-            try:
-                text = self._notices.recv(65536).decode(errors="replace")
-            except TimeoutError:
-                raise CommandFailed(
-                    f"{self.name} did not boot in {timeout_s:g} s ({wanted}): {self._console()}"
-                ) from None
-            if wanted in text:
-                return text
+    def _await_notice(self, start: str, timeout_s: float) -> str:
+        said = self._notices.wait_for(start, timeout_s) if self._notices is not None else None
+        if said is None:
+            raise CommandFailed(f"{self.name} did not boot in {timeout_s:g} s ({start}): {self._console()}")
+        return said
 
     def _console(self) -> str:
         path = self.bed.space.state / f"{self.name}.console"

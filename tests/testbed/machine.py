@@ -28,7 +28,8 @@ truncate -s 8M /run/image && mkfs.ext4 -q /run/image && mount -o loop /run/image
 { ip link add bed0 type bridge && ip link add name one type veth peer name two; } ||
     { echo "no bridge or no veth"; exit 1; }
 nft 'add table bridge bed; add chain bridge bed links { type filter hook forward priority 0; };
-    add rule bridge bed links numgen random mod 100 < 1 drop' || { echo "the kernel's nftables know no bridge"; exit 1; }
+    add rule bridge bed links numgen random mod 100 < 1 drop' ||
+    { echo "the kernel's nftables know no bridge"; exit 1; }
 """
 
 
