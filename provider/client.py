@@ -200,6 +200,11 @@ def as_node(urls: Sequence[str], files: Files) -> Client:
     return Client(urls, token=token, tls=_trusting(files.ca, files.certificate, files.key))
 
 
+def with_token(urls: Sequence[str], token: str, ca: Path) -> Client:
+    """A client for whoever has that token."""
+    return Client(urls, token=token, tls=_trusting(ca))
+
+
 def from_environment() -> Client:
     """For `bellwether`: BELLWETHER_API (URLs, comma-separated), BELLWETHER_CA (file), BELLWETHER_TOKEN or _TOKEN_FILE.
 

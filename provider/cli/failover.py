@@ -9,9 +9,11 @@ import typer
 
 from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, entry, fail, plain, print_json
 from provider.cli.promote import promote
+from provider.cli.rehearse import rehearse
 from provider.cli.show import show_status
 from provider.client import Client
 from provider.promotion import CATCH_UP_S, WAIT_S
+from provider.settings import Files
 from shared.errors import BellwetherError
 from shared.files import read_text
 
@@ -23,6 +25,7 @@ class Operation(StrEnum):
     promote = "promote"
     preflight = "preflight"
     status = "status"
+    rehearse = "rehearse"
 
 
 Force = Annotated[bool, typer.Option(help="promote: also a node that is in maintenance.")]
@@ -33,14 +36,15 @@ Wait = Annotated[
 
 @app.command()
 def failover(
-    operation: Annotated[Operation, typer.Option(help="promote, preflight or status.")],
+    operation: Annotated[Operation, typer.Option(help="promote, preflight, status or rehearse.")],
     config: Config = DEFAULT_CONFIG,
     force: Force = False,
     wait: Wait = WAIT_S,
     as_json: AsJson = False,
 ) -> None:
     """promote: make THIS node primary, whether the old primary lives or not. preflight: the same checks, nothing is
-    changed. status: role, epoch, revision, how far behind."""
+    changed. status: role, epoch, revision, how far behind. rehearse: on a healthy cluster, promote this node and then
+    the old primary again, with writes going on, and report what they noticed."""
     if not config.exists():
         fail(_no_provider(config))
     with daemon(config, otherwise=_ELSEWHERE if operation is Operation.promote else "") as (settings, client):
@@ -51,6 +55,8 @@ def failover(
                 _preflight(settings.name, client, force=force, wait_s=wait, as_json=as_json)
             case Operation.promote:
                 promote(settings.name, client, force=force, wait_s=wait, as_json=as_json)
+            case Operation.rehearse:
+                rehearse(settings, Files(config), client, wait_s=wait, as_json=as_json)
 
 
 def _no_provider(config: Path) -> str:

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from uuid import uuid4
 
 from provider.broker.users import node_user
-from provider.core.commands import USER_SETTINGS, Command, RecordStatus
+from provider.core.commands import FREE_SETTINGS, Command, RecordStatus
 from provider.core.state import Accepted, State
 from provider.fleet import follow
 from provider.fleet.alike import sent_ms
@@ -394,4 +394,4 @@ class Hub:
 
 def _concerns(kind: str, id_: str) -> bool:
     """Whether a change of this document can matter to agents or nodes."""
-    return not (kind in ("token", "task") or (kind == "setting" and id_.startswith(USER_SETTINGS)))
+    return not (kind in ("token", "task") or (kind == "setting" and id_.startswith(FREE_SETTINGS)))

@@ -187,8 +187,8 @@ async def delete_account(request: Request, instance: str, name: str) -> Response
 
 
 def _setting(_principal: Principal, parameters: Mapping[str, Any]) -> Rule:
-    """keys that begin with `user.`; the others need admin"""
-    return "operator" if parameters["key"].startswith(c.USER_SETTINGS) else "admin"
+    """keys that begin with `user.` or `rehearsal.`; the others need admin"""
+    return "operator" if parameters["key"].startswith(c.FREE_SETTINGS) else "admin"
 
 
 @router.get("/settings", tags=["settings"])

@@ -16,6 +16,10 @@ SETTING_MAX_BYTES = 64 * 1024
 SETTING_MAX_DEPTH = 64
 """Less than `entries.JSON_MAX_DEPTH`, so that nothing on the way to the store and back meets a limit."""
 USER_SETTINGS = "user."
+REHEARSAL_SETTINGS = "rehearsal."
+"""What `failover --operation rehearse` writes, and takes away again."""
+FREE_SETTINGS = (USER_SETTINGS, REHEARSAL_SETTINGS)
+"""Beginnings of keys that mean nothing to the cluster."""
 
 CLUSTER_ID = "cluster.id"
 LOG_SIZES = "cluster.log"
@@ -127,7 +131,7 @@ class PutSetting:
 
     def _checked(self) -> str:
         """The value's text."""
-        if not self.key.startswith(USER_SETTINGS):
+        if not self.key.startswith(FREE_SETTINGS):
             if self.key not in KNOWN_SETTINGS:
                 known = ", ".join(sorted(KNOWN_SETTINGS))
                 raise Invalid(f"there is no setting {self.key!r}; known: {known}; keys of your own begin with 'user.'")
@@ -150,7 +154,7 @@ class DeleteSetting:
 
     def plan(self, state: State, now: int) -> Plan:
         document = need(state, "setting", self.key)
-        if not self.key.startswith(USER_SETTINGS) and self.key not in KNOWN_SETTINGS:
+        if not self.key.startswith(FREE_SETTINGS) and self.key not in KNOWN_SETTINGS:
             raise Refused(f"{self.key} is kept by the cluster itself and cannot be deleted")
         self.when.check(f"setting {self.key!r}", document)
         return Plan(204, None, (delete("setting", self.key),))
