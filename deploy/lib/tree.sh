@@ -31,6 +31,9 @@ install_files() {
     done < <(files_of "$1")
 }
 
+# The names of the units in a list.
+units_of() { files_of "$1" | sed -n 's#.* etc/systemd/system/\([^/]*\)$#\1#p'; }
+
 # Directories that are empty then, and that packages do not bring, go with them.
 remove_files() {
     local mode source destination
