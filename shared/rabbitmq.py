@@ -23,14 +23,13 @@ from pika.exceptions import AMQPError, ConnectionWrongStateError
 from shared.backoff import Backoff
 from shared.bus import Credentials, Outcome, Topology
 from shared.consumer import Consumer
+from shared.iothread import IOThread
 from shared.logs import log
 from shared.outbox import Message, Outbox
 from shared.tls import client_context
 
 _REFUSED = "ACCESS_REFUSED"
 """What RabbitMQ says to a wrong password (AMQP 403)."""
-_TURNS_TO_END = 4
-"""Of the loop, at least as many as pika 1.4 takes from an abort to the closed socket, also while it connects."""
 Step = Callable[[Callable[[Any], None]], object]
 """Begins one request to the broker; the argument is to be called with the answer."""
 
@@ -46,6 +45,7 @@ class RabbitLink:
     bounds an attempt up to `on_up`; a broker that is silent for `heartbeat_s` (it sends something twice in that time)
     is given up within half as much again. Up to `limit` messages may be unsettled, more end UNKNOWN at once. An
     exchange that does not exist costs the connection. `quiet`: that it does not come up is nothing to warn of.
+    `thread` (see `io_thread`) is one that other links use too: then `close` does not wait.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class RabbitLink:
         stamp_user: bool = True,
         limit: int = 20_000,
         quiet: bool = False,
+        thread: IOThread | None = None,
     ) -> None:
         self.name = name
         self._endpoints = endpoints if callable(endpoints) else partial(tuple, endpoints)
@@ -75,7 +76,11 @@ class RabbitLink:
         self._properties = pika.BasicProperties(
             content_type="application/json", delivery_mode=2, user_id=credentials.username if stamp_user else None
         )
-        self._loop = IOLoop()
+        self._io = thread or io_thread(f"link {name}")
+        self._shares = thread is not None
+        if not self._shares:
+            self._io.on_error, self._io.on_end = self._failed, self._end
+        self._loop = self._io.loop
         self._outbox = Outbox(limit)
         self._level = "DEBUG" if quiet else "WARNING"
         self._waking = False
@@ -90,7 +95,6 @@ class RabbitLink:
         self._problem: str | None = "not connected yet"
         self._closing = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
 
     # ── any thread ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -112,7 +116,7 @@ class RabbitLink:
 
     def start(self) -> None:
         self._loop.add_callback_threadsafe(self._connect)
-        self._thread.start()
+        self._io.start()
 
     def publish(
         self,
@@ -139,32 +143,26 @@ class RabbitLink:
         if not self._closing.is_set():
             self._closing.set()
             self._loop.add_callback_threadsafe(partial(self._begin_close, timeout_s))
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s + 1.0)
+        if not self._shares:
+            self._io.join(timeout_s + 1.0)
 
     # ── the link's thread: the loop ──────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        while True:
-            try:
-                self._loop.start()
-            except Exception as error:  # noqa: BLE001 - a bug of ours or pika's must not leave a dead link behind
-                log(link=self.name).opt(exception=True).error("the link failed; it connects anew")
-                self._lost(self._session, f"internal error: {error!r}")
-            else:
-                break
+    def _failed(self, error: Exception) -> None:
+        log(link=self.name).opt(exception=error).error("the link failed; it connects anew")
+        self._lost(self._session, f"internal error: {error!r}")
+
+    def _end(self) -> None:
+        """The link is no more."""
+        if self._ended.is_set():
+            return
         self._ended.set()  # first: what is put after this is its publisher's to settle
         self._outbox.abandon()
-        if self._session is not None:  # the broker was too slow with its goodbye
-            self._session.abort("closed")
-        self._let_pika_finish()
-        self._loop.close()
-
-    def _let_pika_finish(self) -> None:
-        """An aborted connection's socket is closed by a callback that pika puts on the loop, and that by another."""
-        for _turn in range(_TURNS_TO_END):
-            self._loop.add_callback_threadsafe(self._loop.stop)
-            self._loop.start()
+        session, self._session = self._session, None
+        if session is not None:  # the broker was too slow with its goodbye
+            session.abort("closed")
+        if not self._shares:
+            self._io.stop()
 
     def _flush(self) -> None:
         # Cleared first: what is put from now on wakes the loop again, what was put before is seen below.
@@ -198,9 +196,9 @@ class RabbitLink:
         self._flush()  # what was published and acknowledged just before still goes out
         self._outbox.abandon()
         if session is None:
-            self._loop.stop()
+            self._end()
             return
-        self._loop.call_later(timeout_s, self._loop.stop)  # a broker that hangs says no goodbye
+        self._loop.call_later(timeout_s, self._end)  # a broker that hangs says no goodbye
         session.close()
 
     # ── the link's thread: connections ───────────────────────────────────────────────────────────────────────────────
@@ -260,7 +258,7 @@ class RabbitLink:
             session.abort(reason)
         self._outbox.lose()
         if self._closing.is_set():
-            self._loop.stop()
+            self._end()
             return
         if session is not None and not was_up and _REFUSED in reason and self._another_password():
             self._loop.call_later(0.0, self._connect)
@@ -420,6 +418,11 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         super()._output_marshaled_frames([b"".join(marshaled_frames)])
+
+
+def io_thread(name: str) -> IOThread:
+    """A thread that several links may share. To be stopped when the last one was closed."""
+    return IOThread(IOLoop(), name)
 
 
 def _parameters(
