@@ -254,7 +254,7 @@ class Session:
         if advice.epoch < self.broker.epoch:
             return self._skip("stale_epoch", envelope.sender, f"advice of epoch {advice.epoch}")
         try:
-            new = brokerfile.from_advice(advice, self._files)
+            new = brokerfile.from_advice(advice, self._files, good_ca=self.broker.ca)
         except Invalid as error:
             return self._skip("malformed", envelope.sender, error.detail)
         password = self._password(advice.credential) if advice.credential is not None else []

@@ -41,6 +41,8 @@ UPDATES_MAX = 200
 """Status updates in one commit."""
 SENDS_MAX = 500
 """Messages at once, every tenth of a second: a fleet of 10,000 is told within two seconds, and hears us in between."""
+REFRESH_S, REFRESHED_A_SECOND = 1.0, 1000
+"""A new primary sends everybody's wishes again after so long at the latest, and later in a large fleet."""
 ADVISED_A_SECOND = 4000
 """Acknowledgements of a new epoch to be hoped for: in a large fleet, who has not spoken yet is not asked again."""
 LOOKS_MAX = 500
@@ -83,6 +85,9 @@ class Roster:
     _recording: set[tuple[str, str]] = field(default_factory=set)
     _rotations: int = 0
     """Passwords whose change was begun since the last tick, because of their age."""
+    _to_refresh: dict[str, None] = field(default_factory=dict)
+    """Agents that are to be sent their wishes for no other reason than that this node has begun to lead."""
+    _refresh_at_s: float = float("-inf")
     _beat_at_s: float = float("-inf")
     """When the next beat is due."""
     _clock_s: float = float("-inf")
@@ -98,7 +103,8 @@ class Roster:
         """We can hear again. Ask everyone for what we missed."""
         self.up_s = mono_s
         self._to_look_at.update(dict.fromkeys(self.view.agents))
-        return [SendAdvice(m.TO_ALL), SendInquire(m.TO_ALL), *self._beat(mono_s)] if self.leads else []
+        self._beat_at_s = mono_s  # soon: whoever was without it for long has begun to look elsewhere
+        return [SendAdvice(m.TO_ALL), SendInquire(m.TO_ALL)] if self.leads else []
 
     def link_down(self) -> None:
         self.up_s = None
@@ -142,10 +148,19 @@ class Roster:
         """Tell everyone, then look at all that was heard as if it had just been said."""
         self._clock_s = mono_s
         self._expect_answers(mono_s)
-        for agent in self.view.agents:
-            self._owe(agent).desired = True
-            self._to_look_at[agent] = None
-        return [SendAdvice(m.TO_ALL), *self._beat(mono_s), *self._due(mono_s), *self._look()]
+        agents = dict.fromkeys(self.view.agents)
+        self._to_look_at |= agents
+        self._to_refresh, self._refresh_at_s = agents, mono_s + REFRESH_S + len(agents) / REFRESHED_A_SECOND
+        self._beat_at_s = mono_s + beats.interval_s(len(agents))  # the advice says as much
+        return [SendAdvice(m.TO_ALL), *self._due(mono_s), *self._look()]
+
+    def _refresh(self, mono_s: float) -> None:
+        """Wishes follow when all have acknowledged, or have had the time to: what agents answer would be in the way of
+        what they acknowledge. Who says hello, and who has new wishes, is sent them at once."""
+        if self._to_refresh and (not self._to_send or mono_s >= self._refresh_at_s):
+            agents, self._to_refresh = self._to_refresh, {}
+            for agent in agents:
+                self._owe(agent).desired = True
 
     def _expect_answers(self, mono_s: float) -> None:
         """All are told at once: each is told again, alone, where it does not follow in time."""
@@ -184,11 +199,15 @@ class Roster:
             owed.backoff.reset()
         if isinstance(body, m.Hello):
             owed.desired, owed.advice_at_s = True, float("-inf")
+            self._to_refresh.pop(sender, None)
         elif isinstance(body, m.Pulse):
             if known is None:
                 out.append(SendInquire(sender))
             elif known.says_the_same(body) and not self._is_silent(known):  # nearly every message is one of these
                 return self._due(mono_s, [sender])
+        elif isinstance(body, m.Advised) and body.offer is None:  # many come at once, and are written down together
+            self._to_look_at[sender] = None
+            return self._due(mono_s, [sender])
         return out + self._due(mono_s, [sender]) + self._differences([sender])
 
     def _heard_node(self, sender: str, seen: NodeSeen) -> list[Instruction]:
@@ -238,6 +257,7 @@ class Roster:
         if not self.leads or self.up_s is None:
             return []
         beat = self._beat(mono_s) if mono_s >= self._beat_at_s else []
+        self._refresh(mono_s)
         return beat + self._due(mono_s) + self._look()
 
     def advise(self, agent: str) -> list[Instruction]:
@@ -247,8 +267,8 @@ class Roster:
     def _forget(self, agent: str) -> None:
         if agent in self.view.agents:
             self.view = replace(self.view, agents=self.view.agents.delete(agent))
-        self._owed.pop(agent, None)
-        self._to_send.pop(agent, None)
+        for known in (self._owed, self._to_send, self._to_refresh):
+            known.pop(agent, None)
 
     def _beat(self, mono_s: float) -> list[Instruction]:
         agents = len(self.state.documents.get("agent", ()))
