@@ -195,7 +195,7 @@ class RabbitLink:
         session = self._session
         self._flush()  # what was published and acknowledged just before still goes out
         self._outbox.abandon()
-        if session is None:
+        if session is None or not session.up:  # what has not begun needs no goodbye, and pika stumbles over it
             self._end()
             return
         self._loop.call_later(timeout_s, self._end)  # a broker that hangs says no goodbye

@@ -329,12 +329,14 @@ def test_a_broker_that_hangs_is_given_up_after_its_heartbeat_and_found_again_whe
 def test_a_link_that_closes_leaves_no_socket_open_and_breaks_no_callback_of_pikas(
     rabbit: RabbitRig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Closed as it is in use, with one channel and with several; and closed in the middle of connecting."""
+    """Closed as it is in use, with one channel and with several; and closed at different moments of connecting."""
     seen: Seen[Delivery] = Seen()
-    for _repetition in range(10):
+    for repetition in range(10):
         topology = reading(Queue(name("q"), exclusive=True), seen)
         Watched(lambda up, down: rabbit.make_link(Topology(), up, down)).start().up().link.close()
         Watched(lambda up, down, wanted=topology: rabbit.make_link(wanted, up, down)).start().up().link.close()
-        Watched(lambda up, down, wanted=topology: rabbit.make_link(wanted, up, down)).start().link.close()
+        connecting = Watched(lambda up, down, wanted=topology: rabbit.make_link(wanted, up, down)).start()
+        threading.Event().wait(repetition * 0.004)  # it takes some 30 ms
+        connecting.link.close()
         gc.collect()  # an open socket that nobody owns is a warning, and a warning is an error
     assert [record.getMessage() for record in caplog.records if record.name == "pika.callback"] == []
