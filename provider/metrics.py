@@ -8,9 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from provider.broker.endpoints import endpoints
 from provider.condition import condition, leads, newest_of
 from provider.fleet.alike import clock_skews
-from provider.fleet.follow import advised
+from provider.fleet.follow import advised, agents_at
 from provider.standing import standings
 from provider.states import STATES
 from provider.trust.pki import days_left
@@ -110,6 +111,12 @@ class _Collector(Collector):
         for name in ("never", "online", "offline"):
             by_state.add_metric([name], sum(agent.status["state"] == name for agent in agents))
         yield by_state
+        by_endpoint = GaugeMetricFamily(
+            "bellwether_agents_at", "Agents that are online, by the broker at which they are", labels=["endpoint"]
+        )
+        for endpoint, count in sorted((dict.fromkeys(endpoints(state), 0) | agents_at(state, view)).items()):
+            by_endpoint.add_metric([endpoint], count)
+        yield by_endpoint
         follow = sum(advised(agent, state, view) for agent in agents)
         yield _gauge("agents_advised", "Agents that follow: epoch, authorities and password", follow)
 

@@ -90,6 +90,7 @@ _OTHERS: Mapping[str, Schema] = {
             "digest": TEXT,
             "nodes": _list(_object({"name": TEXT, "url": TEXT, "role": _SEEN["node"]["role"]}, _SEEN["node"])),
             "agents": _MISSING,
+            "agents_at": _list(_object({"endpoint": TEXT, "agents": COUNT, "preferred": YES_OR_NO})),
             "warnings": NAMES,
         }
     ),

@@ -9,7 +9,7 @@ from provider.api.views import time_text
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.fleet.alike import clock_skews
-from provider.fleet.follow import advised
+from provider.fleet.follow import advised, agents_at
 from provider.settings import configuration, fingerprint_of
 from provider.standing import standing
 
@@ -54,3 +54,13 @@ def agents_summary(ctx: Context, state: State) -> dict[str, Any]:
         "advised": len(agents) - len(missing),
         "missing": missing[:MISSING_SHOWN],
     }
+
+
+def agents_at_brokers(ctx: Context, state: State) -> list[dict[str, Any]]:
+    """How many agents sit at which broker, and which one agents prefer; those where nobody sits too."""
+    advised_order = ctx.membership.advice(state).endpoints
+    found = agents_at(state, ctx.hub.view)
+    return [
+        {"endpoint": endpoint, "agents": found[endpoint], "preferred": endpoint == advised_order[0]}
+        for endpoint in dict.fromkeys([*advised_order, *sorted(found)])
+    ]

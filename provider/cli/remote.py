@@ -160,10 +160,11 @@ def list_agents(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [["NAME", "STATE", "ADVISED", "EPOCH", "LAST SEEN"]]
+    rows = [["NAME", "STATE", "ADVISED", "EPOCH", "BROKER", "LAST SEEN"]]
     for agent in found:
         s = agent["status"]
-        rows.append([agent["id"], s["state"], "yes" if s["advised"] else "no", str(s["epoch"]), s["last_seen"] or "-"])
+        advised, broker = "yes" if s["advised"] else "no", s["endpoint"] or "-"
+        rows.append([agent["id"], s["state"], advised, str(s["epoch"]), broker, s["last_seen"] or "-"])
     table(rows, indent="")
 
 

@@ -39,6 +39,9 @@ def show_cluster(cluster: dict[str, Any]) -> None:
         plain(f"  authority {one['id']}: {_days(one)} days left{'' if one['signs'] else ', does not sign'}")
     agents = cluster["agents"]
     plain(f"agents: {agents['total']} known, {agents['online']} online, {agents['advised']} follow epoch {epoch}")
+    for at in cluster.get("agents_at", ()):
+        preferred = " (preferred: the primary's broker)" if at["preferred"] else ""
+        plain(f"  {at['agents']} at {at['endpoint']}{preferred}")
     if agents["missing"]:
         plain(f"  not advised yet: {', '.join(agents['missing'])}")
     for warning in cluster["warnings"]:

@@ -3,6 +3,7 @@
 What an agent last said counts; where this node has not heard it since it started, what was last written down.
 """
 
+from collections import Counter
 from hashlib import sha256
 from typing import Any
 
@@ -42,6 +43,16 @@ def advised(document: Document, state: State, view: View) -> bool:
         and (view.trust is None or trust is None or trust == view.trust)
         and credential >= wanted_credential(document)
     )
+
+
+def agents_at(state: State, view: View) -> Counter[str]:
+    """How many of the agents that are online sit at which broker."""
+    found: Counter[str] = Counter()
+    for id_, document in (state.documents.get("agent") or {}).items():
+        if document.status.get("state") == "online":
+            seen = view.agents.get(id_)
+            found[seen.endpoint if seen is not None else str(document.status.get("endpoint", "?"))] += 1
+    return found
 
 
 def agents_without_trust(state: State, view: View, trust: str) -> list[str]:

@@ -172,6 +172,8 @@ def test_the_cluster_at_a_glance(cluster: Cluster, node: Client) -> None:
     }
     assert all(n["version"] and n["lag"] is not None and n["revision"] for n in found["nodes"])
     assert found["agents"] == {"total": 1, "online": 1, "advised": 1, "missing": []}
+    endpoint = cluster.broker.endpoint
+    assert found["agents_at"] == [{"endpoint": endpoint, "agents": 1, "preferred": True}]
     assert found["warnings"] == []
 
 
@@ -248,6 +250,7 @@ def test_metrics_can_be_read_by_prometheus(cluster: Cluster, node: Client) -> No
     assert found["bellwether_epoch"] == 1
     assert found["bellwether_primary"] == (node.url == cluster.providers[primary_of(cluster)].url)
     assert found["bellwether_agentsonline"] == found["bellwether_agents_advised"] == 1
+    assert found[f"bellwether_agents_at{cluster.broker.endpoint}"] == 1
     assert found["process_resident_memory_bytes"] > 1e6
 
 

@@ -15,7 +15,7 @@ from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.record.refusals import note_done
 from provider.api.routes.authorities import authority_view
 from provider.api.routes.resources import documented, parse
-from provider.api.summary import MISSING_SHOWN, agents_summary, node_status
+from provider.api.summary import MISSING_SHOWN, agents_at_brokers, agents_summary, node_status
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
 from provider.concerns import warnings
@@ -86,6 +86,7 @@ async def get_cluster(request: Request) -> Response:
                 for one in (authority_view(ctx, state, authority) for authority in trusted(state))
             ],
             "agents": agents_summary(ctx, state),
+            "agents_at": agents_at_brokers(ctx, state),
             "warnings": warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
         }
     )
