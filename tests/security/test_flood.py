@@ -48,7 +48,7 @@ def watched(cluster: Cluster) -> Iterator[Watched]:
                 seen.heard.setdefault(name, set()).add(status["last_seen"])
 
     def write() -> None:
-        connection = Connection(cluster, "p1", timeout_s=10)
+        connection = Connection(cluster, cluster.providers["p1"].url, timeout_s=10)
         while not over.wait(PACE_S):
             try:
                 seen.writes.append(connection.put("/settings/user.flooded", {"value": len(seen.writes)}, None)[0])

@@ -10,7 +10,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +28,10 @@ RETRYABLE = {429, 503, 504}
 
 
 class Connection:
-    """A lasting connection to one node. Raises `OSError` where there is no answer; then the next request connects."""
+    """A lasting connection. Raises `OSError` where there is no answer; then the next request connects."""
 
-    def __init__(self, cluster: Cluster, node: str, *, timeout_s: float) -> None:
-        where = urlsplit(cluster.providers[node].url)
+    def __init__(self, cluster: Cluster, url: str, *, timeout_s: float) -> None:
+        where = urlsplit(url)
         self._http = http.client.HTTPSConnection(
             where.hostname or "", where.port, timeout=timeout_s, context=client_context(cluster.layout.ca)
         )
@@ -90,9 +90,18 @@ class Writers:
 
     # ── the threads ──
 
-    def write(self, cluster: Cluster, name: str, nodes: Sequence[str], timeout_s: float, *, keyed: bool) -> None:
+    def write(
+        self,
+        cluster: Cluster,
+        name: str,
+        nodes: Sequence[str],
+        timeout_s: float,
+        urls: Mapping[str, str],
+        *,
+        keyed: bool,
+    ) -> None:
         """One writer: the nodes in turn, each kept as long as it answers."""
-        connections = {node: Connection(cluster, node, timeout_s=timeout_s) for node in nodes}
+        connections = {node: Connection(cluster, urls[node], timeout_s=timeout_s) for node in nodes}
         turns = itertools.cycle(nodes)
         node = next(turns)
         for number in itertools.count():
@@ -143,15 +152,19 @@ def running(
     nodes: Sequence[str] = (),
     keyed: bool = True,
     timeout_s: float = 10.0,
+    through: Mapping[str, str] | None = None,
 ) -> Iterator[Writers]:
     """Writers that run within this block: one for each node in `one_each`, which stays with it; and `roaming` that
-    turn to the next of `nodes` (all, unless given) when one fails them. Those that are not `keyed` give up at once."""
+    turn to the next of `nodes` (all, unless given) when one fails them. Those that are not `keyed` give up at once.
+    `through` names further addresses, as that of a proxy, that may stand for a node."""
+    urls = {**{name: provider.url for name, provider in cluster.providers.items()}, **(through or {})}
     load, run = Writers(), uuid4().hex[:6]
     plans = [(f"{run}.{node}", [node]) for node in one_each]
     order = list(nodes) or list(cluster.providers)
     plans += [(f"{run}.{n}", order[n % len(order) :] + order[: n % len(order)]) for n in range(roaming)]
     threads = [
-        threading.Thread(target=load.write, args=(cluster, *plan, timeout_s), kwargs={"keyed": keyed}) for plan in plans
+        threading.Thread(target=load.write, args=(cluster, *plan, timeout_s, urls), kwargs={"keyed": keyed})
+        for plan in plans
     ]
     for thread in threads:
         thread.start()

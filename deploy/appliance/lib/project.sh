@@ -22,7 +22,8 @@ project_layer() {
 
 provider_layer() {
     install_files broker
-    enable rabbitmq-server haproxy keepalived bellwether-provider bellwether-broker-certificate.path
+    install_files balancing
+    enable rabbitmq-server haproxy keepalived bellwether-balancing.timer bellwether-provider bellwether-broker-certificate.path
     disable mariadb
     echo "[rabbitmq_management]." >"$target/etc/rabbitmq/enabled_plugins"
     mkdir -p "$target/etc/rabbitmq/conf.d"
