@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,6 +41,14 @@ from shared.version import VERSION
 INSTALLED_DATA = Path("/var/lib/bellwether")
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a new provider is to be: its configuration file, name, address and store."""
@@ -65,6 +74,13 @@ class Place:
     def database(self) -> str:
         return self.store_url or f"sqlite:///{self.data_dir / 'state.db'}"
 
+    @property
+    def listening(self) -> str:
+        """address:port. Where the URL has a name, every interface: the name may be a load balancer's, may mean
+        127.0.1.1 on its own host (Debian's installer says so), and another address after the next boot."""
+        host, port = host_of(self.url), port_of(self.url)
+        return self.listen or (f"{host}:{port}" if host == "localhost" or _is_address(host) else f":{port}")
+
     def settings(self, broker: dict[str, Any], api: Mapping[str, Any] | None = None, **more: Any) -> ProviderSettings:
         """`api` and `more` are tables and settings that are not at their defaults. Raises `Invalid`."""
         try:
@@ -74,9 +90,7 @@ class Place:
                 data_dir=self.data_dir,
                 store_url=self.database,
                 broker=BrokerSettings.model_validate(broker),
-                api=ApiSettings.model_validate(
-                    {"listen": self.listen or f"{host_of(self.url)}:{port_of(self.url)}", **(api or {})}
-                ),
+                api=ApiSettings.model_validate({"listen": self.listening, **(api or {})}),
                 **more,
             )
         except ValidationError as error:

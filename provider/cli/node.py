@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,9 +48,14 @@ StorePassword = Annotated[
 def init(
     name: Name,
     url: Url,
-    broker_endpoint: Annotated[list[str], typer.Option(help="amqps://host:port; may be repeated.")],
-    broker_user: Annotated[str, typer.Option(help="A user of the broker who may administer its users.")],
     config: Config = DEFAULT_CONFIG,
+    broker_endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="amqps://host:port; may be repeated. Else this host's own, where broker-setup has prepared it."
+        ),
+    ] = None,
+    broker_user: Annotated[str | None, typer.Option(help="A user of the broker who may administer its users.")] = None,
     broker_password_file: Annotated[
         Path | None, typer.Option(help="Else BELLWETHER_BROKER_PASSWORD or a prompt.")
     ] = None,
@@ -64,16 +69,20 @@ def init(
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="Its private key (PEM, unencrypted). Kept sealed.")] = None,
 ) -> None:
-    """Make a new cluster of one node: certificate authority, configuration, administrator's token."""
+    """Make a new cluster of one node: certificate authority, configuration, administrator's token.
+
+    Run as root on an appliance, or where install-provider was, it needs to be told nothing about the broker, and starts
+    the daemon."""
+    from provider.cli.first import FirstHost
     from provider.founding import Place
     from provider.founding import init as found
+    from provider.joining.host import find
+    from provider.joining.steps import Steps
 
-    password = read_secret(broker_password_file, "BELLWETHER_BROKER_PASSWORD", "Broker password")
-    broker: dict[str, Any] = {"endpoints": broker_endpoint, "management": broker_management}
-    store_password = _store_password(store_url, store_password_file)
-    authority = read_authority(ca_certificate, ca_key)
-    place = Place(config, name, url, listen, store_url, store_password)
-    admin_token = found(place, broker, (broker_user, password), authority)
+    place = Place(config, name, url, listen, store_url, _store_password(store_url, store_password_file))
+    host = FirstHost(find(place, Steps(), own_broker=None), place)
+    broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
+    admin_token = found(place, broker, administrator, read_authority(ca_certificate, ca_key))
     plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")
     if admin_token_file is not None:
         write_atomically(admin_token_file, admin_token + "\n")
@@ -81,7 +90,7 @@ def init(
     else:
         plain("The administrator's token, shown this once:")
         plain(admin_token)
-    plain(f"Next: provider run --config {config}")
+    host.start()
 
 
 @app.command()

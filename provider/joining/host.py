@@ -82,7 +82,7 @@ class OwnRabbit:
     def join(self, state: State, name: str, vault: Vault) -> str:
         own, others = _brokers(state, name)
         cookie = _cookie(state, vault)
-        _run(_program("broker-setup"), "certificate", "--now")
+        give_certificate()
         self.local.check(others, cookie, skew_s=clock_skew_s(state))
         self.local.join(others, cookie, own.address)
         return f"{own.node} is one broker with {', '.join(broker.node for broker in others)}"
@@ -91,6 +91,11 @@ class OwnRabbit:
         stream = f"bellwether.log.{generation}"
         self.local.ensure_replica(stream)
         return f"this host's broker has a copy of {stream}"
+
+
+def give_certificate() -> None:
+    """Has this host's RabbitMQ use the node's certificate, at once. Raises `CommandFailed`, `Invalid`."""
+    _run(_program("broker-setup"), "certificate", "--now")
 
 
 def own_address(own_url: str, url: str) -> str:
