@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.testbed import rootfs
+from tests.testbed.delays import Delays
 from tests.testbed.host import Host
 from tests.testbed.links import Losses, Traffic
 from tests.testbed.space import Space
@@ -30,6 +31,7 @@ class Bed:
         self._layers: dict[str, list[Path]] = {}
         self._losses = Losses()
         self._silent: set[str] = set()
+        self._delays = Delays(self.space)
         try:
             self._common = rootfs.own_layer(self.space.state / "common")
             self.space.run("ip link add bed0 type bridge && ip link set bed0 up")
@@ -47,6 +49,7 @@ class Bed:
     def close(self) -> None:
         """Ends all of it. Returns when no process, mount or directory is left. Again does no harm."""
         self.space.close()
+        self._delays.close()
         for host in self.hosts.values():
             host.forget()
 
@@ -108,10 +111,15 @@ class Bed:
         self._losses.add(a.name, b.name, traffic, one_way=one_way, percent=percent)
         self._apply()
 
+    def delay(self, a: Host, b: Host, ms: float) -> None:
+        """What they send each other arrives so many milliseconds later, each way. Until `heal`, or `a` is off."""
+        self._delays.set(a.name, _mac(b), ms)
+
     def heal(self) -> None:
-        """All links are whole again. Hosts that are off or frozen stay silent."""
+        """All links are whole and fast again. Hosts that are off or frozen stay silent."""
         self._losses.heal(self._silent)
         self._apply()
+        self._delays.heal()
 
     def reachable(self, host: Host, *, yes: bool) -> None:
         """A host that is off, or frozen, is silent: its kernel, which is ours, must not answer for it."""
@@ -128,9 +136,7 @@ class Bed:
 
     def join_network(self, host: Host) -> None:
         """Plug it in: a network namespace of its own, its address, its port on the bridge. Hardware addresses stay."""
-        kind, number = (int(part) for part in host.address.split(".")[2:])
-        mac = f"02:77:00:00:{kind:02x}:{number:02x}"
-        name = host.name
+        name, mac = host.name, _mac(host)
         self.space.run(f"""
             ip netns add {name}
             ip link add {name} type veth peer name host0 address {mac} netns {name}
@@ -141,6 +147,8 @@ class Bed:
         """)
 
     def leave_network(self, host: Host) -> None:
+        """Pull the cable. The namespace goes with what its kernel had still to send."""
+        self._delays.unplugged(host.name)
         self.space.run(f"ip link del {host.name}; ip netns del {host.name}")
 
     # ── keys ──
@@ -176,3 +184,8 @@ class Bed:
     def copy(self, source: Path, target: Path) -> None:
         """A file that lies in the bed (path as seen there), to the machine."""
         shutil.copyfile(Path(f"/proc/{self.space.pid}/root{source}"), target)
+
+
+def _mac(host: Host) -> str:
+    """Its hardware address, by its first network address' place in the bed."""
+    return "02:77:00:00:" + ":".join(f"{int(part):02x}" for part in host.place.split("."))

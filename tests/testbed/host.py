@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 BOOT_S = 120.0
 COMMAND_S = 120.0
+CLOCK = "/etc/bed-clock"
+CLOCK_VARIABLES = (
+    "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1 "
+    "FAKETIME_DISABLE_SHM=1"
+)
 MACHINE_OPTIONS = (
     "--quiet --boot --register=no --keep-unit --notify-ready=yes --console=pipe --link-journal=no --resolv-conf=off "
     "--timezone=off --capability=CAP_NET_ADMIN"
@@ -43,8 +48,11 @@ class Host:
         self.bed = bed
         self.name = name
         self.address = address
+        self.place = ".".join(address.split(".")[2:])
+        """What is its own for ever, also with another address."""
         self._running: Running | None = None
         self._frozen = self._slow = self._full = False
+        self._shifted: set[str] = set()
         self._notices: Notices | None = None
         self._make_disk(layers, disk_mb)
 
@@ -181,6 +189,21 @@ class Host:
         self.bed.space.groups.limit_cpu(self.name, share)
         self._slow = share is not None
 
+    # ── clock ──
+
+    def shift_clock(self, shift_s: float, *, unit: str = "bellwether-provider.service") -> None:
+        """The processes of `unit` see the time so many seconds later (negative: earlier). The monotonic clock and all
+        others on the host stay. The first time restarts the unit; later changes count at once."""
+        self.run(f"mkdir -p {CLOCK} && echo '{shift_s:+g}' >{CLOCK}/new && mv {CLOCK}/new {CLOCK}/{unit}")
+        drop_in = f"/etc/systemd/system/{unit}.d/bed-clock.conf"
+        if self.run(f"test -e {drop_in}", check=False).code:
+            self.run(
+                f"mkdir -p $(dirname {drop_in}) && cat >{drop_in}",
+                data=f"[Service]\nEnvironment={CLOCK_VARIABLES}\nEnvironment=FAKETIME_TIMESTAMP_FILE={CLOCK}/{unit}\n",
+            )
+            self.run(f"systemctl daemon-reload && systemctl restart {unit}")
+        self._shifted.add(unit)
+
     def restore(self) -> None:
         """Takes back what the methods here did: it is on, goes on, has its full speed and room on its disk."""
         if self._frozen:
@@ -190,6 +213,9 @@ class Host:
         if self._full:
             self.unfill()
         self.boot(wait=False)
+        for unit in self._shifted:
+            self.run(f"echo +0 >{CLOCK}/new && mv {CLOCK}/new {CLOCK}/{unit}")
+        self._shifted.clear()
 
     # ── disk ──
 
