@@ -23,8 +23,8 @@ BOOT_S = 120.0
 COMMAND_S = 120.0
 CLOCK = "/etc/bed-clock"
 CLOCK_VARIABLES = (
-    "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1 "
-    "FAKETIME_DISABLE_SHM=1"
+    "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 "
+    "FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1 FAKETIME_DISABLE_SHM=1"
 )
 MACHINE_OPTIONS = (
     "--quiet --boot --register=no --keep-unit --notify-ready=yes --console=pipe --link-journal=no --resolv-conf=off "

@@ -36,8 +36,9 @@ class Loss:
         where = f'iifname "{self.source}" ' if self.source else ""
         where += f'oifname "{self.target}" ' if self.target else ""
         lost = "drop" if self.percent >= 100 else f"numgen random mod 100 < {self.percent} drop"
-        if not self.ports:
-            return [f"{where}{lost}"]
+        if not self.ports:  # not ARP: with that, a link cut one way would soon be cut both ways
+            kind = "" if None in (self.source, self.target) else "ether type { ip, ip6 } "
+            return [f"{where}{kind}{lost}"]
         return [f"{where}tcp {side} {{ {self.ports} }} {lost}" for side in ("sport", "dport")]
 
 
