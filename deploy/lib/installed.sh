@@ -59,7 +59,8 @@ unneeded_packages() {
     mapfile -t ours < <(comm -12 <(recorded package | sort) <(packages_in ii))
     [ ${#ours[@]} -gt 0 ] || return 0
     apt-mark auto "${ours[@]}" >/dev/null
-    comm -12 <(printf '%s\n' "${ours[@]}") <(apt-get --simulate autoremove | sed -n 's/^Remv \([^ :]*\).*/\1/p' | sort)
+    comm -12 <(printf '%s\n' "${ours[@]}") <(apt-get --simulate -o APT::AutoRemove::RecommendsImportant=false \
+        -o APT::AutoRemove::SuggestsImportant=false autoremove | sed -n 's/^Remv \([^ :]*\).*/\1/p' | sort)
 }
 
 missing_python() { python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv; }
@@ -90,22 +91,26 @@ make_user() {
     systemd-tmpfiles --create "/usr/lib/tmpfiles.d/bellwether-$2.conf"
 }
 
-# Units that may be enabled; a daemon whose configuration is not there yet waits for it.
+# Units of these lists that may be enabled; a daemon whose configuration is not there yet waits for it.
 enable_units() {
-    local unit
+    local list unit
     systemctl daemon-reload
-    for unit in $(units_of "$role"); do
-        if grep -qx '\[Install\]' "/etc/systemd/system/$unit"; then systemctl --quiet enable "$unit"; fi
-        case $unit in *.path) systemctl start "$unit" ;; esac
+    for list in "$@"; do
+        for unit in $(units_of "$list"); do
+            if grep -qx '\[Install\]' "/etc/systemd/system/$unit"; then systemctl --quiet enable "$unit"; fi
+            case $unit in *.path | *.timer) systemctl start "$unit" ;; esac
+        done
     done
 }
 
 end_units() {
-    local unit
-    for unit in $(units_of "$role"); do
-        if systemctl --quiet is-active "$unit" || systemctl --quiet is-enabled "$unit" 2>/dev/null; then
-            systemctl --quiet disable --now "$unit" 2>/dev/null || systemctl stop "$unit"
-        fi
+    local list unit
+    for list in "$@"; do
+        for unit in $(units_of "$list"); do
+            [ -e "/etc/systemd/system/$unit" ] || continue
+            systemctl stop "$unit"
+            systemctl --quiet disable "$unit" 2>/dev/null || true
+        done
     done
 }
 

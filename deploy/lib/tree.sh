@@ -36,12 +36,18 @@ units_of() { files_of "$1" | sed -n 's#.* etc/systemd/system/\([^/]*\)$#\1#p'; }
 
 # Directories that are empty then, and that packages do not bring, go with them.
 remove_files() {
-    local mode source destination
+    local mode source destination directory ours
     while read -r mode source destination; do
         rm -f "$target/$destination"
-        case $(dirname "$destination") in
-            *.d | */bellwether) rmdir --ignore-fail-on-non-empty "$target/$(dirname "$destination")" 2>/dev/null || true ;;
+        directory=$(dirname "$destination")
+        case $directory in
+            *.d | */bellwether) ours=("$directory") ;;
+            */share/bellwether/*) ours=("$directory" "$(dirname "$directory")") ;;
+            *) ours=() ;;
         esac
+        for directory in "${ours[@]}"; do
+            rmdir --ignore-fail-on-non-empty "$target/$directory" 2>/dev/null || true
+        done
     done < <(files_of "$1")
 }
 

@@ -23,6 +23,7 @@ project_layer() {
 provider_layer() {
     install_files broker
     install_files balancing
+    install_files balancing
     enable rabbitmq-server haproxy keepalived bellwether-balancing.timer bellwether-provider bellwether-broker-certificate.path
     disable mariadb
     echo "[rabbitmq_management]." >"$target/etc/rabbitmq/enabled_plugins"
@@ -32,8 +33,17 @@ provider_layer() {
 }
 
 database_layer() {
-    enable mariadb bellwether-agent
+    enable mariadb
+    enable_ours database
     disable rabbitmq-server epmd.service epmd.socket haproxy keepalived
+}
+
+# The units of a list that may be enabled.
+enable_ours() {
+    local unit
+    for unit in $(units_of "$1"); do
+        if grep -qx '\[Install\]' "$target/etc/systemd/system/$unit"; then enable "$unit"; fi
+    done
 }
 
 enable() { inside systemctl --quiet enable "$@"; }
