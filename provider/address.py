@@ -1,9 +1,18 @@
-"""Where this host is, as others see it."""
+"""Where this host is, as others see it. A host that is given by its IP address may have another after a reboot."""
 
+import re
 import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.errors import Unavailable
+from provider.core.state import State
+from provider.settings import Files, ProviderSettings, host_of, load_settings, to_toml
+from shared.errors import Invalid, Unavailable
+from shared.files import write_atomically
+from shared.logs import log
 
 
 def source_address(url: str) -> str:
@@ -19,3 +28,114 @@ def source_address(url: str) -> str:
     except OSError as error:
         raise Unavailable(f"{parts.hostname} cannot be reached from here: {error.strerror or error}") from None
     raise Unavailable(f"{parts.hostname} has no address")
+
+
+def is_here(address: str) -> bool:
+    """Whether this host has that IP address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def gone(host: str) -> bool:
+    """Whether `host` is an IP address, and not this host's (any longer). Names are for whoever resolves them."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return not is_here(host)
+
+
+def towards(state: State, node: str) -> str | None:
+    """This host's address, as it reaches the other members, the primary first; of a node that is alone, the only one
+    that it has. None where there is none that could be meant."""
+    for url in _others(state, node):
+        try:
+            found = source_address(url)
+        except Unavailable:
+            continue
+        if not ip_address(found.partition("%")[0]).is_loopback:
+            return found
+    own = [address for address in own_addresses() if not ip_address(address).is_loopback]
+    return own[0] if len(own) == 1 else None
+
+
+def own_addresses() -> list[str]:
+    """This host's IPv4 addresses, as the kernel lists them."""
+    try:
+        lines = Path("/proc/self/net/fib_trie").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    return sorted({line.split()[-1] for line, after in pairwise(lines) if "/32 host LOCAL" in after})
+
+
+def _others(state: State, node: str) -> Iterable[str]:
+    nodes = sorted(state.of("node"), key=lambda one: (one.id != state.primary, one.id))
+    return [str(one.spec["url"]) for one in nodes if one.id != node]
+
+
+def followed(
+    settings: ProviderSettings, files: Files, state: State, find: Callable[[State, str], str | None] = towards
+) -> ProviderSettings:
+    """The configuration for where this host is now, as `find` says. Where it has another address than provider.toml
+    says, the file is brought up to date: commands on this host read it too. Raises `OSError` where it cannot be
+    written."""
+    listen = settings.api.listen.rpartition(":")[0]
+    old = {host for host in (host_of(settings.url), listen) if gone(host)}
+    if not old:
+        return settings
+    new = find(state, settings.name)
+    if new is None:
+        log(address=", ".join(old)).warning("this host has not got its address, and no way to another member")
+        return settings
+    found = settings
+    for address in old:
+        found = moved(found, address, new)
+    text = files.config.read_text(encoding="utf-8")
+    for address in old:
+        text = re.sub(rf"(?<![0-9A-Fa-f:.]){re.escape(address)}(?![0-9A-Fa-f.]|:[0-9A-Fa-f:]*\])", new, text)
+    write_atomically(files.config, text if _says(text, found, files) else to_toml(found))
+    log(before=", ".join(old), now=new).warning("this host has another address; provider.toml follows")
+    return found
+
+
+def _says(text: str, settings: ProviderSettings, files: Files) -> bool:
+    """Whether a configuration file of this text means these settings."""
+    trial = files.config.with_name(".provider.toml.trial")
+    try:
+        write_atomically(trial, text)
+        return load_settings(trial) == settings
+    except Invalid:
+        return False
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def moved(settings: ProviderSettings, old: str, new: str) -> ProviderSettings:
+    """The configuration with one address in the place of another, wherever it stands for this host."""
+    broker, api = settings.broker, settings.api
+    host, _, port = api.listen.rpartition(":")
+    return settings.model_copy(
+        update={
+            "url": _at(settings.url, old, new),
+            "broker": broker.model_copy(
+                update={
+                    "endpoints": tuple(_at(endpoint, old, new) for endpoint in broker.endpoints),
+                    "management": _at(broker.management, old, new) if broker.management is not None else None,
+                }
+            ),
+            "api": api.model_copy(update={"listen": f"{new}:{port}"}) if host == old else api,
+        }
+    )
+
+
+def _at(url: str, old: str, new: str) -> str:
+    parts = urlsplit(url)
+    if parts.hostname != old:
+        return url
+    host = f"[{new}]" if ":" in new else new
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import uvloop
 
+from provider.address import followed
 from provider.api.access.bookkeeping import record_uses
 from provider.api.access.refused import TokensRefused
 from provider.api.app import create_app, stamp
@@ -33,6 +34,7 @@ from provider.engine import Engine, Result
 from provider.fleet.hub import Hub, RefusedMessage
 from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
+from provider.log.port import Position
 from provider.log.stream import StreamLog
 from provider.metrics import metrics_of, render
 from provider.settings import Files, ProviderSettings, configuration, fingerprint_of, set_apart
@@ -62,7 +64,8 @@ def run(settings: ProviderSettings, files: Files) -> None:
             shown, _ = split_password(settings.store_url)
             raise Refused(f"{shown} holds no state; `provider init` or `provider join` makes it")
         sys.setswitchinterval(SWITCH_S)
-        node = Node(settings, files, store)
+        loaded = store.load()  # once: a second for each 40,000 documents
+        node = Node(followed(settings, files, loaded[0]), files, store, loaded)
         # What is there now stays: not looking at it again and again keeps the collector's pauses short.
         gc.collect()
         gc.freeze()
@@ -80,7 +83,9 @@ class _Part(Protocol):
 class Node:
     """One provider: threads for the log, the engine, the fleet; the event loop for the API."""
 
-    def __init__(self, settings: ProviderSettings, files: Files, store: Store) -> None:
+    def __init__(
+        self, settings: ProviderSettings, files: Files, store: Store, loaded: tuple[State, Position | None]
+    ) -> None:
         self.settings, self.files, self.store = settings, files, store
         self._started = now_text()
         self._configuration, self._set_apart = fingerprint_of(configuration(settings)), set_apart(settings)
@@ -89,7 +94,6 @@ class Node:
         self._heard: Signal | None = None
         self._failure: BellwetherError | None = None
         """Why this node must not go on."""
-        loaded = store.load()  # once: a second for each 40,000 documents
         state, _ = loaded
         self._known = state
         """The newest durable state, from before there is an engine."""
@@ -103,6 +107,7 @@ class Node:
             reach=self._reach,
             on_expelled=self._expelled,
             current=lambda: self.engine.health.caught_up,
+            connected=lambda: self.engine.health.connected,
         )
         self.links = Links(settings, files, self._refused_by_broker, lambda: self._known)
         if not state.of("authority"):

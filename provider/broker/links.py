@@ -1,6 +1,7 @@
 """Connections to the broker, as this node's own user."""
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from provider.broker.endpoints import endpoints
 from provider.core.state import State
@@ -27,10 +28,14 @@ class Links:
         self._name, self._broker = settings.name, broker
         self._credentials = Credentials(broker.username, password, str(files.ca), broker.vhost)
         self._on_refused, self._state = on_refused, state
+        local = broker.management is not None and urlsplit(broker.management).hostname in ("127.0.0.1", "localhost")
+        port = urlsplit(broker.endpoints[0]).port
+        self._within = [f"amqps://127.0.0.1:{port}"] if local and port is not None else []
 
     def _endpoints(self) -> list[str]:
-        """One of another member's only where all are one cluster's: else each has a log of its own."""
-        return list(dict.fromkeys([*self._broker.endpoints, *endpoints(self._state())]))
+        """Brokers of several members are one cluster: all have the same log. Where this host has its own, that is also
+        reached from within the host: after the host's address has changed, its certificate is for the old one still."""
+        return list(dict.fromkeys([*self._broker.endpoints, *endpoints(self._state()), *self._within]))
 
     def make(
         self,

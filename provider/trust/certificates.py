@@ -5,8 +5,10 @@ file is replaced, atomically: whoever reads the pair, the broker too, finds two 
 """
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from provider.core.state import State
 from provider.settings import Files
@@ -22,6 +24,7 @@ from shared.tls import certificates_in, trust_of
 LOOK_S = 600.0
 """How often although nothing has happened. A certificate that lives for less is looked at more often."""
 LOOKS_A_LIFE = 30
+LONELY_S = 5.0
 WAITING_S = 1.0
 """While others are waited for to trust a new authority."""
 SHORTEST_S = 1.0
@@ -29,8 +32,9 @@ STOP_S = 5.0
 
 
 class Certificates:
-    """`renew(csr)` has a certificate signed by the primary (PEM; raises a `BellwetherError`); `reload` is told when a
-    file has been replaced; `expelled` finds out, where the broker refuses this node, whether it was removed. On a
+    """`renew(csr, news)` has a certificate signed by the primary (PEM; raises a `BellwetherError`), and tells it what
+    `news(state)` has found to be new about this node. `reload` is told when a file has been replaced; `expelled` finds
+    out, where the broker refuses this node or is not there for long (not `connected()`), whether it was removed. On a
     primary, `sign_with(id)` is asked for as soon as nobody is left in `untrusting(state)`. All are called on this
     thread.
 
@@ -44,17 +48,21 @@ class Certificates:
         node: str,
         files: Files,
         state: Callable[[], State],
-        renew: Callable[[str], str],
+        renew: Callable[[str, dict[str, Any]], str],
         reload: Callable[[], None],
         expelled: Callable[[], bool],
         untrusting: Callable[[State], list[str]],
         sign_with: Callable[[str], object],
         current: Callable[[], bool],
+        connected: Callable[[], bool] = lambda: True,
+        news: Callable[[State], dict[str, Any]] = lambda _: {},
     ) -> None:
         self._node, self._files = node, files
         self._state, self._renew, self._reload = state, renew, reload
         self._expelled, self._untrusting, self._sign_with = expelled, untrusting, sign_with
-        self._current = current
+        self._current, self._connected, self._news = current, connected, news
+        self._ask_at_s = time.monotonic() + LONELY_S
+        """When others are to be asked whether this node is still one of them."""
         self._refused = False
         self._unloaded = False
         """A file was replaced and `reload` has not come to its end since: it is called again, whatever it failed at."""
@@ -111,7 +119,7 @@ class Certificates:
     def _look(self) -> float:
         """Seconds until the next look."""
         refused, self._refused = self._refused, False
-        if self._state().get("node", self._node) is None or (refused and self._expelled()):
+        if self._state().get("node", self._node) is None or ((refused or self._lonely()) and self._expelled()):
             return LOOK_S
         if self.write_bundle():
             self._unloaded = True
@@ -120,14 +128,29 @@ class Certificates:
         next_s = self._advance() if self._current() else WAITING_S
         state, pem = self._state(), self._files.certificate.read_text(encoding="ascii")
         days, certificate = certificate_days(state), pki.read_certificate(pem)
-        why = why_renew(state, certificate, days, certificate.days_left(datetime.now(UTC)))
+        days_left = certificate.days_left(datetime.now(UTC))
+        # News is believed of who shows a certificate: one that has expired is renewed first. And it is told once: a
+        # node that has not read the log to its end may have told it before.
+        news = self._news(state) if days_left > 0 and self._current() else {}
+        why = f"new about this node: {', '.join(news)}" if news else why_renew(state, certificate, days, days_left)
         if why is not None:
             csr = pki.new_request(self._files.key.read_text(encoding="ascii"), self._node)
-            write_atomically(self._files.certificate, self._renew(csr), mode=0o644)
+            write_atomically(self._files.certificate, self._renew(csr, news), mode=0o644)
             self._unloaded = True
             log(why=why).info("this node's certificate was renewed")
             self._load()
         return max(SHORTEST_S, min(next_s, days * 86_400 / LOOKS_A_LIFE))
+
+    def _lonely(self) -> bool:
+        """Whether the log has been out of reach for long, and others have not been asked about it for as long. The
+        broker of a node that was removed has lost the others, and tells it nothing."""
+        now_s = time.monotonic()
+        if self._connected():
+            self._ask_at_s = now_s + LONELY_S
+        if now_s < self._ask_at_s:
+            return False
+        self._ask_at_s = now_s + LONELY_S
+        return True
 
     def _load(self) -> None:
         if self._unloaded:

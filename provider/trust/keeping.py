@@ -6,8 +6,9 @@ The daemon makes one of these and tells it what was applied; everything else her
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
-from provider.core.commands import CERTIFICATE_DAYS, CERTIFICATE_HOSTS, Command, RenewCertificate, SignWith
+from provider.core.commands import CERTIFICATE_DAYS, CERTIFICATE_HOSTS, Command, SignWith
 from provider.core.state import Delta, State
 from provider.fleet.follow import agents_without_trust
 from provider.fleet.view import View
@@ -15,6 +16,7 @@ from provider.settings import Files, ProviderSettings
 from provider.trust.authorities import bundle, untrusting_nodes
 from provider.trust.certificates import Certificates
 from provider.trust.membership import Membership
+from provider.trust.news import news_of, recording
 from provider.trust.peers import Peers
 from provider.trust.vault import Vault, data_keys
 from shared.errors import Behind, Unavailable
@@ -26,7 +28,7 @@ class Trust:
 
     `state` is the newest durable state, `view` what was heard of nodes and agents. `commit(command)` has something
     committed on this node's own behalf and says whether it was; `reach(revision)` waits for this node's copy;
-    `current()`: it has all that the log holds;
+    `current()`: it has all that the log holds; `connected()`: it can be read now;
     `on_expelled` is told where another member says that this node was removed, though the log could not tell it so any
     more. They may block, and are called on the certificates' thread.
     """
@@ -43,6 +45,7 @@ class Trust:
         reach: Callable[[int], None],
         on_expelled: Callable[[], None],
         current: Callable[[], bool],
+        connected: Callable[[], bool],
     ) -> None:
         self._node, self._files = settings.name, files
         self._state, self._view, self._commit, self._reach = state, view, commit, reach
@@ -65,6 +68,8 @@ class Trust:
             untrusting=self.untrusting,
             sign_with=lambda id_: commit(SignWith(id_)),
             current=current,
+            connected=connected,
+            news=lambda state: news_of(settings, state),
         )
 
     def start(self) -> None:
@@ -99,15 +104,15 @@ class Trust:
 
     # ── the certificates' thread ──
 
-    def _renewed(self, csr: str) -> str:
+    def _renewed(self, csr: str, news: dict[str, Any]) -> str:
         """The primary signs its own; the others ask it."""
         state = self._state()
         if state.primary == self._node:
-            certificate, recorded = self.membership.renew(state, csr, self._node)
-            if not self._commit(RenewCertificate(self._node, recorded)):
+            certificate, recorded = self.membership.renew(state, csr, self._node, news.get("url"))
+            if not self._commit(recording(self._node, recorded, news)):
                 raise Unavailable("the certificate could not be recorded")
             return certificate
-        certificate, revision = self._peers.renewed(csr)
+        certificate, revision = self._peers.renewed(csr, news)
         # Else the next look would take it for one that is not on record. A node that cannot read the log now takes it
         # all the same: those that it would ask for instead would soon drive the one in use out of the record.
         with suppress(Behind):

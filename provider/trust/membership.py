@@ -64,11 +64,11 @@ class Membership:
         key = self.vault.unseal(authority.spec["key"], authority.id)
         try_authority(authority.spec["certificate"], key, [*hosts_of(state), *more])
 
-    def renew(self, state: State, csr: str, name: str) -> tuple[str, CertificateSpec]:
-        """As `sign`, for a member, and for the key that it has: who has stolen its token has not got that. Raises
-        `Invalid`, `Refused`, `NotFound`."""
+    def renew(self, state: State, csr: str, name: str, url: str | None = None) -> tuple[str, CertificateSpec]:
+        """As `sign`, for a member, and for the key that it has: who has stolen its token has not got that. `url`: its
+        new one, if it has moved. Raises `Invalid`, `Refused`, `NotFound`."""
         node = need(state, "node", name)
-        pem, given = self.sign(state, csr, name, node.spec["url"])
+        pem, given = self.sign(state, csr, name, url or node.spec["url"])
         if any(one["key_sha256"] != given.key_sha256 for one in node.spec.get("certificates", ())[:1]):
             raise Refused(f"{name} has another key: a certificate is renewed for the key that it was made for")
         return pem, given

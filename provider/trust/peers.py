@@ -1,6 +1,6 @@
 """What this node asks of the others, as itself: to have its certificate renewed, and whether it is a member still."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +22,12 @@ class Peers:
     files: Files
     state: Callable[[], State]
 
-    def renewed(self, csr: str) -> tuple[str, int]:
-        """A certificate that the primary has signed, PEM, and the revision in which it was recorded. Raises a
-        `BellwetherError`."""
+    def renewed(self, csr: str, news: Mapping[str, Any]) -> tuple[str, int]:
+        """A certificate that the primary has signed, PEM, and the revision in which it was recorded; what is `news` of
+        this node with it. Raises a `BellwetherError`."""
         state = self.state()
         primary = need(state, "node", state.primary)
-        given = self._ask(primary.spec["url"], "POST", f"/nodes/{self.node}/certificate", {"csr": csr})
+        given = self._ask(primary.spec["url"], "POST", f"/nodes/{self.node}/certificate", {"csr": csr, **news})
         return str(given["certificate"]), int(given["revision"])
 
     def expelled(self) -> bool:

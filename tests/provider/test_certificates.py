@@ -40,7 +40,7 @@ def test_a_file_that_was_replaced_is_loaded_although_that_failed_at_first(tmp_pa
         node="p1",
         files=files,
         state=lambda: state,
-        renew=lambda _csr: pem,
+        renew=lambda _csr, _news: pem,
         reload=reload,
         expelled=lambda: False,
         untrusting=lambda _state: [],

@@ -18,10 +18,12 @@ from provider.api.views import document_view, page, time_text
 from provider.api.writes import commit, receive, render, to_primary
 from provider.broker.endpoints import endpoints, untrusted
 from provider.core import commands as c
-from provider.core.documents import Document
+from provider.core.documents import BrokerNode, Document
 from provider.core.state import Answer, State
+from provider.settings import AmqpsUrl, HttpsUrl
 from provider.trust import pki
 from provider.trust.authorities import authority_id, checked_authority, hosts_of, trusted
+from provider.trust.news import recording
 from shared.errors import Forbidden, Invalid, Refused
 
 router = direct.router("authorities")
@@ -42,6 +44,15 @@ class CertificateBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     csr: str = Field(max_length=PEM_MAX, description="PEM")
+    url: HttpsUrl | None = Field(default=None, description="where the node is now, if it has moved")
+    endpoints: tuple[AmqpsUrl, ...] | None = Field(default=None, min_length=1, max_length=4, description="its broker's")
+    version: str | None = Field(default=None, max_length=64, description="that it runs now")
+    broker: BrokerNode | None = Field(default=None, description="its own broker, as it is now")
+
+    @property
+    def news(self) -> dict[str, Any]:
+        """What is said besides the request."""
+        return self.model_dump(mode="json", exclude={"csr"}, exclude_none=True)
 
 
 def authority_view(ctx: Context, state: State, authority: Document) -> dict[str, Any]:
@@ -153,7 +164,8 @@ def _itself(_principal: Principal, _parameters: Mapping[str, Any]) -> Rule:
 @router.post("/nodes/{name}/certificate", openapi_extra=documented(CertificateBody))
 @needs("node:token", by=_itself)
 async def renew_certificate(request: Request, name: str) -> Response:
-    """A new certificate for the node that asks. Nodes do this by themselves."""
+    """A new certificate for the node that asks, and what else is new about it: another address, another version. Nodes
+    do this by themselves."""
     write = await receive(request)
     ctx = context(request)
     if write.principal.name != f"node:{name}":
@@ -161,9 +173,11 @@ async def renew_certificate(request: Request, name: str) -> Response:
     elsewhere = await to_primary(ctx, write)
     if elsewhere is not None:
         return render(elsewhere)
-    state = ctx.gateway.state
-    certificate, recorded = ctx.membership.renew(state, parse(write.body, CertificateBody).csr, name)
-    result = await commit(ctx, write, c.RenewCertificate(name, recorded))
+    state, body = ctx.gateway.state, parse(write.body, CertificateBody)
+    if body.news and write.principal.role != "node":
+        raise Forbidden("where a node is it says with its certificate: its token alone will not do for that")
+    certificate, recorded = ctx.membership.renew(state, body.csr, name, body.url)
+    result = await commit(ctx, write, recording(name, recorded, body.news))
     if not isinstance(result, Answer):
         return render(result)
     return answer({"certificate": certificate, "revision": result.revision})
