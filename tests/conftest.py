@@ -1,9 +1,34 @@
-"""Fast tests first: a mistake shows before the slow ones begin. Long ones only when they are asked for."""
+"""Fast tests first: a mistake shows before the slow ones begin. Long ones only when they are asked for.
+
+Several at a time (`-n 2`): a module's tests stay together, in their order. Each worker takes its TCP ports from a range
+of its own: what one has chosen but not yet bound is never another's.
+"""
+
+import os
+from typing import Any
 
 import pytest
+from localcluster.ports import RANGE, port_range
 
 SLOWNESS = ("unit", "model", "contract", "provider", "agent", "console", "deploy", "security", "cluster", "hosts")
 LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    workerinput = getattr(config, "workerinput", None)
+    if workerinput is not None:
+        ports, workers = port_range(), workerinput["workercount"]
+        number, size = int(workerinput["workerid"].removeprefix("gw")), len(ports) // workers
+        # A worker that replaces one that died has a higher number.
+        first = ports.start + number % workers * size
+        os.environ[RANGE] = f"{first}-{first + size - 1}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    from tests.support.workers import OneModuleEach
+
+    return OneModuleEach(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # what -k has left
@@ -16,6 +41,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[LEFT_OUT] = len(long)
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    if error is None:  # every worker collects all tests
+        node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

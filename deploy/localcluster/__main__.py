@@ -10,6 +10,7 @@ from pathlib import Path
 from localcluster import report
 from localcluster.cluster import Cluster
 from localcluster.layout import Layout
+from localcluster.ports import RANGE, NoPorts
 from localcluster.process import ProcessFailed
 from localcluster.records import exclusive
 from localcluster.users import OURS, choose_users
@@ -36,7 +37,7 @@ def main() -> int:
             if not layout.ports_file.exists():
                 choose_users(layout.root, layout.users_file, _tell)
             return _change(arguments.action, arguments.name, _open(layout))
-    except ProcessFailed as error:
+    except (ProcessFailed, NoPorts) as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         return FAILED
     except PermissionError as error:
@@ -49,6 +50,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=COMMAND,
         description="A whole Bellwether on this machine: broker, three providers, three MariaDB servers, agents.",
+        epilog=f"{RANGE}=20000-21999 in the environment says which TCP ports a new one may take.",
     )
     parser.add_argument(
         "action",

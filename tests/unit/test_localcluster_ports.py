@@ -3,7 +3,8 @@
 import socket
 from pathlib import Path
 
-from localcluster.ports import free_ports, is_free, kept_ports
+import pytest
+from localcluster.ports import RANGE, NoPorts, free_ports, is_free, kept_ports
 
 
 def test_ports_are_free_and_different() -> None:
@@ -17,9 +18,24 @@ def test_a_port_in_use_is_not_free() -> None:
         assert not is_free(server.getsockname()[1])
 
 
-def test_ports_are_below_those_of_outgoing_connections() -> None:
+def test_ports_are_below_those_of_outgoing_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RANGE, raising=False)
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(port < ephemeral for port in free_ports(20))
+
+
+def test_a_range_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RANGE, "21000-21019")
+    assert set(free_ports(5)) <= set(range(21000, 21020))
+    with pytest.raises(NoPorts, match="21000-21019"):
+        free_ports(21)
+
+
+@pytest.mark.parametrize("text", ["", "21000", "21000-", "x-y", "21019-21000", "0-5", "1-65536", "-1-5"])
+def test_a_range_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(RANGE, text)
+    with pytest.raises(NoPorts, match="BELLWETHER_PORTS"):
+        free_ports(1)
 
 
 def test_kept_ports_stay_and_new_names_get_others(tmp_path: Path) -> None:
