@@ -220,7 +220,11 @@ def test_certificates_that_stand_behind_the_pinned_one_are_not_trusted(host: Hos
     assert all(path == "/api/v1/ca" for _, path, _, _ in provider.asked)
 
 
-@pytest.mark.parametrize("text", ["", "rubbish", new_token("admin").text(), new_token("agent").text()])
+@pytest.mark.parametrize(
+    "text",
+    ["", "rubbish", new_token("admin").text(), new_token("agent").text()],
+    ids=["empty", "rubbish", "another role", "no fingerprint"],
+)
 def test_what_is_no_agent_token_is_refused_and_not_repeated(host: Host, provider: Provider, text: str) -> None:
     host.token.write_text(text)
     done = host.enroll(provider.url)

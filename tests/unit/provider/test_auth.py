@@ -66,31 +66,31 @@ def test_a_nodes_token_is_nearly_nothing_without_its_certificate(shown: str | No
             Policy(rule).check(principal, {})
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        "Basic YTpi",
-        TOKENS["admin"].text(),
-        header(new_token("admin")),
-        header(EXPIRED),
-        header(ONCE),
-        header(Token("admin", TOKENS["admin"].id, "0" * 64)),
-        header(Token("admin", TOKENS["admin"].id, TOKENS["viewer"].secret)),
-        header(Token("admin", TOKENS["viewer"].id, TOKENS["viewer"].secret)),
-        header(Token("node", "db1", TOKENS["agent"].secret)),
-        header(Token("agent", "p2", TOKENS["node"].secret)),
-        header(Token("node", "p9", TOKENS["node"].secret)),
-        header(Token("agent", TOKENS["admin"].id, TOKENS["admin"].secret)),
-        "Bearer bw.root.x.y",
-        "Bearer bw.admin.x",
-        "Bearer bw.admin.x.y.z.z",
-        "Bearer \xff",
-    ],
-)
+NOBODY = {
+    "nothing": None,
+    "empty": "",
+    "no token": "Bearer",
+    "an empty token": "Bearer ",
+    "another scheme": "Basic YTpi",
+    "no scheme": TOKENS["admin"].text(),
+    "unknown": header(new_token("admin")),
+    "expired": header(EXPIRED),
+    "one-time": header(ONCE),
+    "a wrong secret": header(Token("admin", TOKENS["admin"].id, "0" * 64)),
+    "another's secret": header(Token("admin", TOKENS["admin"].id, TOKENS["viewer"].secret)),
+    "another's role": header(Token("admin", TOKENS["viewer"].id, TOKENS["viewer"].secret)),
+    "an agent as a node": header(Token("node", "db1", TOKENS["agent"].secret)),
+    "a node as an agent": header(Token("agent", "p2", TOKENS["node"].secret)),
+    "an unknown node": header(Token("node", "p9", TOKENS["node"].secret)),
+    "a token as an agent": header(Token("agent", TOKENS["admin"].id, TOKENS["admin"].secret)),
+    "an unknown role": "Bearer bw.root.x.y",
+    "too short": "Bearer bw.admin.x",
+    "too long": "Bearer bw.admin.x.y.z.z",
+    "not ASCII": "Bearer \xff",
+}
+
+
+@pytest.mark.parametrize("given", NOBODY.values(), ids=NOBODY.keys())
 def test_everything_else_is_nobody(given: str | None) -> None:
     with pytest.raises(Unauthenticated) as error:
         authenticate(STATE, given)
@@ -123,6 +123,7 @@ def test_whoever_has_it_is_told_why_it_is_no_good() -> None:
         (header(Token("agent", "db1", TOKENS["agent"].secret)), "agent", "unknown"),
         (header(Token("admin", ONCE.id, ONCE.secret)), "agent", "unknown"),
     ],
+    ids=["another role", "an administrator", "a wrong secret", "a node", "an agent of the fleet", "a wrong role"],
 )
 def test_newcomers_with_another_token(text: str, kind: str, reason: str) -> None:
     with pytest.raises(TokenRefused) as error:
