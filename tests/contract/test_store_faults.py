@@ -249,7 +249,7 @@ def test_a_full_disk_under_mariadb_is_said_and_the_same_commit_succeeds_once_the
             assert store.load()[0].digest == accepted[-1].state.digest
         finally:
             store.close()
-            server.stop()
+            server.kill()
 
 
 def test_a_wrong_password_is_said_but_not_shown(new_mariadb_url: Callable[[], str]) -> None:

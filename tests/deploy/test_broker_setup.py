@@ -87,7 +87,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host = Host(tmp_path_factory.mktemp("host"), trustme.CA())
     host.broker.start()
     yield host
-    host.broker.stop()
+    host.broker.kill()
 
 
 @as_root
