@@ -104,7 +104,12 @@ class Promotion:
         async with aclosing(self._advise()) as advising:
             async for line in advising:
                 yield line
-        yield self._ended("promoted", ctx.gateway.state)
+        state = ctx.gateway.state
+        if state.primary != ctx.node:
+            since = f"{state.primary} has become primary since, epoch {state.epoch}; {ctx.node} follows it"
+            yield self._ended("lost", state) | {"detail": since}
+            return
+        yield self._ended("promoted", state)
 
     async def _claim(self) -> AsyncGenerator[dict[str, Any] | Progress, None]:
         """Lines, and last the end of it. Raises why there is none."""

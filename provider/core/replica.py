@@ -128,6 +128,8 @@ class _Waiter:
     promote: bool
     sent_s: float
     asked_by: Asker
+    ends: int | None
+    """The epoch that the promotion is meant to end: the one that whoever asked saw. None: whichever is there then."""
 
 
 @dataclass(slots=True)
@@ -178,8 +180,14 @@ class Replica:
     def barrier(
         self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False, asked_by: Asker | None = None
     ) -> list[Instruction]:
-        """Read everything that is in the log now; with `promote`, become primary then."""
-        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by or Asker())
+        """Read everything that is in the log now; with `promote`, become primary then.
+
+        Not where another one has become it meanwhile: of two that are promoted in the same instant one wins, also where
+        the claim of the one comes before the barrier of the other. A node that is still reading knows no better, and
+        ends whichever epoch it finds.
+        """
+        ends = self.state.epoch if self.caught_up else None
+        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by or Asker(), ends)
         self._waiters.append(waiter)
         return [Append(waiter.record)] if self.connected else []
 
@@ -321,7 +329,8 @@ class Replica:
         out: list[Instruction] = []
         for waiter in [w for w in self._waiters if w.record.id == record.id]:
             self._read_until(waiter.sent_s)
-            if isinstance(waiter.record, Barrier) and waiter.promote and not self.is_primary:
+            meant = waiter.promote and waiter.ends in (None, self.state.epoch)
+            if isinstance(waiter.record, Barrier) and meant and not self.is_primary:
                 waiter.record = Claim(
                     id=self.new_id(),
                     generation=self.state.generation,

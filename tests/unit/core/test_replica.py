@@ -227,6 +227,19 @@ def test_two_standbys_promoted_in_the_same_instant() -> None:
     assert (ends["p2"].state.primary, ends["p3"].state.primary) == ("p2", "p2")
 
 
+def test_a_claim_that_came_before_the_barrier_of_another_promotion_wins() -> None:
+    """Both were asked while p1 was primary; whoever asked for p3 did not ask for the end of p2."""
+    c = Cluster("p1", "p2", "p3")
+    first = c.promote("p2")
+    c.arrive()
+    c.read("p2")
+    second = c.promote("p3")
+    c.settle()
+    assert c.results[first][-1].step == "claimed"
+    assert (c.result(second).step, c.result(second).state.primary) == ("caught up", "p2")
+    assert {(node.state.primary, node.state.epoch) for node in c.nodes.values()} == {("p2", 2)}
+
+
 def test_promoting_the_primary_changes_nothing() -> None:
     c = Cluster("p1", "p2")
     ticket = c.promote("p1")
