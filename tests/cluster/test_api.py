@@ -146,7 +146,9 @@ def test_a_limit_that_is_none_is_refused(node: Client, limit: str) -> None:
 
 def test_filters(node: Client) -> None:
     def ids(path: str) -> list[str]:
-        return [item["id"] for item in node.read(path)["items"]]
+        """Without the instances that stayed when other tests' agents went."""
+        items = node.read(f"{path}{'&' if '?' in path else '?'}limit=1000")["items"]
+        return [item["id"] for item in items if not item["id"].startswith("rogue")]
 
     assert ids("/agents?state=online") == ids("/agents?advised=true") == ids("/agents") == ["db1"]
     assert ids("/agents?state=offline") == ids("/agents?state=never") == ids("/agents?advised=false") == []

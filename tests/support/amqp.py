@@ -31,6 +31,7 @@ def channel(cluster: Cluster, username: str, password: str) -> Iterator[Blocking
         ssl_options=pika.SSLOptions(client_context(cluster.layout.ca), "127.0.0.1"),
         socket_timeout=5,
         blocked_connection_timeout=10,
+        heartbeat=0,  # nobody would answer them while a test does something else
     )
     connection = pika.BlockingConnection(parameters)
     try:

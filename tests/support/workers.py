@@ -10,8 +10,8 @@ ALONE = ("tests/hosts/",)
 class OneModuleEach(LoadScopeScheduling):
     """A module is run by one worker, in its order: its tests share what is dear to start.
 
-    The first worker begins with the slow modules, the others with the fast ones: so one waits while another computes,
-    and what is left for the end is short. Needs `--no-loadscope-reorder`.
+    The first worker begins with the slowest kind of tests, the others with the fastest: so one waits while another
+    computes, and what is left for the end is short. Needs `--no-loadscope-reorder`.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -20,5 +20,10 @@ class OneModuleEach(LoadScopeScheduling):
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         if node is self.nodes[0]:
-            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            slowest = _kind(next(reversed(self.workqueue)))
+            self.workqueue.move_to_end(next(unit for unit in self.workqueue if _kind(unit) == slowest), last=False)
         super()._assign_work_unit(node)
+
+
+def _kind(unit: str) -> str:
+    return unit.rpartition("/")[0]
