@@ -84,7 +84,7 @@ def _change(action: str, name: str | None, cluster: Cluster) -> int:
         return _up(cluster)
     if name is not None:
         return _start(cluster, name)
-    cluster.down()
+    cluster.down(discard=action == "clean")
     if action == "clean":
         shutil.rmtree(cluster.layout.root)
         _tell(f"{cluster.layout.root} is deleted.")

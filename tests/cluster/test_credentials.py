@@ -6,6 +6,7 @@ Invariant: at every moment the agent can log in with what is on its disk, and no
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pika.exceptions import AMQPError
 
 from shared.messages import up_key
 from tests.cluster.conftest import StartCluster
-from tests.support.amqp import channel, enrolled
+from tests.support.amqp import Rogue, channel, enrolled
 from tests.support.api import Client, client
 from tests.support.nodes import primary_of
 
@@ -80,6 +81,35 @@ class Commands:
             self.sent.append(name)
 
 
+@pytest.fixture(scope="module")
+def flooder(own: Cluster) -> Iterator[Rogue]:
+    """An agent that has sent until the broker listened no more. While other tests run, the time of its suspension
+    passes."""
+    with enrolled(own) as rogue:
+        user = pika.BasicProperties(user_id=rogue.id)
+
+        def shout() -> bool:
+            """Whether the broker still listens."""
+            try:
+                for _ in range(100):
+                    rogue.to.basic_publish("agents.up", up_key("pulse", rogue.id), b"x" * 1000, user)
+            except AMQPError:
+                return False
+            return True
+
+        wait_until(lambda: not shout(), timeout_s=30, what="the end of a flood")
+        yield rogue
+
+
+def test_an_agent_that_floods_is_cut_off_and_the_others_do_not_notice(
+    own: Cluster, admin: Client, flooder: Rogue
+) -> None:
+    seen = admin.wait_for(f"/agents/{flooder.id}", lambda agent: agent["status"]["suspended_s"] is not None)
+    assert seen["status"]["dropped"] > 500
+    assert not opens(own, flooder.password, flooder.id)
+    assert admin.read("/agents/db1")["status"]["state"] == "online"
+
+
 def test_a_password_is_changed_under_load_and_nothing_is_missed_and_nobody_refused(own: Cluster, admin: Client) -> None:
     before, refused, log = password(own), refusals(own), own.agents["db1"].log
     commands = Commands(admin)
@@ -137,27 +167,8 @@ def _offers(file: Path, number: int) -> bool:
     return bool(content["number"] >= number or (content["next"] or {}).get("number") == number)
 
 
-def test_an_agent_that_floods_is_cut_off_and_comes_back_and_the_others_do_not_notice(
-    own: Cluster, admin: Client
-) -> None:
-    with enrolled(own) as rogue:
-        user = pika.BasicProperties(user_id=rogue.id)
-
-        def shout() -> bool:
-            """Whether the broker still listens."""
-            try:
-                for _ in range(100):
-                    rogue.to.basic_publish("agents.up", up_key("pulse", rogue.id), b"x" * 1000, user)
-            except AMQPError:
-                return False
-            return True
-
-        wait_until(lambda: not shout(), timeout_s=30, what="the end of a flood")
-        seen = admin.wait_for(f"/agents/{rogue.id}", lambda agent: agent["status"]["suspended_s"] is not None)
-        assert seen["status"]["dropped"] > 500
-        assert not opens(own, rogue.password, rogue.id)
-        assert admin.read("/agents/db1")["status"]["state"] == "online"
-        wait_until(lambda: opens(own, rogue.password, rogue.id), timeout_s=60, what="the end of the suspension")
+def test_who_was_cut_off_for_flooding_comes_back(own: Cluster, flooder: Rogue) -> None:
+    wait_until(lambda: opens(own, flooder.password, flooder.id), timeout_s=60, what="the end of the suspension")
 
 
 def test_who_is_removed_is_out_at_once_and_for_good(own: Cluster, admin: Client) -> None:
