@@ -283,7 +283,7 @@ def test_a_broker_that_takes_no_messages_ends_them_at_their_deadline_and_goes_on
     rig.block()
     try:
         assert link.send("", queue.name, b"too late", deadline_s=0.3) is Outcome.UNKNOWN
-        assert link.link.blocked
+        wait_for(lambda: link.link.blocked)  # a busy broker says so later
         outcomes: Seen[Outcome] = Seen()
         link.link.publish("", queue.name, b"patient", on_done=outcomes.append, deadline_s=60.0)
     finally:
@@ -322,7 +322,8 @@ def test_a_broker_that_hangs_is_given_up_after_its_heartbeat_and_found_again_whe
     finally:
         process.signal(signal.SIGCONT)
     link.up(2)
-    assert link.send("", queue.name) is Outcome.CONFIRMED
+    # On a busy machine it may be silent for a second again.
+    wait_for(lambda: link.send("", queue.name, deadline_s=5.0) is Outcome.CONFIRMED)
     link.link.close()
 
 
