@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from shared.bus import Delivery, Exchange, Outcome, Queue, Subscription, Topology
-from tests.support.brokers import USER, RabbitRig, Rig, Seen, Watched, name
+from tests.support.brokers import USER, RabbitRig, Rig, Seen, Watched, name, wait_for
 
 Connect = Callable[..., Watched]
 
