@@ -76,8 +76,15 @@ class Process:
             raise ProcessFailed(f"process {self.pid} survives SIGKILL; it waits for a disk or a debugger")
 
     def suspend(self) -> None:
-        """SIGSTOP: it hangs, connections stay open."""
+        """SIGSTOP: it hangs, connections stay open. Returns when each of its threads has stopped: on a busy machine they
+        go on for a while. Raises `ProcessFailed` should one not stop in 10 s.
+        """
         self.signal(signal.SIGSTOP)
+        wait_until(
+            lambda: not self.alive or all(state in "TtZX" for state in _thread_states(self.pid)),
+            timeout_s=10.0,
+            what=f"process {self.pid} goes on although it is suspended",
+        )
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
@@ -249,6 +256,16 @@ def _stat(pid: int) -> _Stat | None:
         return None
     fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold spaces and brackets
     return _Stat(fields[0], int(fields[1]), int(fields[19]))
+
+
+def _thread_states(pid: int) -> list[str]:
+    """The state of each thread, see /proc/PID/task in proc(5)."""
+    states = []
+    for file in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            text = file.read_text()
+            states.append(text[text.rindex(")") + 2])
+    return states
 
 
 def _identity(stat: _Stat) -> str:

@@ -1,6 +1,5 @@
 """Wishes on a real server: what is done to it, and what is seen of it."""
 
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -303,13 +302,13 @@ def test_a_connection_that_was_closed_is_opened_again_without_a_word(server: Mar
 def test_a_server_that_hangs_is_down_after_the_timeout_and_recovers(server: MariaDB, mariadb: Server) -> None:
     server.vitals()
     assert mariadb.process is not None
-    mariadb.process.signal(signal.SIGSTOP)
+    mariadb.process.suspend()
     try:
         for _ in range(2):  # on the open connection, then on a new one
             with pytest.raises(ServerDown, match="timed out"):
                 server.vitals()
     finally:
-        mariadb.process.signal(signal.SIGCONT)
+        mariadb.process.resume()
     assert server.vitals().role == "primary"
 
 

@@ -1,7 +1,6 @@
 """What every `shared.bus.Link` promises, of the one in memory and of the one to RabbitMQ."""
 
 import gc
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -301,12 +300,12 @@ def test_a_broker_that_hangs_ends_messages_at_their_deadline_and_closing_does_no
     link = Watched(lambda up, down: rabbit.make_link(Topology(queues=[queue]), up, down)).start().up()
     process = rabbit.broker.process
     assert process is not None
-    process.signal(signal.SIGSTOP)
+    process.suspend()
     try:
         assert link.send("", queue.name, deadline_s=0.2) is Outcome.UNKNOWN
         link.link.close(timeout_s=0.2)
     finally:
-        process.signal(signal.SIGCONT)
+        process.resume()
     assert link.link.endpoint is None
 
 
@@ -316,11 +315,11 @@ def test_a_broker_that_hangs_is_given_up_after_its_heartbeat_and_found_again_whe
     link = Watched(lambda up, down: rabbit.make_link(topology, up, down, heartbeat_s=1)).start().up()
     process = rabbit.broker.process
     assert process is not None
-    process.signal(signal.SIGSTOP)
+    process.suspend()
     try:
         assert "silent" in link.downs.at_least(1)[0]
     finally:
-        process.signal(signal.SIGCONT)
+        process.resume()
     link.up(2)
     # On a busy machine it may be silent for a second again.
     wait_for(lambda: link.send("", queue.name, deadline_s=5.0) is Outcome.CONFIRMED)
