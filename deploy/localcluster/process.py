@@ -76,8 +76,8 @@ class Process:
             raise ProcessFailed(f"process {self.pid} survives SIGKILL; it waits for a disk or a debugger")
 
     def suspend(self) -> None:
-        """SIGSTOP: it hangs, connections stay open. Returns when each of its threads has stopped: on a busy machine they
-        go on for a while. Raises `ProcessFailed` should one not stop in 10 s.
+        """SIGSTOP: it hangs, connections stay open. Returns when each of its threads has stopped: on a busy machine
+        they go on for a while. Raises `ProcessFailed` should one not stop in 10 s.
         """
         self.signal(signal.SIGSTOP)
         wait_until(

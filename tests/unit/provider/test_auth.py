@@ -30,7 +30,7 @@ def _state() -> State:
         Change(kind="node", id="p2", spec={"token_sha256": TOKENS["node"].hashed, "url": ""}),
     ]
     over = {"role": "admin", "sha256": EXPIRED.hashed, "expires_at": NOW_MS - 1}
-    once = {"role": "agent", "sha256": ONCE.hashed, "expires_at": NOW_MS + 10**6}
+    once = {"role": "agent", "sha256": ONCE.hashed, "expires_at": NOW_MS + 10**9}
     rest = [Change(kind="token", id=EXPIRED.id, spec=over), Change(kind="token", id=ONCE.id, spec=once)]
     return accept_entry(genesis(), commit_of(*people, *members, *rest)).state
 
