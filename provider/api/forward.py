@@ -61,6 +61,8 @@ class _Connection(asyncio.Protocol):
         """Bytes of the answer so far, its head included."""
         self._has_head = False
         self.idle_since_s = 0.0
+        self.tls: ssl.SSLContext | None = None
+        """What it was made with."""
 
     @property
     def usable(self) -> bool:
@@ -153,7 +155,8 @@ class Forwarder:
     """Connections to the other nodes. On the event loop only."""
 
     def __init__(self, *, node: str, tls: Callable[[], ssl.SSLContext], timeout_s: float) -> None:
-        """`tls` is asked for each connection; `timeout_s` is how long an answer may take."""
+        """`tls` is asked for each request: what was connected with another one shows a certificate that was replaced,
+        and the others know only a node's last two. `timeout_s` is how long an answer may take."""
         self._node, self._timeout_s = node, timeout_s
         self._tls = tls
         self._idle: dict[str, list[_Connection]] = {}
@@ -193,18 +196,19 @@ class Forwarder:
 
     async def _connection(self, url: str) -> _Connection:
         """The one used last, so that those not needed any more grow old; or a new one. Raises `NotSent`."""
-        idle = self._idle.get(url, [])
+        idle, tls = self._idle.get(url, []), self._tls()
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if connection.usable and connection.tls is tls:
                 return connection
             connection.close()
         try:
             parts = urlsplit(url)
             connecting = asyncio.get_running_loop().create_connection(
-                _Connection, parts.hostname or "", parts.port or 443, ssl=self._tls(), server_hostname=parts.hostname
+                _Connection, parts.hostname or "", parts.port or 443, ssl=tls, server_hostname=parts.hostname
             )
             _, connection = await asyncio.wait_for(connecting, CONNECT_S)
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: an address that is none
             raise NotSent(str(error) or "no connection in time") from None
+        connection.tls = tls
         return connection

@@ -142,6 +142,25 @@ def test_one_connection_serves_many_requests_one_after_the_other() -> None:
     asyncio.run(story())
 
 
+def test_a_connection_that_shows_a_replaced_certificate_is_not_used_any_more() -> None:
+    """The others know a node's last two: a connection in steady use would show one from long ago."""
+
+    def trusting() -> ssl.SSLContext:
+        tls = ssl.create_default_context()
+        AUTHORITY.configure_trust(tls)
+        return tls
+
+    async def story() -> None:
+        async with forwarding(answering(OK)) as (server, forwarder):
+            for tls in (trusting(), trusting()):
+                forwarder._tls = lambda tls=tls: tls
+                for _ in range(3):
+                    await send(server, forwarder)
+            assert server.connections == 2
+
+    asyncio.run(story())
+
+
 def test_nobody_listens_nothing_was_sent() -> None:
     async def story() -> None:
         async with forwarding(hang) as (server, forwarder):
