@@ -24,8 +24,8 @@ class IOThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.on_error: Callable[[Exception], None] = self._log
         """Called on the thread with what a callback raised: a bug of ours or pika's. The loop goes on."""
-        self.on_end: Callable[[], None] = lambda: None
-        """Called on the thread as the last thing before the loop is closed."""
+        self.at_end: set[Callable[[], None]] = set()
+        """Called on the thread before the loop is closed: whoever uses it ends with it."""
 
     @property
     def is_current(self) -> bool:
@@ -51,7 +51,8 @@ class IOThread:
                 self.loop.start()
             except Exception as error:  # noqa: BLE001 - must not leave dead links behind
                 self.on_error(error)
-        self.on_end()
+        for end in list(self.at_end):
+            end()
         self._let_pika_finish()
         self.loop.close()
 

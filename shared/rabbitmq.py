@@ -79,7 +79,7 @@ class RabbitLink:
         self._io = thread or io_thread(f"link {name}")
         self._shares = thread is not None
         if not self._shares:
-            self._io.on_error, self._io.on_end = self._failed, self._end
+            self._io.on_error = self._failed
         self._loop = self._io.loop
         self._outbox = Outbox(limit)
         self._level = "DEBUG" if quiet else "WARNING"
@@ -115,6 +115,7 @@ class RabbitLink:
         return None if session is None else session.blocked
 
     def start(self) -> None:
+        self._io.at_end.add(self._end)
         self._loop.add_callback_threadsafe(self._connect)
         self._io.start()
 
@@ -156,6 +157,7 @@ class RabbitLink:
         """The link is no more."""
         if self._ended.is_set():
             return
+        self._io.at_end.discard(self._end)
         self._ended.set()  # first: what is put after this is its publisher's to settle
         self._outbox.abandon()
         session, self._session = self._session, None

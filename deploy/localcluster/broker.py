@@ -135,8 +135,7 @@ class Broker:
         """Start it on the data that is there, or new; does not wait. Raises `ProcessFailed`, `OSError`."""
         own_directory(self.directory, self.owner)
         self._write_files()
-        # The former epmd ends just after its broker; a second one would give way to it and nobody would be left.
-        wait_until(lambda: is_free(self.ports.epmd), timeout_s=5.0, what=f"port {self.ports.epmd} for epmd is taken")
+        self._await_port_mapper()
         command: list[str | Path] = ["sh", "-c", _SCRIPT, PROGRAMS]
         self.process = start(command, log=self.log, env=self._environment(), user=self.owner)
         return self.process
@@ -181,6 +180,10 @@ class Broker:
         if done.returncode:
             raise ProcessFailed(f"rabbitmqctl {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()}")
         return done.stdout
+
+    def _await_port_mapper(self) -> None:
+        # The former epmd ends just after its broker; a second one would give way to it and nobody would be left.
+        wait_until(lambda: is_free(self.ports.epmd), timeout_s=5.0, what=f"port {self.ports.epmd} for epmd is taken")
 
     def _started(self) -> Process:
         if self.process is None:

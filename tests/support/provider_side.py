@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from shared.bus import Credentials, Delivery, Exchange, Outcome, Queue, Subscription, Topology
-from shared.messages import AGENTS_DOWN, AGENTS_UP, Body, Envelope, decode, encode
+from shared.messages import AGENTS_DOWN, AGENTS_UP, TO_ALL, Body, Envelope, decode, encode
 from shared.rabbitmq import RabbitLink
 
 T = TypeVar("T", bound=Body)
@@ -42,6 +42,11 @@ class ProviderSide:
     def tell(self, body: Body, *, to: str = "db1", epoch: int | None = None, sender: str = "p1") -> None:
         """Send a message and wait until an agent's queue has it."""
         self.tell_bytes(encode(body, sender=sender, epoch=self.epoch if epoch is None else epoch), to=to)
+
+    def shout(self, body: Body, *, epoch: int | None = None, sender: str = "p1") -> None:
+        """Tell all, and do not wait."""
+        data = encode(body, sender=sender, epoch=self.epoch if epoch is None else epoch)
+        self._link.publish(AGENTS_DOWN, TO_ALL, data)
 
     def tell_bytes(self, data: bytes, *, to: str = "db1") -> None:
         outcomes: list[Outcome] = []

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from agent import brokerfile
 from agent.brokerfile import BrokerSettings
@@ -75,7 +75,7 @@ class SwarmAgent:
             lambda delivery, attempt: swarm.put(partial(self.arrived, delivery, attempt)),
             lambda: swarm.put(self.look),
             stagger_s=1.0,
-            return_s=10.0,
+            return_s=swarm.return_s,
         )
 
     def begin(self) -> None:
@@ -165,7 +165,9 @@ class SwarmAgent:
 class Swarm:
     """`agents` by name. `start`, then ask; `close` at the end."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, return_s: float = 10.0) -> None:
+        """`directory` is for the authority's certificate; `return_s`: as in agent.toml."""
+        self.return_s = return_s
         self.agents: dict[str, SwarmAgent] = {}
         self.faults: list[BaseException] = []
         self._directory = directory
@@ -188,7 +190,7 @@ class Swarm:
         first.ca_file.write_text(first.ca)
 
     def start(self) -> None:
-        """Connect all, some at a time."""
+        """Connect all, some at a time, from the network namespace of who calls."""
         self._thread.start()
         for thread in self._threads:
             thread.start()
@@ -213,6 +215,12 @@ class Swarm:
     def where(self) -> Counter[str | None]:
         """How many sit at which broker."""
         return Counter(agent.session.endpoint for agent in self.agents.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._inbox.put(None)
