@@ -1,19 +1,21 @@
 """A cluster on the hosts of a bed, made by the commands that an operator would use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from localcluster.api import Answer
 from localcluster.process import wait_until
 
 from tests.support.api import Client
+from tests.support.writers import Writers, check_promises, running
 from tests.testbed.bed import Bed
 from tests.testbed.host import Host
 from tests.testbed.space import Said
 
 API_PORT = 8443
-AMQP_PORT = 5671
 READY_S = 60.0
 HEALTHY_S = 90.0
 
@@ -65,11 +67,7 @@ class Cluster:
     def found(self, host: Host) -> None:
         """`provider init`: the first node of a new cluster."""
         host.wait_booted()
-        host.run(
-            f"provider init --name {host.name} {address_options(host)} --broker-user bellwether-admin "
-            "--broker-password-file /etc/bellwether/broker-admin.password --admin-token-file /root/admin.token"
-        )
-        host.run("systemctl start bellwether-broker-certificate.service bellwether-provider")
+        host.run(f"provider init --name {host.name} --url {url_of(host)} --admin-token-file /root/admin.token")
         self.token = host.read("/root/admin.token").strip()
         self.ca.write_text(host.read("/etc/bellwether/ca.pem"))
         self.nodes[host.name] = host
@@ -83,7 +81,6 @@ class Cluster:
         said = host.run(
             f"provider join {url_of(through)} --name {host.name} --url {url_of(host)} --token-file /root/join.token"
         )
-        host.run("systemctl start bellwether-provider")
         self.nodes[host.name] = host
         return said
 
@@ -100,6 +97,30 @@ class Cluster:
         )
         host.run("systemctl start bellwether-agent")
         self.agents[host.name] = host
+
+    # ── load ──
+
+    @contextmanager
+    def writing(self, *, writers: int = 3) -> Iterator[Writers]:
+        """Writers on the client host, through all nodes in turn, within this block: unique values, each asked again
+        under its key until it is acknowledged. What was acknowledged is checked by `check`."""
+        with ExitStack() as stack:
+            with self.bed.space.network_of("client"):  # threads begin where they are made
+                load = stack.enter_context(running(self._as_local(), roaming=writers, timeout_s=5.0))
+            yield load
+
+    def check(self, load: Writers, *, after: int) -> None:
+        """All that was acknowledged is there, once, on every node; see `tests.support.writers`. `after` is a revision
+        from before the load."""
+        with self.bed.space.network_of("client"):
+            check_promises(self._as_local(), load, after=after)
+
+    def _as_local(self) -> Any:
+        """As much of a `localcluster` as writers ask for."""
+        token = self.bed.space.state / "admin.token"
+        token.write_text(self.token)
+        providers = {name: SimpleNamespace(url=url_of(host)) for name, host in self.nodes.items()}
+        return SimpleNamespace(providers=providers, layout=SimpleNamespace(ca=self.ca, admin_token=token))
 
     # ── asking it ──
 
@@ -189,13 +210,3 @@ class Cluster:
 
 def url_of(host: Host) -> str:
     return f"https://{host.address}:{API_PORT}"
-
-
-def address_options(host: Host) -> str:
-    """Where a node and its own broker are, as `provider init` and `join` are told."""
-    broker = f"--broker-endpoint amqps://{host.address}:{AMQP_PORT} --broker-management https://127.0.0.1:15671"
-    return f"--url {url_of(host)} {broker}"
-
-
-def names(hosts: Sequence[Host]) -> list[str]:
-    return [host.name for host in hosts]
