@@ -42,6 +42,42 @@ class Facts:
             raise Invalid(f"the broker on this host: {first['loc'][0]}: {first['msg']}") from None
 
 
+ASK = (
+    'io:format("~0p~n", [{os:system_time(millisecond), node(), rabbit:is_running(), '
+    "rabbit_misc:version(), rabbit_plugins:active()}])."
+)
+"""What every broker is asked, in Erlang; `about` reads the answer."""
+_ANSWER = re.compile(
+    r"\{(?P<clock>\d+),'?(?P<node>[A-Za-z0-9_.@-]+)'?,(?P<running>true|false),\"(?P<version>[^\"]+)\",\[(?P<plugins>[a-z0-9_,]*)\]\}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What any broker says of itself, also one that is stopped or still starts."""
+
+    clock_s: float
+    """Its host's, Unix time."""
+    node: str
+    running: bool
+    version: str
+    plugins: tuple[str, ...]
+
+
+def about(answer: str) -> About:
+    """What `ASK` was answered. Raises `Invalid`."""
+    found = _ANSWER.search("".join(answer.split()))
+    if found is None:
+        raise Invalid("a broker answered something that was not understood")
+    return About(
+        clock_s=int(found["clock"]) / 1000,
+        node=found["node"],
+        running=found["running"] == "true",
+        version=found["version"],
+        plugins=tuple(sorted(found["plugins"].split(","))) if found["plugins"] else (),
+    )
+
+
 def series(version: str) -> tuple[int, ...]:
     """Major and minor: brokers that differ in them form no cluster. `4.0.5` is (4, 0)."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

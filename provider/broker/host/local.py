@@ -3,6 +3,7 @@
 Whatever changes something here may be interrupted anywhere and begun again: it looks first at what there is.
 """
 
+import json
 import os
 import pwd
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from provider.broker.host.commands import BrokerAway, CommandFailed, Commands, CookieRefused, Place, guest, wait_until_s
-from provider.broker.host.facts import VHOST, Facts, held, objections
+from provider.broker.host.facts import ASK, VHOST, About, Facts, about, held, objections
 from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
 from provider.core.documents import BrokerNode
@@ -27,8 +28,6 @@ KNOWN_S = 60.0
 """How long the others may take to know the name of a host that joins."""
 REPLICA_S = 60.0
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
-_PEER = re.compile(r'\{(\d+),"([^"]+)",\[([a-z0-9_,\s]*)\],(true|false)\}')
-_ASK_PEER = "{os:system_time(millisecond), rabbit_misc:version(), rabbit_plugins:active(), rabbit:is_running()}."
 
 
 class LocalBroker:
@@ -50,20 +49,25 @@ class LocalBroker:
     def facts(self) -> Facts:
         """Of this host's broker. One whose joining was interrupted is started first."""
         ask = self._commands
-        if ask.evaluate("rabbit:is_running().") != "true":
+        about = self._about_own()
+        if not about.running:
             ask.run("rabbitmqctl", "start_app", deadline_s=START_S)
-        status, cluster = ask.json("status"), ask.json("cluster_status")
-        vhosts = [str(one["name"]) for one in ask.json("list_vhosts", "name")]
-        queues = [(vhost, str(one["name"])) for vhost in vhosts for one in ask.json("list_queues", "-p", vhost, "name")]
-        own = ask.evaluate("node().").strip("'")
+            about = self._about_own()
+        cluster, holds = ask.json("cluster_status"), json.loads(ask.run("rabbitmqctl", "export_definitions", "-"))
         return Facts(
-            node=own,
-            version=str(status["rabbitmq_version"]),
-            plugins=tuple(sorted(str(name) for name in status["active_plugins"])),
+            node=about.node,
+            version=about.version,
+            plugins=about.plugins,
             cluster=tuple(sorted(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"])),
             running=tuple(sorted(str(node) for node in cluster["running_nodes"])),
-            holds=held(vhosts, queues),
+            holds=held(
+                [str(one["name"]) for one in holds["vhosts"]],
+                [(str(one["vhost"]), str(one["name"])) for one in holds["queues"]],
+            ),
         )
+
+    def _about_own(self) -> About:
+        return about(self._commands.evaluate(ASK))
 
     def cookie(self) -> str:
         """The Erlang cookie of this host's broker: whoever has it can do anything with it."""
@@ -80,26 +84,21 @@ class LocalBroker:
                 if peer.node == own.node:
                     continue
                 began_s = time.time()
-                found = _PEER.search(self._asked(others, peer).replace("\n", " "))
-                ended_s = time.time()
-                if found is None:
-                    raise BrokerAway(f"{peer.node} answered something that was not understood")
-                there_s = int(found[1]) / 1000
-                off_s = max(began_s - there_s, there_s - ended_s)
+                there = self._asked(others, peer)
+                off_s = max(began_s - there.clock_s, there.clock_s - time.time())
                 if off_s > skew_s:
                     problems.append(f"the clocks of this host and of {peer.node}'s differ by {off_s:.1f} s at least")
-                if found[4] != "true":
+                if not there.running:
                     raise BrokerAway(f"{peer.node} is stopped: a broker joins only while all the others run")
-                plugins = tuple(sorted(found[3].replace(",", " ").split()))
-                now = peer.model_copy(update={"version": found[2], "plugins": plugins})
+                now = peer.model_copy(update={"version": there.version, "plugins": there.plugins})
                 problems += [one for one in objections(own, [now]) if peer.node in one]
         if problems:
             raise Refused("; ".join(dict.fromkeys(problems)))
         return own
 
-    def _asked(self, others: Commands, peer: BrokerNode) -> str:
+    def _asked(self, others: Commands, peer: BrokerNode) -> About:
         try:
-            return others.evaluate(_ASK_PEER, node=peer.node)
+            return about(others.evaluate(ASK, node=peer.node))
         except CookieRefused:
             raise Refused(why_refused(peer, self.place.configuration / "bellwether")) from None
 
@@ -189,7 +188,7 @@ class LocalBroker:
 
     def ensure_replica(self, stream: str, vhost: str = VHOST) -> None:
         """Has this broker hold a copy of the stream, and waits until it is in touch with the others'."""
-        own = self._commands.evaluate("node().").strip("'")
+        own = self._about_own().node
         if own not in self._replicas(stream, vhost)[0]:
             self._say(f"copying the log ({stream}) to this host's broker")
             self._commands.run("rabbitmq-streams", "add_replica", "--vhost", vhost, stream, own, deadline_s=REPLICA_S)
@@ -211,7 +210,7 @@ class LocalBroker:
     def leave(self) -> None:
         """Takes this host's broker out of its cluster, empties it, and gives it a cookie of its own."""
         cluster = self._commands.json("cluster_status")
-        own = self._commands.evaluate("node().").strip("'")
+        own = self._about_own().node
         self._say("taking the broker of this host out of its cluster, and emptying it")
         self._commands.run("rabbitmqctl", "stop_app")
         try:
