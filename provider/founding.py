@@ -30,7 +30,7 @@ from provider.settings import (
 from provider.store import Store, with_password
 from provider.trust import pki
 from provider.trust.authorities import bundle, checked_authority
-from provider.trust.membership import Membership
+from provider.trust.membership import Membership, sealed_cookie
 from provider.trust.vault import Vault, new_data_key, new_private_key, public_key
 from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically
@@ -150,14 +150,19 @@ class Authority:
 
 
 def init(
-    place: Place, broker: dict[str, Any], broker_admin: tuple[str, str], authority: Authority | None = None
+    place: Place,
+    broker: dict[str, Any],
+    broker_admin: tuple[str, str],
+    authority: Authority | None = None,
+    own_broker: tuple[d.BrokerNode, str] | None = None,
 ) -> str:
     """Makes a cluster of one node: authority (a new one, unless one is brought), keys, configuration, store. The
     administrator's token.
 
     `broker_admin` is name and password of a user who may administer the broker's users. Where the broker has no
     management address, nobody can make users there, and this node uses that one for everything. Needs no running
-    broker. The configuration is written last: while it is not there, nothing is.
+    broker, but where `own_broker` tells of one on this host that Bellwether administers: what it is, and its Erlang
+    cookie. The configuration is written last: while it is not there, nothing is.
     """
     place.must_be_new()
     authority = authority or Authority.new()
@@ -177,13 +182,15 @@ def init(
         c.put("authority", authority_id, signed),
         c.put("key", "k1", d.KeySpec(wrapped={place.name: wrapped["k1"]})),
         *((c.put("credential", c.BROKER_ADMIN, credential),) if managed else ()),
+        *((c.put("credential", c.BROKER_COOKIE, sealed_cookie(vault, own_broker[1])),) if own_broker else ()),
         c.put("token", admin.id, _first(admin)),
         Change(kind="setting", id=c.CLUSTER_ID, spec={"value": str(uuid4())}),
         Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
     )
     generation, now = uuid4().hex[:16], int(time.time() * 1000)
     trusting = State.genesis(generation=generation, primary=place.name, now=now, changes=founding)
-    certificate, given = membership.sign(trusting, pki.new_request(own.key, place.name), place.name, place.url)
+    request, among_brokers = pki.new_request(own.key, place.name), own_broker[0].host if own_broker else None
+    certificate, given = membership.sign(trusting, request, place.name, place.url, among_brokers)
     node = d.NodeSpec(
         url=place.url,
         endpoints=settings.broker.endpoints,
@@ -191,6 +198,7 @@ def init(
         token_sha256=own.token.hashed,
         public_key=public_key(own.secrets_key),
         broker_password_hash=broker_password_hash(own.broker_password) if managed else None,
+        broker=own_broker[0] if own_broker else None,
         certificates=(given,),
     )
     changes = (c.put("node", place.name, node), *founding)

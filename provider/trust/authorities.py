@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from provider.core.commands import more_hosts, signing
-from provider.core.documents import Document
+from provider.core.documents import BrokerNode, Document
 from provider.core.state import State
 from provider.settings import certificate_hosts
 from provider.trust import pki
@@ -76,7 +76,7 @@ def why_renew(state: State, certificate: pki.Certificate, days: float, days_left
         return f"{days_left:.1f} days are left of {days:g}"
     if certificate.days > days * 1.01 + 1:  # backdated by an hour
         return f"it was made for {certificate.days:.0f} days, and {days:g} are wanted"
-    wanted = pki.host_names(node_hosts(state, node.spec["url"]))
+    wanted = pki.host_names(node_hosts(state, node.spec["url"], broker_host(node)))
     if wanted != certificate.hosts:
         changed = ", ".join(sorted(wanted ^ certificate.hosts))
         return f"it is to be for other hosts than it is: {changed}"
@@ -110,9 +110,18 @@ def checked_authority(certificate_pem: str, key_pem: str, hosts: Iterable[str]) 
 
 def hosts_of(state: State) -> list[str]:
     """What the members' certificates are for."""
-    return sorted({host for node in state.of("node") for host in node_hosts(state, node.spec["url"])})
+    return sorted(
+        {host for node in state.of("node") for host in node_hosts(state, node.spec["url"], broker_host(node))}
+    )
 
 
-def node_hosts(state: State, url: str) -> tuple[str, ...]:
-    """What the certificate of the node at `url` is for."""
-    return (*certificate_hosts(url), *more_hosts(state))
+def node_hosts(state: State, url: str, broker: str | None) -> tuple[str, ...]:
+    """What the certificate of the node at `url` is for. `broker`: its host's name among brokers, which check it when
+    they talk to each other."""
+    return (*certificate_hosts(url), *((broker,) if broker is not None else ()), *more_hosts(state))
+
+
+def broker_host(node: Document) -> str | None:
+    """The name of a node's host among brokers; None where its broker is not ours."""
+    broker = node.spec.get("broker")
+    return None if broker is None else BrokerNode.model_validate(broker).host

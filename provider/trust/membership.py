@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from provider.core.commands import BROKER_ADMIN, CERTIFICATE_DAYS, need, signing
+from provider.core.commands import BROKER_ADMIN, BROKER_COOKIE, CERTIFICATE_DAYS, need, signing
 from provider.core.documents import PASSWORDS_MAX, AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
 from provider.settings import Files, ProviderSettings, set_apart
 from provider.trust import pki
-from provider.trust.authorities import bundle, hosts_of, node_hosts
+from provider.trust.authorities import broker_host, bundle, hosts_of, node_hosts
 from provider.trust.trial import try_authority
 from provider.trust.vault import Vault, new_data_key, wrap
 from shared import messages as m
@@ -46,11 +46,14 @@ class Membership:
 
     # ── certificates ──
 
-    def sign(self, state: State, csr: str, name: str, url: str) -> tuple[str, CertificateSpec]:
-        """The certificate for the node at `url`, PEM, and what is to be recorded of it. Raises `Invalid`, `Refused`."""
+    def sign(
+        self, state: State, csr: str, name: str, url: str, broker: str | None = None
+    ) -> tuple[str, CertificateSpec]:
+        """The certificate for the node at `url`, PEM, and what is to be recorded of it. `broker`: the name of its host
+        among brokers, where its broker is ours. Raises `Invalid`, `Refused`."""
         authority = signing(state)
         key = self.vault.unseal(authority.spec["key"], authority.id)
-        hosts, days = node_hosts(state, url), certificate_days(state)
+        hosts, days = node_hosts(state, url, broker), certificate_days(state)
         pem = pki.sign(csr, name, hosts, authority.spec["certificate"], key, days=days)
         given = pki.read_certificate(pem)
         expires_at = int(given.not_after.timestamp() * 1000)
@@ -68,7 +71,7 @@ class Membership:
         """As `sign`, for a member, and for the key that it has: who has stolen its token has not got that. `url`: its
         new one, if it has moved. Raises `Invalid`, `Refused`, `NotFound`."""
         node = need(state, "node", name)
-        pem, given = self.sign(state, csr, name, url or node.spec["url"])
+        pem, given = self.sign(state, csr, name, url or node.spec["url"], broker_host(node))
         if any(one["key_sha256"] != given.key_sha256 for one in node.spec.get("certificates", ())[:1]):
             raise Refused(f"{name} has another key: a certificate is renewed for the key that it was made for")
         return pem, given
@@ -110,6 +113,8 @@ class Membership:
             credentials[BROKER_ADMIN] = CredentialSpec(
                 username=known.spec["username"], passwords=tuple(vault.seal(one, BROKER_ADMIN) for one in kept)
             )
+        if state.get("credential", BROKER_COOKIE) is not None:
+            credentials[BROKER_COOKIE] = sealed_cookie(vault, new_token("node").secret)
         return id_, KeySpec(wrapped=wrapped), credentials
 
     def broker_names(self, state: State) -> set[str]:
@@ -123,6 +128,17 @@ class Membership:
         if known is None:
             return []
         return [(known.spec["username"], self.vault.unseal(one, BROKER_ADMIN)) for one in known.spec["passwords"]]
+
+
+def sealed_cookie(vault: Vault, cookie: str) -> CredentialSpec:
+    """What the state holds of the brokers' Erlang cookie."""
+    return CredentialSpec(username="rabbit", passwords=(vault.seal(cookie, BROKER_COOKIE),))
+
+
+def broker_cookie(vault: Vault, state: State) -> str | None:
+    """The brokers' Erlang cookie; None where Bellwether does not administer them. Raises `Invalid`."""
+    known = state.get("credential", BROKER_COOKIE)
+    return None if known is None else vault.unseal(known.spec["passwords"][0], BROKER_COOKIE)
 
 
 def certificate_days(state: State) -> float:

@@ -20,6 +20,7 @@ from shared.errors import BellwetherError, Unavailable
 
 DEADLINE_S = 60.0
 """For one command. It takes one second; a broker whose cluster has no majority may never answer."""
+SERVICE_S = 120.0
 _WORDS = re.compile(r"(?m)^(?:Error:)?[ \t]*(\S.*)$")
 
 
@@ -50,6 +51,11 @@ class Place:
     programs: Path = Path("/usr/lib/rabbitmq/bin")
     configuration: Path = Path("/etc/rabbitmq")
     etc_hosts: Path = Path("/etc/hosts")
+
+    @property
+    def data(self) -> Path:
+        """Each broker's in a directory that begins with its name."""
+        return self.home / "mnesia"
 
     @property
     def cookie(self) -> Path:
@@ -172,6 +178,40 @@ def _inetrc(brokers: Sequence[BrokerNode]) -> str:
             numbers = address.replace(".", ",")
         lines.append(f'{{host, {{{numbers}}}, ["{broker.host}"]}}.')
     return "\n".join([*lines, "{lookup, [file, native]}."]) + "\n"
+
+
+def as_user(user: str, command: Sequence[str]) -> None:
+    """Runs a program as another user: root does not touch files in directories of which it is not the owner. Raises
+    `CommandFailed`."""
+    account = pwd.getpwnam(user)
+    switch: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        switch = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    _plain(command, DEADLINE_S, **switch)
+
+
+def service(action: str) -> None:
+    """Starts or stops RabbitMQ. Raises `CommandFailed`."""
+    _plain(["systemctl", "--no-ask-password", action, "rabbitmq-server.service"], SERVICE_S)
+
+
+def _plain(command: Sequence[str], deadline_s: float, **how: Any) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell; what is run stands above
+            list(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=deadline_s,
+            check=False,
+            **how,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandFailed(f"`{' '.join(command)}` failed: {error}", "") from None
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())[:300]
+        raise CommandFailed(f"`{' '.join(command)}` failed: {said}", done.stdout + done.stderr)
 
 
 def wait_until_s(deadline_s: float) -> Iterator[float]:

@@ -8,14 +8,27 @@ import os
 import pwd
 import re
 import secrets
+import socket
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from provider.broker.host.commands import BrokerAway, CommandFailed, Commands, CookieRefused, Place, guest, wait_until_s
+from provider.broker.host.commands import (
+    BrokerAway,
+    CommandFailed,
+    Commands,
+    CookieRefused,
+    Place,
+    as_user,
+    guest,
+    service,
+    wait_until_s,
+)
 from provider.broker.host.facts import ASK, VHOST, About, Facts, about, held, objections
 from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
+from provider.broker.host.plan import Seen
 from provider.core.documents import BrokerNode
 from shared.errors import Refused
 from shared.files import read_text, write_atomically
@@ -27,6 +40,7 @@ START_S = 330.0
 KNOWN_S = 60.0
 """How long the others may take to know the name of a host that joins."""
 REPLICA_S = 60.0
+RESET_S = 60.0
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
@@ -146,17 +160,24 @@ class LocalBroker:
                 other.evaluate("ok.")
         else:
             self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
+        self._write_cookie(cookie)
+        self._say("the broker has another Erlang cookie")
+
+    def _write_cookie(self, cookie: str) -> None:
         owner = pwd.getpwnam(self.place.user)
-        new = self.place.cookie.with_name(".erlang.cookie.new")
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            os.fchown(file.fileno(), owner.pw_uid, owner.pw_gid)
-            file.write(cookie)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.place.cookie)
-        self._say("the broker has the cluster's Erlang cookie")
+        with tempfile.TemporaryDirectory(prefix="bellwether-broker-") as directory:
+            # RabbitMQ's user owns the directory that the cookie is in: root does not write there, that user does.
+            new = Path(directory) / "cookie"
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                os.fchown(file.fileno(), owner.pw_uid, owner.pw_gid)
+                file.write(cookie)
+            os.chown(directory, owner.pw_uid, owner.pw_gid)
+            target = self.place.cookie
+            staged = target.with_name(".erlang.cookie.new")
+            as_user(self.place.user, ["/bin/cp", "--remove-destination", "--preserve=mode", str(new), str(staged)])
+            as_user(self.place.user, ["/bin/sync", str(staged)])
+            as_user(self.place.user, ["/bin/mv", "-fT", str(staged), str(target)])
 
     def _lets_in(self) -> bool:
         try:
@@ -205,24 +226,83 @@ class LocalBroker:
                 return [str(one) for one in queue["members"]], [str(one) for one in queue["online"]]
         raise Refused(f"the brokers have no stream {stream} in virtual host {vhost}")
 
+    # ── kept as wanted ──
+
+    def expected_node(self) -> str:
+        """What this host's broker is called: after the host."""
+        return f"rabbit@{socket.gethostname().partition('.')[0]}"
+
+    def seen(self) -> Seen:
+        """Raises `BrokerAway` where the broker is not running, or has stopped because it sees no majority."""
+        if not self._about_own().running:
+            raise BrokerAway("the RabbitMQ on this host starts, or waits for others of its cluster")
+        cluster = self._commands.json("cluster_status")
+        queues = self._commands.json("list_queues", "-p", VHOST, "name", "type", "members")
+        return Seen(
+            own=self.expected_node(),
+            cluster=frozenset(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"]),
+            running=frozenset(str(node) for node in cluster["running_nodes"]),
+            replicas={
+                str(one["name"]): frozenset(str(node) for node in one["members"])
+                for one in queues
+                if one["type"] == "stream"
+            },
+            empty=not queues,
+        )
+
+    def cut_off(self, node: str) -> None:
+        """Ends this broker's connection with another one, which has the old cookie and cannot come back."""
+        self._say(f"ending the connection with {node}")
+        self._commands.evaluate(f"erlang:disconnect_node('{node}').")
+
+    def forget(self, node: str) -> None:
+        """Another host may be quicker."""
+        self._say(f"forgetting {node}")
+        try:
+            self._commands.run("rabbitmqctl", "forget_cluster_node", node, deadline_s=START_S)
+        except CommandFailed as error:
+            if "not_a_cluster_node" not in error.output:
+                raise
+
+    def drop_replica(self, stream: str, node: str, vhost: str = VHOST) -> None:
+        self._say(f"deleting the copy of {stream} that was on {node}")
+        try:
+            self._commands.run("rabbitmq-streams", "delete_replica", "--vhost", vhost, stream, node)
+        except CommandFailed:
+            if node in self._replicas(stream, vhost)[0]:  # else another host was quicker
+                raise
+
     # ── taken out ──
 
     def leave(self) -> None:
-        """Takes this host's broker out of its cluster, empties it, and gives it a cookie of its own."""
-        cluster = self._commands.json("cluster_status")
-        own = self._about_own().node
+        """Takes this host's broker out of its cluster, empties it, and gives it a cookie of its own. One that cannot
+        start any more, as its cluster has forgotten it, is emptied where it lies. Nothing, where that was done."""
+        own = self.expected_node()
+        try:
+            facts = self.facts() if self._about_own().running else None
+            if facts is None or facts.others or facts.holds:
+                self._leave_orderly() if facts is not None else self._wipe(own)
+        except BrokerAway:
+            self._wipe(own)
+        self.know((), own)
+
+    def _leave_orderly(self) -> None:
         self._say("taking the broker of this host out of its cluster, and emptying it")
         self._commands.run("rabbitmqctl", "stop_app")
         try:
-            if set(cluster["disk_nodes"]) - {own}:
-                self._commands.run("rabbitmqctl", "reset")
-            else:
-                self._commands.run("rabbitmqctl", "force_reset")
+            self._commands.run("rabbitmqctl", "reset", deadline_s=RESET_S)
         except (BrokerAway, CommandFailed):  # the others are gone, or have another cookie already
             self._commands.run("rabbitmqctl", "force_reset")
         self.use_cookie(secrets.token_urlsafe(32))
         self._commands.run("rabbitmqctl", "start_app", deadline_s=START_S)
-        self.know((), own)
+
+    def _wipe(self, own: str) -> None:
+        self._say("the broker of this host does not start: emptying it where its data lies")
+        service("stop")
+        for path in sorted(self.place.data.glob(f"{own}*")):
+            as_user(self.place.user, ["/bin/rm", "-rf", "--", str(path)])
+        self._write_cookie(secrets.token_urlsafe(32))
+        service("start")
 
     def certificate_changed(self) -> None:
         """Has RabbitMQ read its certificate again for new connections; it would by itself, some minutes later."""

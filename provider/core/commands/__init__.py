@@ -38,6 +38,7 @@ from provider.core.commands.nodes import (
     UpdateNode,
     check_address,
     differences,
+    gone_brokers,
     removed_key,
 )
 from provider.core.commands.people import (
@@ -155,6 +156,7 @@ __all__ = [
     "delete",
     "depth",
     "differences",
+    "gone_brokers",
     "in_maintenance",
     "is_changing",
     "is_expired",

@@ -22,7 +22,7 @@ NODES_MAX = 4
 BROKER_ADMIN = "broker-admin"
 """The credential with which providers administer the broker's users."""
 BROKER_COOKIE = "broker-cookie"
-"""The credential that holds the Erlang cookie of the providers' own brokers."""
+"""The credential that makes brokers one cluster: their Erlang cookie. There is none where others administer them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,19 @@ class UpdateNode:
         return Plan(200, ("node", self.name), (put("node", self.name, spec),))
 
 
+def _trace(node: Document, now: int) -> Any:
+    """What is kept of a removed node: when it went (Unix ms), and its broker, which the others have to forget."""
+    broker = node.spec.get("broker")
+    return now if broker is None else {"at": now, "broker": broker["node"]}
+
+
+def gone_brokers(state: State) -> tuple[str, ...]:
+    """Brokers of nodes that were removed, and of no present one, sorted."""
+    present = {node.spec["broker"]["node"] for node in state.of("node") if node.spec.get("broker")}
+    traces = [one.spec["value"] for one in state.of("setting") if one.id.startswith(removed_key(""))]
+    return tuple(sorted({trace["broker"] for trace in traces if isinstance(trace, dict)} - present))
+
+
 def removed_key(name: str) -> str:
     """The setting that remembers a removed node's name for ever."""
     return f"cluster.removed.{name}"
@@ -208,13 +221,13 @@ class RemoveNode:
     """What it knew and the others go on with, under new passwords, sealed with the new key."""
 
     def plan(self, state: State, now: int) -> Plan:
-        need(state, "node", self.name)
+        node = need(state, "node", self.name)
         if state.primary == self.name:
             raise Refused(f"{self.name} is the primary and cannot be removed: promote another node first")
         others = {node.id for node in state.of("node")} - {self.name}
         if set(self.key.wrapped) != others or state.get("key", self.key_id) is not None:
             raise Conflict("the cluster's members have just changed: try again")
-        gone = Change(kind="setting", id=removed_key(self.name), spec={"value": now})
+        gone = Change(kind="setting", id=removed_key(self.name), spec={"value": _trace(node, now)})
         changes = [delete("node", self.name), gone, put("key", self.key_id, self.key)]
         for key in state.of("key"):
             rest = {node: wrapped for node, wrapped in key.spec["wrapped"].items() if node != self.name}

@@ -1,0 +1,105 @@
+"""Makes this host's broker as `broker.json` wants it. As root; may be interrupted anywhere, is run again until done.
+
+The file belongs to the daemon's user. It is opened without following links, read once, and never shown.
+"""
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from provider.broker.host.commands import BrokerAway
+from provider.broker.host.local import LocalBroker
+from provider.broker.host.plan import AddReplica, CutOff, DropReplica, Forget, Join, Leave, Step, next_step
+from provider.broker.host.wanted import SIZE_MAX, Wanted, parse
+from shared.errors import BellwetherError, Invalid, Refused
+from shared.files import write_atomically
+
+PATIENCE_S = 30.0
+"""How long a removed broker may take to leave by itself."""
+STEPS_MAX = 100
+STATUS = Path("/run/bellwether-broker/status.json")
+"""What became of it, for everybody on this host to read. It holds no secret."""
+
+
+def read_wanted(path: Path) -> Wanted | None:
+    """None where there is no such file: then nothing is wanted. Raises `Invalid`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Invalid(f"{path} is not a file")
+        return parse(file.read(SIZE_MAX + 1))
+
+
+class Apply:
+    """Blocking, for one thread."""
+
+    def __init__(self, broker: LocalBroker, patience_s: float = PATIENCE_S) -> None:
+        self._broker, self._patience_s = broker, patience_s
+
+    def run(self, wanted: Wanted) -> None:
+        """Raises a `BellwetherError` where it is not as wanted in the end: one plain sentence."""
+        if wanted.own != self._broker.expected_node():
+            raise Refused(
+                f"this host's broker is {self._broker.expected_node()}, the cluster knows it as {wanted.own}: "
+                "was the host renamed? Its name is part of its broker's"
+            )
+        if not wanted.member:
+            self._broker.leave()
+            return
+        # Names first: a broker that cannot start for want of them is helped by that alone.
+        self._broker.know(wanted.brokers, wanted.own)
+        assert wanted.cookie is not None  # noqa: S101 - `Wanted` sees to it
+        self._broker.use_cookie(wanted.cookie)
+        patient_until_s = time.monotonic() + self._patience_s
+        for _ in range(STEPS_MAX):
+            patient = time.monotonic() < patient_until_s
+            step = next_step(wanted, self._broker.seen(), patient=patient)
+            if step is None:
+                return
+            if not isinstance(step, str):
+                self._do(wanted, step)
+            elif not patient:
+                raise BrokerAway(step)
+            else:
+                time.sleep(min(1.0, self._patience_s))
+        raise BrokerAway("the brokers do not become as they are wanted; see their logs")
+
+    def _do(self, wanted: Wanted, step: Step) -> None:
+        broker = self._broker
+        match step:
+            case Leave():
+                broker.leave()
+            case Join():
+                assert wanted.cookie is not None  # noqa: S101 - `Wanted` sees to it
+                broker.check(wanted.brokers, wanted.cookie)
+                address = next(one.address for one in wanted.brokers if one.node == wanted.own)
+                broker.join(wanted.brokers, wanted.cookie, address)
+            case CutOff(node):
+                broker.cut_off(node)
+            case Forget(node):
+                broker.forget(node)
+            case DropReplica(stream, node):
+                broker.drop_replica(stream, node)
+            case AddReplica(stream):
+                broker.ensure_replica(stream)
+
+
+def record(outcome: Callable[[], None], path: Path = STATUS) -> None:
+    """Does it, and writes down what became of it. Raises what `outcome` raises."""
+    detail: str | None = None
+    try:
+        outcome()
+    except BellwetherError as error:
+        detail = error.detail
+        raise
+    finally:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        write_atomically(path, json.dumps({"problem": detail, "at": int(time.time())}) + "\n", mode=0o644)

@@ -1,0 +1,87 @@
+"""What is to be done on this host so that its broker is as wanted. Pure.
+
+One step at a time: each is planned on what is seen after the one before it, so an interruption anywhere loses nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from provider.broker.host.wanted import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of the brokers, from this host."""
+
+    own: str
+    cluster: frozenset[str]
+    """Every broker of its cluster, itself too."""
+    running: frozenset[str]
+    replicas: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By stream, the brokers that hold a copy."""
+    empty: bool = False
+    """It holds no queue and no stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Out of the cluster, and emptied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """To the others again: this broker was emptied behind our back, or its joining was interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """A removed broker that does not leave by itself: end its connection. It has not got the new cookie."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropReplica:
+    stream: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddReplica:
+    stream: str
+
+
+Step = Leave | Join | CutOff | Forget | DropReplica | AddReplica
+
+
+def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None:
+    """The next step; None: all is as wanted; a sentence: what has to be waited for, or cannot be done from here.
+
+    `patient`: a removed broker that still runs may leave by itself, as it does when its host is well.
+    """
+    if not wanted.member:
+        return Leave() if seen.cluster != {seen.own} or not seen.empty else None
+    if wanted.others and seen.cluster == {seen.own} and seen.empty:
+        return Join()
+    for node in sorted(seen.cluster & set(wanted.gone)):
+        if node not in seen.running:
+            return Forget(node)
+        others_left = (seen.running & {*wanted.others}) - {node}
+        if patient:
+            return f"{node} was removed and still runs: it is waited for"
+        if not others_left:
+            # Two brokers: whoever is cut off from the other stops. Nothing would be left that could forget it.
+            return f"{node} was removed and still runs: stop RabbitMQ on its host, or run `provider broker leave` there"
+        return CutOff(node)
+    for stream, nodes in sorted(seen.replicas.items()):
+        for node in sorted(nodes & set(wanted.gone)):
+            return DropReplica(stream, node)
+    log = wanted.stream
+    if log is not None and log in seen.replicas and seen.own not in seen.replicas[log]:
+        return AddReplica(log)
+    return None

@@ -1,0 +1,66 @@
+"""What the daemon asks root for: `broker.json` in its data directory. Pure.
+
+The daemon's user writes it and root acts on it, so it is believed as little as a stranger's: each field has a form that
+can do no harm outside the brokers, whatever the user wrote, and what is too much or unknown is refused as a whole.
+"""
+
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from provider.core.documents import BrokerNode
+from shared.errors import Invalid
+
+FILE = "broker.json"
+SIZE_MAX = 64 * 1024
+_RESERVED = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback", "broadcasthost"})
+Cookie = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=_-]{16,255}$")]
+NodeName = Annotated[str, StringConstraints(pattern=r"^rabbit@[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Stream = Annotated[str, StringConstraints(pattern=r"^bellwether\.log\.[a-z0-9]{1,64}$")]
+
+
+class Wanted(BaseModel):
+    """How this host's broker is to be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    v: Literal[1] = 1
+    own: NodeName = Field(description="this host's broker; one of another name is left alone")
+    member: bool = Field(description="no: this node was removed, and its broker is to leave")
+    brokers: tuple[BrokerNode, ...] = Field(default=(), max_length=16, description="of the cluster, own included")
+    gone: tuple[NodeName, ...] = Field(default=(), max_length=1000, description="brokers of nodes that were removed")
+    cookie: Cookie | None = Field(default=None, repr=False)
+    stream: Stream | None = Field(default=None, description="the log")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        names = [broker.node for broker in self.brokers]
+        if len(set(names)) < len(names) or len({broker.address for broker in self.brokers}) < len(names):
+            raise ValueError("two brokers have one name or address")
+        if any(broker.host in _RESERVED for broker in self.brokers):
+            raise ValueError("a broker's host has a name that means something else")
+        if self.member != (self.own in names) or self.own in self.gone or set(names) & set(self.gone):
+            raise ValueError("it contradicts itself about who is a member")
+        if self.member and (self.cookie is None or self.stream is None):
+            raise ValueError("a member needs a cookie and the log's name")
+        return self
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        return tuple(broker.node for broker in self.brokers if broker.node != self.own)
+
+    def text(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+
+
+def parse(data: bytes) -> Wanted:
+    """Raises `Invalid`, with the field and without what it holds."""
+    if len(data) > SIZE_MAX:
+        raise Invalid(f"{FILE} is larger than {SIZE_MAX} bytes")
+    try:
+        return Wanted.model_validate_json(data, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:80] or "it"
+        raise Invalid(f"{FILE}: {where}: {first['msg']}") from None

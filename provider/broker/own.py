@@ -1,0 +1,111 @@
+"""Says, for root on this host, how its broker is to be: `broker.json` in the data directory, as the state wants it.
+
+The daemon may not touch RabbitMQ, and root does not ask the daemon: the file is all that goes between them. A path unit
+sees it change and has `provider broker apply` act on it.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from provider.broker.host.wanted import FILE, Wanted
+from provider.core.commands import BROKER_COOKIE, gone_brokers
+from provider.core.documents import BrokerNode
+from provider.core.state import Delta, State
+from provider.trust.membership import broker_cookie
+from provider.trust.vault import Vault
+from shared.errors import BellwetherError
+from shared.files import write_atomically
+from shared.logs import log
+
+RETRY_S = 5.0
+STOP_S = 5.0
+
+
+def wanted_of(state: State, node: str, vault: Vault) -> Wanted | None:
+    """How the broker of a member's host is to be; None where it is not ours. Raises `Invalid`."""
+    brokers = {
+        one.id: BrokerNode.model_validate(one.spec["broker"]) for one in state.of("node") if one.spec.get("broker")
+    }
+    own, cookie = brokers.get(node), broker_cookie(vault, state)
+    if own is None or cookie is None:
+        return None
+    return Wanted(
+        own=own.node,
+        member=True,
+        brokers=tuple(brokers[name] for name in sorted(brokers)),
+        gone=tuple(name for name in gone_brokers(state) if name != own.node),
+        cookie=cookie,
+        stream=f"bellwether.log.{state.generation}",
+    )
+
+
+def concerned(delta: Delta) -> bool:
+    """Whether a change of the state may be one of what is wanted."""
+    touched = [(document.kind, document.id) for document in delta.put] + list(delta.deleted)
+    return any(kind == "node" or (kind, id_) == ("credential", BROKER_COOKIE) for kind, id_ in touched)
+
+
+class OwnBroker:
+    """One thread. Public methods may be called from any other, and do not wait."""
+
+    def __init__(self, *, node: str, data_dir: Path, state: Callable[[], State], vault: Vault) -> None:
+        self._node, self._path, self._state, self._vault = node, data_dir / FILE, state, vault
+        known = state().get("node", node)
+        broker = known.spec.get("broker") if known is not None else None
+        self._name: str | None = BrokerNode.model_validate(broker).node if broker else None
+        self._removed = False
+        self._news = threading.Condition()
+        self._look, self._stopping = True, False
+        self._thread = threading.Thread(target=self._run, name="own-broker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._news:
+            self._stopping = True
+            self._news.notify_all()
+        self._thread.join(STOP_S)
+
+    def look_again(self) -> None:
+        """What is wanted may have changed."""
+        with self._news:
+            self._look = True
+            self._news.notify_all()
+
+    def removed(self) -> None:
+        """This node is no member any more: its broker is to leave the others."""
+        self._removed = True
+        self.look_again()
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._look or self._stopping)
+                if self._stopping:
+                    return
+                self._look = False
+            try:
+                self._write()
+            except (BellwetherError, OSError) as error:
+                log(why=str(error)).warning("what this host's broker is to be could not be written; trying again")
+                with self._news:
+                    self._look = not self._news.wait_for(lambda: self._stopping, RETRY_S)
+
+    def _write(self) -> None:
+        state = self._state()
+        if self._removed or state.get("node", self._node) is None:
+            wanted = Wanted(own=self._name, member=False) if self._name is not None else None
+        else:
+            wanted = wanted_of(state, self._node, self._vault)
+        if wanted is None:
+            return
+        self._name = wanted.own
+        try:
+            if self._path.read_text(encoding="utf-8") == wanted.text():
+                return
+        except (OSError, ValueError):
+            pass
+        write_atomically(self._path, wanted.text())
+        log(broker=wanted.own, member=wanted.member).info("what this host's broker is to be has changed")
