@@ -25,6 +25,7 @@ from provider.api.http.server import Server
 from provider.api.record.refusals import Refusals
 from provider.broker.links import Links
 from provider.broker.management import Management
+from provider.broker.own import OwnBroker
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import concerned
 from provider.condition import newest_of, without_maintenance
@@ -145,6 +146,7 @@ class Node:
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
         self.users = self._broker_users()
+        self.own_broker = OwnBroker(node=settings.name, data_dir=settings.data_dir, state=state, vault=self.trust.vault)
         self.janitor = Janitor(store, lambda: self.engine.state)
 
     async def serve(self) -> None:
@@ -189,7 +191,7 @@ class Node:
             draining=lambda: context.in_maintenance,
         )
         self._end_on(loop, partial(self._end, server, context))
-        parts: list[_Part] = [self.engine, self.hub, self.janitor, self.trust]
+        parts: list[_Part] = [self.engine, self.hub, self.janitor, self.trust, self.own_broker]
         if self.users is not None:
             parts.append(self.users)
         for part in parts:
@@ -250,6 +252,7 @@ class Node:
         self._known = state
         for item in accepted:
             self.trust.applied(item.delta)
+        self.own_broker.applied(state, accepted)
         self.hub.applied(state, accepted)
         if self._gateway is not None:
             self._gateway.changed.notify()
@@ -341,6 +344,7 @@ class Node:
 
     def _expelled(self) -> None:
         self.engine.expelled = True
+        self.own_broker.removed()
 
     # ── the broker ──
 

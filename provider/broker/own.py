@@ -5,13 +5,13 @@ sees it change and has `provider broker apply` act on it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from provider.broker.host.wanted import FILE, Wanted
 from provider.core.commands import BROKER_COOKIE, gone_brokers
 from provider.core.documents import BrokerNode
-from provider.core.state import Delta, State
+from provider.core.state import Accepted, State
 from provider.trust.membership import broker_cookie
 from provider.trust.vault import Vault
 from shared.errors import BellwetherError
@@ -40,21 +40,26 @@ def wanted_of(state: State, node: str, vault: Vault) -> Wanted | None:
     )
 
 
-def concerned(delta: Delta) -> bool:
-    """Whether a change of the state may be one of what is wanted."""
+def _concerned(accepted: Accepted) -> bool:
+    """Whether a change of the state may be one of what is wanted. A claim may begin another log."""
+    delta = accepted.delta
     touched = [(document.kind, document.id) for document in delta.put] + list(delta.deleted)
-    return any(kind == "node" or (kind, id_) == ("credential", BROKER_COOKIE) for kind, id_ in touched)
+    return accepted.record.type == "claim" or any(
+        kind == "node" or (kind, id_) == ("credential", BROKER_COOKIE) for kind, id_ in touched
+    )
 
 
 class OwnBroker:
     """One thread. Public methods may be called from any other, and do not wait."""
 
-    def __init__(self, *, node: str, data_dir: Path, state: Callable[[], State], vault: Vault) -> None:
+    def __init__(self, *, node: str, data_dir: Path, state: State, vault: Vault) -> None:
         self._node, self._path, self._state, self._vault = node, data_dir / FILE, state, vault
-        known = state().get("node", node)
+        known = state.get("node", node)
         broker = known.spec.get("broker") if known is not None else None
         self._name: str | None = BrokerNode.model_validate(broker).node if broker else None
         self._removed = False
+        self._written: Wanted | None = None
+        """None after a start: written again even if nothing has changed, so that root looks again as well."""
         self._news = threading.Condition()
         self._look, self._stopping = True, False
         self._thread = threading.Thread(target=self._run, name="own-broker", daemon=True)
@@ -68,16 +73,21 @@ class OwnBroker:
             self._news.notify_all()
         self._thread.join(STOP_S)
 
-    def look_again(self) -> None:
-        """What is wanted may have changed."""
+    def applied(self, state: State, accepted: Sequence[Accepted]) -> None:
+        """Engine's thread. What is wanted may have changed."""
+        if any(_concerned(one) for one in accepted):
+            self._look_again(state)
+
+    def _look_again(self, state: State) -> None:
         with self._news:
+            self._state = state
             self._look = True
             self._news.notify_all()
 
     def removed(self) -> None:
         """This node is no member any more: its broker is to leave the others."""
         self._removed = True
-        self.look_again()
+        self._look_again(self._state)
 
     def _run(self) -> None:
         while True:
@@ -94,7 +104,7 @@ class OwnBroker:
                     self._look = not self._news.wait_for(lambda: self._stopping, RETRY_S)
 
     def _write(self) -> None:
-        state = self._state()
+        state = self._state
         if self._removed or state.get("node", self._node) is None:
             wanted = Wanted(own=self._name, member=False) if self._name is not None else None
         else:
@@ -102,10 +112,8 @@ class OwnBroker:
         if wanted is None:
             return
         self._name = wanted.own
-        try:
-            if self._path.read_text(encoding="utf-8") == wanted.text():
-                return
-        except (OSError, ValueError):
-            pass
+        if wanted == self._written:
+            return
         write_atomically(self._path, wanted.text())
+        self._written = wanted
         log(broker=wanted.own, member=wanted.member).info("what this host's broker is to be has changed")

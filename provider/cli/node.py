@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provider.cli import authorities, maintenance
+from provider.cli import authorities, broker, maintenance
 from provider.cli.access import tokens, users
 from provider.cli.console import (
     DEFAULT_CONFIG,
@@ -32,6 +32,7 @@ app.add_typer(tokens, name="token")
 app.add_typer(users, name="user")
 app.add_typer(authorities.app, name="ca")
 app.add_typer(maintenance.app, name="maintenance")
+app.add_typer(broker.app, name="broker")
 
 Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
 Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]
@@ -68,6 +69,12 @@ def init(
         Path | None, typer.Option(help="A certificate authority of your own (PEM); else a new one is made.")
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="Its private key (PEM, unencrypted). Kept sealed.")] = None,
+    own_broker: Annotated[
+        bool | None,
+        typer.Option(
+            help="Take over the RabbitMQ on this host, so that others can join it. Default: if set up for it."
+        ),
+    ] = None,
 ) -> None:
     """Make a new cluster of one node: certificate authority, configuration, administrator's token.
 
@@ -76,13 +83,14 @@ def init(
     from provider.cli.first import FirstHost
     from provider.founding import Place
     from provider.founding import init as found
-    from provider.joining.host import find
+    from provider.joining.host import find, found_broker
     from provider.joining.steps import Steps
 
     place = Place(config, name, url, listen, store_url, _store_password(store_url, store_password_file))
     host = FirstHost(find(place, Steps(), own_broker=None), place)
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
-    admin_token = found(place, broker, administrator, read_authority(ca_certificate, ca_key))
+    own = found_broker(place, wanted=own_broker)
+    admin_token = found(place, broker, administrator, read_authority(ca_certificate, ca_key), own)
     plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")
     if admin_token_file is not None:
         write_atomically(admin_token_file, admin_token + "\n")

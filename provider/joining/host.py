@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from provider.address import source_address
@@ -30,6 +31,8 @@ START_S = 120.0
 """A large state takes its time to load."""
 FOLLOW_S = 120.0
 LOOK_S = 0.2
+_SOMEWHERE = "https://192.0.2.1"
+"""An address for documentation (RFC 5737), to which nothing is sent: from which of ours would it be?"""
 BROKER_PORT, MANAGEMENT_PORT = 5671, 15671
 """Where `broker-setup` has RabbitMQ listen."""
 
@@ -50,18 +53,30 @@ def find(place: Place, steps: Steps, *, own_broker: bool | None) -> Found:
     one for the installed provider. Raises `Refused` where it is wanted and cannot be had."""
     installed = place.config.absolute() == DEFAULT_CONFIG
     broker = LocalBroker(say=steps.note)
-    prepared = (broker.place.configuration / "conf.d" / "bellwether.conf").exists()
     if own_broker is None:
-        own_broker = installed and os.geteuid() == 0 and broker.installed and prepared
+        own_broker = installed and os.geteuid() == 0 and broker.prepared
     service = SystemdUnit() if installed and SystemdUnit.usable() else None
     if not own_broker:
         return Found(None, service)
     if os.geteuid() != 0 or not broker.installed:
         raise Refused("--own-broker needs root, and RabbitMQ on this host")
-    if not prepared:
+    if not broker.prepared:
         raise Refused("the RabbitMQ on this host is not set up for Bellwether yet: run broker-setup first")
     endpoint = f"amqps://{_in_url(host_of(place.url))}:{BROKER_PORT}"
     return Found(OwnRabbit(broker, place.url), service, (endpoint,), f"https://127.0.0.1:{MANAGEMENT_PORT}")
+
+
+def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str] | None:
+    """What this host's RabbitMQ is, and its Erlang cookie, for the first node of a cluster. `wanted` as for `find`.
+    Raises a `BellwetherError` where it is wanted and cannot be had."""
+    broker = LocalBroker()
+    if wanted is None:
+        wanted = place.config.absolute() == DEFAULT_CONFIG and os.geteuid() == 0 and broker.prepared
+    if not wanted:
+        return None
+    if os.geteuid() != 0 or not broker.installed:
+        raise Refused("--own-broker needs root, and RabbitMQ on this host")
+    return broker.facts().as_node(own_address(place.url, _SOMEWHERE)), broker.cookie()
 
 
 def _in_url(host: str) -> str:
@@ -102,10 +117,13 @@ def own_address(own_url: str, url: str) -> str:
     """The address at which others reach this host: the one in its URL, or the one from which it reaches `url`."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host_of(own_url), None, type=socket.SOCK_STREAM)}
+        found = {address for address in found if not ip_address(address).is_loopback}  # Debian: 127.0.1.1 is oneself
     except OSError:
         raise Refused(f"{host_of(own_url)}, the host in --url, is not known on this host itself") from None
+    if len(found) == 1:
+        return found.pop()
     towards = source_address(url)
-    return towards if towards in found or len(found) != 1 else found.pop()
+    return towards if towards in found or not found else min(found)
 
 
 def _brokers(state: State, name: str) -> tuple[BrokerNode, list[BrokerNode]]:

@@ -23,12 +23,13 @@ project_layer() {
 provider_layer() {
     install_files broker
     install_files balancing
-    install_files balancing
-    enable rabbitmq-server haproxy keepalived bellwether-balancing.timer bellwether-provider bellwether-broker-certificate.path
+    enable rabbitmq-server haproxy keepalived bellwether-balancing.timer bellwether-provider bellwether-broker-certificate.path \
+        bellwether-broker.path
     disable mariadb
     echo "[rabbitmq_management]." >"$target/etc/rabbitmq/enabled_plugins"
     mkdir -p "$target/etc/rabbitmq/conf.d"
     bash "$ROOT/deploy/broker-setup" --print >"$target/etc/rabbitmq/conf.d/bellwether.conf"
+    inside /opt/bellwether/bin/broker-setup cluster
     inside chown -R rabbitmq: /etc/rabbitmq
 }
 

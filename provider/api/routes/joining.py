@@ -116,7 +116,9 @@ async def join(request: Request) -> Response:
         return render(elsewhere)
     state = ctx.gateway.state
     own_broker = own_broker_of(state, body)
-    certificate, recorded = ctx.membership.sign(state, body.csr, body.name, body.url)
+    certificate, recorded = ctx.membership.sign(
+        state, body.csr, body.name, body.url, own_broker.host if own_broker is not None else None
+    )
     command = c.JoinNode(
         body.name,
         write.principal.id,

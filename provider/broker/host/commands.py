@@ -162,7 +162,7 @@ def guest(place: Place, cookie: str, brokers: Sequence[BrokerNode]) -> Iterator[
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
                 os.fchown(file.fileno(), user.pw_uid, user.pw_gid)
-        os.chown(home, user.pw_uid, user.pw_gid)
+        home.chmod(0o711)  # that user passes through to its two files, and cannot put others there
         yield Commands(place, home=home, names=home / "names")
 
 

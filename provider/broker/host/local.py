@@ -58,6 +58,11 @@ class LocalBroker:
     def installed(self) -> bool:
         return self.place.installed
 
+    @property
+    def prepared(self) -> bool:
+        """Whether `broker-setup` has been here."""
+        return self.installed and (self.place.configuration / "conf.d" / "bellwether.conf").exists()
+
     # ── looked at ──
 
     def facts(self) -> Facts:
@@ -172,7 +177,7 @@ class LocalBroker:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 os.fchown(file.fileno(), owner.pw_uid, owner.pw_gid)
                 file.write(cookie)
-            os.chown(directory, owner.pw_uid, owner.pw_gid)
+            Path(directory).chmod(0o711)
             target = self.place.cookie
             staged = target.with_name(".erlang.cookie.new")
             as_user(self.place.user, ["/bin/cp", "--remove-destination", "--preserve=mode", str(new), str(staged)])
