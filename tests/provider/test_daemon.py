@@ -63,16 +63,14 @@ def test_a_signal_ends_it_at_once_and_cleanly_although_a_client_watches(
 ) -> None:
     with event_stream(place) as stream:
         assert stream.readline().startswith(b": from revision 1")
-        began_s = time.monotonic()
         process.send_signal(number)
         rest = stream.read()  # it has a proper end
     assert process.wait(PATIENCE_S) == 0
-    took_s = time.monotonic() - began_s
     log = (place.config.parent / "log").read_text()
     assert rest.strip() == b""
     assert "provider ends" in log
     assert "ERROR" not in log
-    assert took_s < 3.0, "it waited for the stream"
+    assert "graceful shutdown exceeded" not in log, "it waited for the stream"
 
 
 def test_a_watcher_that_leaves_makes_room_for_another(place: Place) -> None:

@@ -336,12 +336,13 @@ def test_an_idle_connection_ends_without_a_word(strict: Served) -> None:
     assert not strict.guard.refused
 
 
-def test_a_server_that_ends_does_not_wait_for_clients_that_do_not_say_goodbye(tmp_path: Path) -> None:
+def test_a_server_that_ends_does_not_wait_for_clients_that_do_not_say_goodbye(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with ExitStack() as stack:
         with serving(tmp_path) as server:
             idle, new = (stack.enter_context(server.connect()) for _ in range(2))
             ask(idle)
             server.until(lambda: server.guard.connections.total == 2)
-            began_s = time.monotonic()
-        assert time.monotonic() - began_s < 2.5, "uvicorn's own patience is 3 s"
+        assert "graceful shutdown exceeded" not in caplog.text, "uvicorn's own patience came to its end"
         assert (idle.recv(1), new.recv(1)) == (b"", b"")
