@@ -30,6 +30,11 @@ def standby(cluster: Cluster) -> Client:
     return client(cluster, standbys_of(cluster)[0])
 
 
+@pytest.fixture(params=["primary", "standby"])
+def node(request: pytest.FixtureRequest, cluster: Cluster) -> Client:
+    return client(cluster, primary_of(cluster) if request.param == "primary" else standbys_of(cluster)[0])
+
+
 @pytest.fixture
 def rogue(cluster: Cluster) -> Iterator[Rogue]:
     """An agent with credentials of its own, whose program is the attacker's."""

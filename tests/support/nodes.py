@@ -90,6 +90,13 @@ def wait_equal(cluster: Cluster, names: Sequence[str] | None = None, *, timeout_
     return next(iter(found.values()))
 
 
+def caught_up(cluster: Cluster) -> None:
+    """Every node has what any has: else a refusal could only mean that the news has not come yet."""
+    newest = max(client(cluster, name).read("/cluster")["revision"] for name in cluster.providers)
+    for name in cluster.providers:
+        client(cluster, name).read("/cluster", Bellwether_Min_Revision=str(newest))
+
+
 def events(node: Client, after: int) -> list[dict[str, Any]]:
     """Every accepted change after `after`, in order, as that node tells them."""
     answer = node.get(f"/events?after={after}&follow=false", Accept="application/x-ndjson")
