@@ -150,7 +150,7 @@ def test_a_write_that_waits_for_a_primary_is_done_by_the_next_one(own: Cluster) 
     new, third = standbys_of(own)
     before = wait_equal(own)
     with suspended(own, old), running(own, one_each=[third], timeout_s=12) as load:
-        wait_until(lambda: load.open, timeout_s=5, what="a write is on its way")
+        wait_until(lambda: load.open, timeout_s=30, what="a write is on its way")
         promote(own, new)
         load.wait_for_more(5)
         assert load.failures == []
@@ -167,7 +167,7 @@ def test_a_primary_that_hangs_and_wakes_after_a_promotion_commits_nothing_and_fo
             promote(own, new)
             load.wait_for_more(40)
         # Writes that it held, and all that come now, go to the new primary.
-        client(own, old).wait_for("/cluster", lambda c: c["primary"] == new, timeout_s=10)
+        client(own, old).wait_for("/cluster", lambda c: c["primary"] == new, timeout_s=30)
         load.wait_for_more(40)
         through = client(own, old).put("/settings/user.through", {"value": uuid4().hex})
         assert through.status in (200, 201)
@@ -398,7 +398,7 @@ def test_an_agent_that_hangs_goes_on_where_it_stopped(own: Cluster) -> None:
 def test_a_database_server_that_dies_is_told_at_once_and_served_when_it_is_back(own: Cluster) -> None:
     one = client(own, standbys_of(own)[0])
     own.kill("mariadb-db1")
-    down = one.wait_for("/instances/db1", lambda i: i["status"]["state"] == "down", timeout_s=10)
+    down = one.wait_for("/instances/db1", lambda i: i["status"]["state"] == "down", timeout_s=30)
     assert down["status"]["message"]
     assert one.read("/agents/db1")["status"]["state"] == "online", "its agent lives"
     one.write("PUT", "/instances/db1/databases/later", {})

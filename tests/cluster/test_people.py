@@ -81,7 +81,7 @@ def event_stream(own: Cluster, node: str, token: str) -> tuple[threading.Thread,
 
 
 def wait_refused(asked: Client) -> None:
-    wait_until(lambda: asked.get("/cluster").status == 401, timeout_s=5, what=f"{asked.url} goes on with the session")
+    wait_until(lambda: asked.get("/cluster").status == 401, timeout_s=30, what=f"{asked.url} goes on with the session")
 
 
 def test_a_session_that_one_node_began_is_good_on_all_of_them(own: Cluster, user: str) -> None:

@@ -93,7 +93,7 @@ def test_providers_skip_what_they_cannot_read(cluster: Cluster, exchange: str) -
             expected = before[name][kind] + 2 * kinds.count(kind)
             wait_until(
                 lambda kind=kind, name=name, expected=expected: skipped(cluster, name, kind) == expected,  # type: ignore[misc]
-                timeout_s=10,
+                timeout_s=30,
                 what=f"{name} has not counted {kind}: {counters(cluster, name)}",
             )
             said = [line for line in cluster.providers[name].log.read_text().splitlines() if f"kind={kind}" in line]

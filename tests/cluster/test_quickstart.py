@@ -256,7 +256,7 @@ def _paste(command: str, quickstart: Quickstart) -> Any:
 def test_what_was_killed_comes_back_only_by_hand(quickstart: Quickstart, name: str) -> None:
     before = quickstart.pids
     os.kill(before[name], signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(before[name]), timeout_s=10, what=f"the end of {name}")
+    wait_until(lambda: not psutil.pid_exists(before[name]), timeout_s=30, what=f"the end of {name}")
 
     assert quickstart("status") == 1
     assert f"deploy/quickstart start {name}" in quickstart.output

@@ -170,7 +170,7 @@ def test_a_broker_whose_certificate_has_expired(cluster: Cluster, server: Callab
             )
             link.start()
             try:
-                wait_until(lambda: why, timeout_s=10, what="the link says nothing")  # noqa: B023
+                wait_until(lambda: why, timeout_s=30, what="the link says nothing")  # noqa: B023
             finally:
                 link.close()
         assert heard.text.startswith("AMQP") == sent

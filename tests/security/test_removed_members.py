@@ -89,8 +89,8 @@ def test_a_removed_agent_is_out(cluster: Cluster) -> None:
         assert primary.holding(agent.api_token).get(f"/agents/{agent.id}/advice").status == 200
         assert admitted(cluster, agent.id, agent.password)
         revision = primary.write("DELETE", f"/agents/{agent.id}").headers["bellwether-revision"]
-        wait_until(lambda: cut(agent.to), timeout_s=10, what="its connection is still open")
-        wait_until(lambda: not admitted(cluster, agent.id, agent.password), timeout_s=10, what="its user is still good")
+        wait_until(lambda: cut(agent.to), timeout_s=30, what="its connection is still open")
+        wait_until(lambda: not admitted(cluster, agent.id, agent.password), timeout_s=30, what="its user is still good")
         for name in cluster.providers:
             node = client(cluster, name)
             node.read("/cluster", Bellwether_Min_Revision=revision)

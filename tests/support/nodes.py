@@ -65,7 +65,7 @@ def primary_of(cluster: Cluster) -> str:
         named.update(str(client(cluster, name).read("/cluster")["primary"]) for name in living(cluster))
         return len(named) == 1
 
-    wait_until(agreed, timeout_s=15.0, what="the nodes do not agree on who is primary")
+    wait_until(agreed, timeout_s=30.0, what="the nodes do not agree on who is primary")
     return named.pop()
 
 
