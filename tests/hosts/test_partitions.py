@@ -31,7 +31,7 @@ def ride_out(
     *,
     one_way: bool = False,
 ) -> None:
-    """Writes go on while these links are cut for so long; then all is checked. 0 is the primary, 1 and 2 are standbys."""
+    """Writes go on while these links are cut for so long; then all is checked. 0 is the primary, 1 and 2 standbys."""
     before = cluster.equal()
     hosts = [cluster.primary(), *cluster.standbys()]
     with cluster.writing() as load:
