@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.testbed import rootfs
+from tests.testbed import plain, rootfs
 from tests.testbed.delays import Delays
 from tests.testbed.host import Host
 from tests.testbed.links import Losses, Traffic
@@ -68,6 +68,12 @@ class Bed:
         host = self._host(name, f"{NETWORK}.2.{10 + len([h for h in self.hosts if h.startswith('client')])}")
         host.boot()
         return host
+
+    def plain(self, name: str) -> Host:
+        """A Debian host on which nothing of ours is installed: `h1`, `h2` …"""
+        if "plain" not in self._layers:
+            self._layers["plain"] = [self._common, plain.layer()]
+        return self._host(name, f"{NETWORK}.3.{10 + int(name.removeprefix('h'))}", "plain")
 
     def _host(self, name: str, address: str, role: str = "provider") -> Host:
         if name not in self.hosts:

@@ -41,13 +41,13 @@ def layers(role: str) -> list[Path]:
     """The directories that make a host of that role, uppermost first. Made where they are not there yet; two processes
     at a time make each only once. Raises `BuildFailed`, `OSError`."""
     CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with _alone():
+    with alone():
         base = CACHE / f"base-{_said('--base-key')}"
         if not base.exists():
-            _make(base, lambda directory: _build("--base", directory))
+            make(base, lambda directory: _build("--base", directory))
         project = CACHE / f"{role}-{_project_key(base)}"
         if not project.exists():
-            _make(project, lambda directory: _build_over(base, directory, role))
+            make(project, lambda directory: _build_over(base, directory, role))
         for used in (base, project):
             os.utime(used)
         _forget({base, project})
@@ -68,7 +68,7 @@ def own_layer(directory: Path) -> Path:
     return directory
 
 
-def _make(target: Path, build: Callable[[Path], None]) -> None:
+def make(target: Path, build: Callable[[Path], None]) -> None:
     """Fills a directory beside `target` and renames it, so that what is there is whole."""
     for left in target.parent.glob("new-*"):  # we are alone: it is of an interrupted build
         shutil.rmtree(left)
@@ -80,7 +80,7 @@ def _make(target: Path, build: Callable[[Path], None]) -> None:
 
 
 def _build(layer: str, directory: Path, *options: str) -> None:
-    _run([str(BUILD), layer, *(options or OPTIONS), str(directory)])
+    run([str(BUILD), layer, *(options or OPTIONS), str(directory)])
 
 
 def _build_over(base: Path, upper: Path, role: str) -> None:
@@ -92,12 +92,12 @@ def _build_over(base: Path, upper: Path, role: str) -> None:
         directory.mkdir()
     mount = f"mount -t overlay overlay -o lowerdir={base},upperdir={upper},workdir={work} {merged}"
     build = f"{BUILD} --project --role {role} {merged}"
-    _run(["unshare", "--mount", "--propagation=private", "sh", "-ec", f"{mount}\n{build}"])
+    run(["unshare", "--mount", "--propagation=private", "sh", "-ec", f"{mount}\n{build}"])
     for directory in (work, merged):
         shutil.rmtree(directory)
 
 
-def _run(argv: list[str]) -> None:
+def run(argv: list[str]) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise BuildFailed(f"{' '.join(argv)}: {(done.stdout + done.stderr)[-3000:]}")
@@ -129,7 +129,7 @@ def _forget(needed: set[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     descriptor = os.open(CACHE / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

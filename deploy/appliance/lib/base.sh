@@ -92,7 +92,7 @@ base_packages() {
     rm -f "$target/etc/apt/apt.conf.d/99mmdebstrap"
     sed -i /force-unsafe-io/d "$target/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
     # mmdebstrap leaves the build machine's name servers and name there.
-    : >"$target/etc/resolv.conf"
+    [ -L "$target/etc/resolv.conf" ] || : >"$target/etc/resolv.conf"
     echo bellwether >"$target/etc/hostname"
     printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >"$target/etc/hosts"
 }
