@@ -1,4 +1,4 @@
-"""Readers that go on whatever happens, each on a connection of its own that it keeps, and remember every failure; and
+"""Readers (and writers) that go on whatever happens, each on a connection of its own that it keeps, and remember every failure; and
 one that follows the events."""
 
 import http.client
@@ -6,8 +6,8 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from shared.tls import client_context
 
 PAUSE_S = 0.005
+Place = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass
 class Readers:
-    """What the readers were answered. Any thread may look."""
+    """What they were answered. Any thread may look."""
 
     answered: Counter[str] = field(default_factory=Counter)
     """By the node that answered."""
@@ -39,21 +40,25 @@ class Readers:
     def _count(self, node: str | None) -> int:
         return self.answered[node] if node is not None else self.answered.total()
 
-    def read(self, url: str, path: str, ca: Path, token: str) -> None:
+    def ask(self, url: str, path: str, ca: Path, token: str, *, writes: bool = False) -> None:
+        """One thread's. `writes`: a value that is new each time is put there, without a key."""
         where = urlsplit(url)
+        method, count = "PUT" if writes else "GET", 0
         connection = http.client.HTTPSConnection(
             where.hostname or "", where.port, timeout=15.0, context=client_context(ca)
         )
         while not self._stopping.wait(PAUSE_S):
+            count += 1
+            said = json.dumps({"value": count}) if writes else None
             try:
-                connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+                connection.request(method, path, said, headers={"Authorization": f"Bearer {token}"})
                 answer = connection.getresponse()
                 body = answer.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._note(None, f"{url}: {error!r}")
                 continue
-            if answer.status != http.client.OK or not json.loads(body):
+            if answer.status not in (http.client.OK, http.client.CREATED) or not json.loads(body):
                 self._note(None, f"{url}: {answer.status} {body.decode(errors='replace')[:300]}")
             else:
                 self._note(answer.getheader("Bellwether-Node"), None)
@@ -72,14 +77,39 @@ class Readers:
 
 
 @contextmanager
-def reading(urls: Sequence[str], *, ca: Path, token: str | None, path: str = "/api/v1/nodes") -> Iterator[Readers]:
-    """One reader at each address within this block."""
+def reading(
+    urls: Sequence[str], *, ca: Path, token: str | None, path: str = "/api/v1/nodes", place: Place = nullcontext
+) -> Iterator[Readers]:
+    """One reader at each address within this block. `place` is where it stands: entered by its thread."""
     load = Readers()
-    threads = [threading.Thread(target=load.read, args=(url, path, ca, token)) for url in urls]
+
+    def read(url: str) -> None:
+        with place():
+            load.ask(url, path, ca, str(token))
+
+    with _running(load, [threading.Thread(target=read, args=(url,)) for url in urls]):
+        yield load
+
+
+@contextmanager
+def writing(urls: Sequence[str], *, ca: Path, token: str | None, place: Place = nullcontext) -> Iterator[Readers]:
+    """One writer at each address, each of a setting of its own: as `reading`."""
+    load = Readers()
+
+    def write(number: int, url: str) -> None:
+        with place():
+            load.ask(url, f"/api/v1/settings/user.written.{number}", ca, str(token), writes=True)
+
+    with _running(load, [threading.Thread(target=write, args=pair) for pair in enumerate(urls)]):
+        yield load
+
+
+@contextmanager
+def _running(load: Readers, threads: list[threading.Thread]) -> Iterator[None]:
     for thread in threads:
         thread.start()
     try:
-        yield load
+        yield
     finally:
         load.stop()
         for thread in threads:
