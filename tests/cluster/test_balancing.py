@@ -25,11 +25,9 @@ def proxy(
         yield proxy
 
 
-@pytest.fixture
-def ends_tls(proxy: Proxy) -> Proxy:
-    if not proxy.ends_tls:
-        pytest.skip("who passes TLS on does not see requests")
-    return proxy
+passes_tls_on = pytest.mark.parametrize("proxy", ["passes TLS on"], indirect=True)
+ends_tls = pytest.mark.parametrize("proxy", ["ends TLS"], indirect=True)
+"""For what is alike in both ways, or shows in one alone: who passes TLS on does not see requests."""
 
 
 @pytest.fixture(autouse=True)
@@ -106,14 +104,15 @@ def test_maintenance_fails_no_request(cluster: Cluster, proxy: Proxy) -> None:
     assert load.failures == []
 
 
-def test_a_standby_that_dies_is_noticed_by_nobody_who_may_ask_twice(cluster: Cluster, ends_tls: Proxy) -> None:
+@ends_tls
+def test_a_standby_that_dies_is_noticed_by_nobody_who_may_ask_twice(cluster: Cluster, proxy: Proxy) -> None:
     """What it was just answering is asked of another node, where that is safe: reads, and writes with a key."""
     name = standbys_of(cluster)[0]
     try:
-        with clients(ends_tls) as load:
+        with clients(proxy) as load:
             load.go_on()
             cluster.kill(name)
-            ends_tls.wait_for(name, "DOWN")
+            proxy.wait_for(name, "DOWN")
             load.reads.wait_for_more(40)
             load.keyed.wait_for_more(10)
             cluster.start(name)
@@ -123,19 +122,20 @@ def test_a_standby_that_dies_is_noticed_by_nobody_who_may_ask_twice(cluster: Clu
         cluster.start(name)  # unless it runs
 
 
-def test_while_nobody_leads_reads_go_on_and_the_leader_s_port_follows(cluster: Cluster, ends_tls: Proxy) -> None:
+@ends_tls
+def test_while_nobody_leads_reads_go_on_and_the_leader_s_port_follows(cluster: Cluster, proxy: Proxy) -> None:
     before, (heir, _) = primary_of(cluster), standbys_of(cluster)
-    one = ends_tls.client()
+    one = proxy.client()
     try:
-        with reading([ends_tls.any_node, ends_tls.leader] * 2, ca=one.ca, token=one.token) as reads:
+        with reading([proxy.any_node, proxy.leader] * 2, ca=one.ca, token=one.token) as reads:
             reads.wait_for_more()
             cluster.kill(before)
-            ends_tls.wait_for(before, "DOWN", "leader")
-            refused = ends_tls.client(ends_tls.leader).put("/settings/user.leader", {"value": 1})
+            proxy.wait_for(before, "DOWN", "leader")
+            refused = proxy.client(proxy.leader).put("/settings/user.leader", {"value": 1})
             assert (refused.status, refused.code) == (503, "no_primary"), "a node says so, not the proxy"
             promote(cluster, heir)
-            ends_tls.wait_for(heir, "UP", "leader")
-            asked = ends_tls.client(ends_tls.leader)
+            proxy.wait_for(heir, "UP", "leader")
+            asked = proxy.client(proxy.leader)
             assert asked.write("PUT", "/settings/user.leader", {"value": 2}).headers["bellwether-node"] == heir
             reads.wait_for_more()
         assert reads.failures == []
@@ -143,6 +143,7 @@ def test_while_nobody_leads_reads_go_on_and_the_leader_s_port_follows(cluster: C
         cluster.start(before)
 
 
+@passes_tls_on
 def test_a_node_that_hangs_is_left(cluster: Cluster, proxy: Proxy) -> None:
     """Connections to it are ended after two looks, so that clients need not wait for their own deadlines."""
     name = standbys_of(cluster)[0]
@@ -153,6 +154,7 @@ def test_a_node_that_hangs_is_left(cluster: Cluster, proxy: Proxy) -> None:
     proxy.wait_for(name, "UP")
 
 
+@ends_tls
 def test_events_go_on_where_they_ended(cluster: Cluster, proxy: Proxy) -> None:
     """A stream through the proxy outlasts a switchover; at maintenance it ends, whole, and is taken up elsewhere."""
     first, one = wait_equal(cluster)["revision"], proxy.client()

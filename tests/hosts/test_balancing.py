@@ -124,6 +124,7 @@ def test_the_address_follows_a_planned_promotion(address: Cluster) -> None:
         wait_for_address(address, host)
 
 
+@pytest.mark.long
 def test_the_address_leaves_a_host_that_vanishes_and_does_not_go_back(address: Cluster) -> None:
     lost = standby_without_the_broker(address)
     promote(address, lost)
@@ -153,6 +154,7 @@ def test_both_sides_of_a_partition(address: Cluster) -> None:
     assert not has_address(cut_off)
 
 
+@pytest.mark.long
 def test_nodes_that_do_not_hear_each_other_s_keepalived(address: Cluster) -> None:
     """Nothing but VRRP is lost between them: the old one still lets go before the new one takes."""
     address.bed.space.run("nft add rule bridge bed links ip protocol 112 drop")
@@ -161,6 +163,7 @@ def test_nodes_that_do_not_hear_each_other_s_keepalived(address: Cluster) -> Non
         wait_for_address(address, host)
 
 
+@pytest.mark.long
 def test_a_provider_that_hangs_loses_the_address(address: Cluster) -> None:
     primary = address.primary()
     primary.run("systemctl kill --signal=STOP bellwether-provider")
@@ -169,6 +172,7 @@ def test_a_provider_that_hangs_loses_the_address(address: Cluster) -> None:
     wait_for_address(address, primary)
 
 
+@pytest.mark.long
 def test_keepalived_that_is_killed_leaves_no_address_behind(address: Cluster) -> None:
     """At the worst moment: while another node becomes primary."""
     primary, heir = address.primary(), standby_without_the_broker(address)
@@ -214,7 +218,7 @@ def test_clients_behind_haproxy_notice_neither_switchover_nor_maintenance(proxie
         go_on()
         resting.run("systemctl start bellwether-provider")
         resting.wait_for("provider maintenance off")
-        fresh = f"curl -q -s --head --cacert /root/ca.pem {ports[0]}/health/ready | grep -i 'bellwether-node: {resting.name}'"
+        fresh = f"curl -q -s --head --cacert /root/ca.pem {ports[0]}/health/ready | grep -i 'node: {resting.name}'"
         healthy.bed.client().wait_for(fresh)  # those that are connected stay where they are
         go_on()
     assert reads.failures == []
@@ -227,3 +231,29 @@ def test_a_provider_host_s_own_proxy_knows_all_nodes(healthy: Cluster) -> None:
         up = [line.split(",")[1] for line in seen.splitlines() if line.startswith("ready,p") and ",UP," in line]
         assert sorted(up) == sorted(healthy.nodes), seen
         assert f"https://{ADDRESS}" not in host.read("/etc/haproxy/bellwether.cfg")
+
+
+@pytest.mark.long
+def test_a_proxy_that_ends_tls_and_is_trusted_says_who_asks(proxied: Cluster, healthy: Cluster) -> None:
+    """The nodes are told to trust it, one after the other; then it is given a certificate, without a restart. A write
+    from another host is in the audit with that host's address, whatever the client claims."""
+    client, asks = healthy.bed.client(), healthy.nodes["p1"]
+    for host in sorted(healthy.nodes.values(), key=lambda host: host is healthy.primary()):
+        text = host.read("/etc/bellwether/provider.toml")
+        assert "[api]\n" in text
+        trusting = text.replace("[api]\n", f'[api]\ntrusted_proxies = ["{client.address}"]\n')
+        host.write("/etc/bellwether/provider.toml", trusting, mode="600")
+        host.run("systemctl restart bellwether-provider")
+        healthy.healthy()
+    client.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=proxy "
+        "-keyout /root/proxy.key -out /root/proxy.pem 2>/dev/null && cat /root/proxy.key >>/root/proxy.pem && "
+        "sed -i '/^leader/a certificate = \"/root/proxy.pem\"' /etc/bellwether-balancing.toml && "
+        "bellwether-balancing apply"
+    )
+    claims = f"-H 'Authorization: Bearer {healthy.token}' -H 'X-Forwarded-For: 192.0.2.1' --json '{{\"value\": 1}}'"
+    there = f"https://{client.address}/api/v1/settings/user.forwarded"
+    put = f"curl -q -s --fail --insecure -X PUT {claims} {there}"
+    asks.wait_for(put)
+    done = healthy.api(asks).read("/audit?kind=setting&id=user.forwarded")["items"]
+    assert done[0]["source"] == asks.address

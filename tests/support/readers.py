@@ -1,5 +1,5 @@
-"""Readers (and writers) that go on whatever happens, each on a connection of its own that it keeps, and remember every failure; and
-one that follows the events."""
+"""Readers and writers that go on whatever happens, each on a connection of its own that it keeps, and remember every
+failure; and one that follows the events."""
 
 import http.client
 import json
