@@ -32,9 +32,10 @@ def read_wanted(path: Path) -> Wanted | None:
         return None
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Invalid(f"{path} is not a file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise Invalid(f"{path} is not a file")
         return parse(file.read(SIZE_MAX + 1))
 
 

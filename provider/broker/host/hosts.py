@@ -53,4 +53,5 @@ def with_block(text: str, brokers: Sequence[BrokerNode], own: str) -> str:
                 f"{broker.address}: take that line out"
             )
     lines = [f"{broker.address} {broker.host}" for broker in sorted(others, key=lambda one: one.node)]
-    return "\n".join([rest.rstrip("\n"), BEGIN, *lines, END]).lstrip("\n") + "\n"
+    above = rest.rstrip("\n")
+    return "\n".join([*([above] if above else []), BEGIN, *lines, END]) + "\n"

@@ -41,6 +41,8 @@ KNOWN_S = 60.0
 """How long the others may take to know the name of a host that joins."""
 REPLICA_S = 60.0
 RESET_S = 60.0
+SEEN_S = 20.0
+"""While another broker goes, such a question may hang; asked again it is answered."""
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
@@ -240,8 +242,8 @@ class LocalBroker:
         """Raises `BrokerAway` where the broker is not running, or has stopped because it sees no majority."""
         if not self._about_own().running:
             raise BrokerAway("the RabbitMQ on this host starts, or waits for others of its cluster")
-        cluster = self._commands.json("cluster_status")
-        queues = self._commands.json("list_queues", "-p", VHOST, "name", "type", "members")
+        cluster = self._commands.json("cluster_status", deadline_s=SEEN_S)
+        queues = self._commands.json("list_queues", "-p", VHOST, "name", "type", "members", deadline_s=SEEN_S)
         return Seen(
             own=self.expected_node(),
             cluster=frozenset(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"]),

@@ -1,0 +1,87 @@
+"""What rules a broker out as one of the cluster's, said in plain sentences; what RabbitMQ's failures mean."""
+
+import pytest
+
+from provider.broker.host.commands import BrokerAway, CommandFailed, CookieRefused, failure
+from provider.broker.host.facts import Facts, about, held, objections, series
+from provider.core.documents import BrokerNode
+from shared.errors import Invalid
+
+PLUGINS = ("rabbitmq_management",)
+MEMBER = BrokerNode(node="rabbit@p1", version="4.0.5", address="10.0.0.1", plugins=PLUGINS)
+
+
+def new(**changes: object) -> Facts:
+    fields: dict[str, object] = {
+        "node": "rabbit@p2",
+        "version": "4.0.5",
+        "plugins": PLUGINS,
+        "cluster": ("rabbit@p2",),
+        "running": ("rabbit@p2",),
+    }
+    return Facts(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_an_empty_broker_of_the_same_kind_may_join() -> None:
+    assert objections(new(), [MEMBER]) == []
+    assert objections(new(version="4.0.9"), [MEMBER]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"version": "3.10.8"}, ["RabbitMQ 3.10.8 is too old for several brokers", "rabbit@p1 has 4.0.5"]),
+        ({"version": "4.1.0"}, ["this host has RabbitMQ 4.1.0, rabbit@p1 has 4.0.5"]),
+        ({"plugins": (*PLUGINS, "rabbitmq_shovel")}, ["differ in rabbitmq_shovel"]),
+        ({"node": "rabbit@p1"}, ["another member's broker is called rabbit@p1 as well"]),
+        ({"cluster": ("rabbit@p2", "rabbit@x")}, ["belongs to a cluster with rabbit@x already"]),
+        ({"holds": ("queue 'orders' in virtual host '/'",)}, ["holds queue 'orders' in virtual host '/'"]),
+    ],
+    ids=["old", "another series", "plug-ins", "same name", "another cluster", "not empty"],
+)
+def test_what_differs_is_named(changes: dict[str, object], named: list[str]) -> None:
+    found = "; ".join(objections(new(**changes), [MEMBER]))
+    assert all(words in found for words in named), found
+
+
+def test_one_that_was_interrupted_while_joining_may_hold_the_log_by_now() -> None:
+    again = new(cluster=("rabbit@p1", "rabbit@p2"), holds=("queue 'bellwether.log.a' in virtual host 'bellwether'",))
+    assert objections(again, [MEMBER]) == []
+
+
+def test_what_is_held_leaves_out_what_broker_setup_makes() -> None:
+    assert held(["/", "bellwether"], []) == ()
+    assert held(["/", "shop"], [("/", "orders")]) == ("virtual host 'shop'", "queue 'orders' in virtual host '/'")
+
+
+def test_an_answer_is_read_however_erlang_breaks_its_lines() -> None:
+    found = about("{1795254772952,'rabbit@p-1',true,\"4.0.5\",\n [rabbitmq_management,\n  jose]}\nok\n")
+    assert (found.node, found.version, found.running) == ("rabbit@p-1", "4.0.5", True)
+    assert found.plugins == ("jose", "rabbitmq_management")
+    assert found.clock_s == 1795254772.952
+    with pytest.raises(Invalid):
+        about("{badrpc,nodedown}")
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert series("4.10.1") > series("4.9.0")
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "words"),
+    [
+        ("  * TCP connection succeeded but Erlang distribution failed", CookieRefused, "does not let this host in"),
+        (
+            "unable to connect to epmd (port 4369) on p9: nxdomain (non-existing domain)",
+            BrokerAway,
+            "name is not known",
+        ),
+        ("Error: unable to perform an operation on node 'rabbit@p2'.", BrokerAway, "does not run"),
+        ("Error:\nRabbitMQ on node rabbit@p3 must be stopped", CommandFailed, "must be stopped"),
+        ("", CommandFailed, "did not say why"),
+    ],
+)
+def test_failures_become_plain_sentences(output: str, kind: type[Exception], words: str) -> None:
+    error = failure(["rabbitmqctl", "--quiet", "reset"], "rabbit@p2", output)
+    assert type(error) is kind
+    assert words in str(error)
