@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from provider.address import source_address
+from provider.broker.host.facts import objections
 from provider.broker.host.local import LocalBroker
 from provider.client import Problem, Unreachable, local
 from provider.core.commands import BROKER_COOKIE, clock_skew_s
@@ -92,7 +93,11 @@ class OwnRabbit:
     """Of this node."""
 
     def look(self, url: str) -> BrokerNode:
-        return self.local.facts().as_node(own_address(self.url, url))
+        facts = self.local.facts()
+        problems = objections(facts, ()) if not facts.others else []
+        if problems:
+            raise Refused("; ".join(problems))
+        return facts.as_node(own_address(self.url, url))
 
     def join(self, state: State, name: str, vault: Vault) -> str:
         own, others = _brokers(state, name)
