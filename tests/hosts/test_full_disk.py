@@ -1,0 +1,40 @@
+"""The disk of one host is full. What cannot be written is refused in so many words; what can be goes on; and when there
+is room again, all of it goes on by itself."""
+
+from tests.testbed.cluster import Cluster
+
+
+def test_a_standby_without_room_stops_nobody_for_good_and_catches_up(healthy: Cluster) -> None:
+    before = healthy.equal()
+    standby, other = healthy.standbys()
+    with healthy.writing() as load:
+        load.wait_for_more(10)
+        standby.fill()
+        load.wait_for_more(30, timeout_s=60)
+        assert healthy.api(other).get("/cluster").status == 200
+        standby.unfill()
+        load.wait_for_more(30, timeout_s=60)
+    healthy.healthy()
+    healthy.check(load, after=before["revision"])
+
+
+def test_a_primary_without_room_says_so_and_goes_on_when_there_is_room(healthy: Cluster) -> None:
+    before = healthy.equal()
+    primary, standby = healthy.primary(), healthy.standbys()[0]
+    with healthy.writing() as load:
+        load.wait_for_more(10)
+        primary.fill()
+
+        def refused() -> bool:
+            answer = healthy.api(standby).put("/settings/user.no_room", {"value": "x" * 1000})
+            return answer.status == 503 and answer.code == "disk_full"
+
+        healthy.wait(refused, "nobody says that the primary's disk is full")
+        assert healthy.api(primary).get("/settings?limit=1").status == 200, "reads go on"
+        assert {view and view["primary"] for view in healthy.look().values()} == {primary.name}
+        primary.unfill()
+        load.wait_for_more(30, timeout_s=60)
+    assert {f.status for f in load.failures} <= {0, 503, 504}
+    after = healthy.healthy()
+    assert (after["primary"], after["epoch"]) == (primary.name, before["epoch"])
+    healthy.check(load, after=before["revision"])
