@@ -5,7 +5,6 @@ It has a MariaDB server. Packages and libraries that an installer fetches lie in
 
 import hashlib
 import inspect
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,14 +35,10 @@ chroot "$1" apt-get install -qq --download-only --no-install-recommends -y {FETC
 
 def layer() -> Path:
     """The directory. Made where it is not there yet, which takes minutes. Raises `BuildFailed`, `OSError`."""
-    rootfs.CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
     constraints = (rootfs.PROJECT / "constraints.txt").read_text()
     key = hashlib.sha256((inspect.getsource(sys.modules[__name__]) + constraints).encode()).hexdigest()[:32]
-    with rootfs.alone():
-        made = rootfs.CACHE / f"plain-{key}"
-        if not made.exists():
-            rootfs.make(made, _build)
-        os.utime(made)
+    made = rootfs.CACHE / f"plain-{key}"
+    rootfs.make(made, _build)
     return made
 
 

@@ -40,17 +40,11 @@ class BuildFailed(RuntimeError):
 def layers(role: str) -> list[Path]:
     """The directories that make a host of that role, uppermost first. Made where they are not there yet; two processes
     at a time make each only once. Raises `BuildFailed`, `OSError`."""
-    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with alone():
-        base = CACHE / f"base-{_said('--base-key')}"
-        if not base.exists():
-            make(base, lambda directory: _build("--base", directory))
-        project = CACHE / f"{role}-{_project_key(base)}"
-        if not project.exists():
-            make(project, lambda directory: _build_over(base, directory, role))
-        for used in (base, project):
-            os.utime(used)
-        _forget({base, project})
+    base = CACHE / f"base-{_said('--base-key')}"
+    make(base, lambda directory: _build("--base", directory))
+    project = CACHE / f"{role}-{_project_key(base)}"
+    make(project, lambda directory: _build_over(base, directory, role))
+    _forget({base, project})
     return [project, base]
 
 
@@ -69,8 +63,18 @@ def own_layer(directory: Path) -> Path:
 
 
 def make(target: Path, build: Callable[[Path], None]) -> None:
-    """Fills a directory beside `target` and renames it, so that what is there is whole."""
-    for left in target.parent.glob("new-*"):  # we are alone: it is of an interrupted build
+    """Fills a directory beside `target`, which is in the cache, and renames it, so that what is there is whole. Nothing
+    is built where it is there; two processes at a time make it only once."""
+    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not target.exists():
+        with _alone(target.name):
+            if not target.exists():
+                _make(target, build)
+    os.utime(target)
+
+
+def _make(target: Path, build: Callable[[Path], None]) -> None:
+    for left in target.parent.glob(f"new-{target.name}*"):  # of an interrupted build
         shutil.rmtree(left)
     new = target.parent / f"new-{target.name}"
     new.mkdir()
@@ -122,15 +126,21 @@ def _project_key(base: Path) -> str:
 
 
 def _forget(needed: set[Path]) -> None:
-    """Deletes layers that nobody has used for long."""
+    """Deletes layers that nobody has used for long, and what builds left that were interrupted as long ago."""
     for path in CACHE.iterdir():
-        if path.is_dir() and path not in needed and time.time() - path.stat().st_mtime > UNUSED_S:
-            shutil.rmtree(path)
+        with contextlib.suppress(FileNotFoundError):
+            if path in needed or time.time() - path.stat().st_mtime < UNUSED_S:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    descriptor = os.open(CACHE / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def _alone(name: str) -> Iterator[None]:
+    """One process at a time makes what has that name."""
+    descriptor = os.open(CACHE / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
