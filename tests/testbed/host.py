@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.testbed.bed import Bed
 
 BOOT_S = 120.0
-COMMAND_S = 120.0
+COMMAND_S = 300.0
 CLOCK = "/etc/bed-clock"
 CLOCK_VARIABLES = (
     "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 "

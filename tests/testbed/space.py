@@ -22,6 +22,7 @@ from tests.testbed import cgroups, keeper
 
 PREFIX = "bwbed-"
 COMMAND_S = 60.0
+INOTIFY_INSTANCES = 2048
 CLONE_NEWNET = 0x4000_0000
 PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -52,6 +53,7 @@ class Space:
     def __init__(self) -> None:
         """Raises `OSError`, `CommandFailed` where this machine cannot make it (see `machine.why_not`)."""
         sweep()
+        raise_limits()
         self.state = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock: int | None = _locked(self.state)
         self.groups = cgroups.Groups.make(self.state.name)
@@ -126,6 +128,14 @@ def sweep() -> None:
             os.close(_locked(state))
             keeper.remove_groups(cgroups.Groups.of(state.name))
             shutil.rmtree(state, ignore_errors=True)
+
+
+def raise_limits() -> None:
+    """Makes room for inotify: systemd takes ten a host, and the kernel counts those of all hosts as this machine's
+    root's, of which it allows 128. The one thing that a bed changes on the machine: a limit, until the next boot."""
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < INOTIFY_INSTANCES:
+        limit.write_text(str(INOTIFY_INSTANCES))
 
 
 def _locked(state: Path) -> int:
