@@ -74,9 +74,9 @@ def make(target: Path, build: Callable[[Path], None]) -> None:
 
 
 def _make(target: Path, build: Callable[[Path], None]) -> None:
-    for left in target.parent.glob(f"new-{target.name}*"):  # of an interrupted build
+    for left in target.parent.glob(f"making-{target.name}*"):  # of an interrupted build
         shutil.rmtree(left)
-    new = target.parent / f"new-{target.name}"
+    new = target.parent / f"making-{target.name}"
     new.mkdir()
     new.chmod(0o755)
     build(new)
