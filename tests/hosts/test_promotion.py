@@ -111,6 +111,7 @@ def test_the_primary_s_host_lost_its_power(healthy: Cluster) -> None:
     afterwards(healthy, load, new, epoch)
 
 
+@pytest.mark.long
 def test_cut_off_from_the_other_hosts_but_not_from_its_clients(healthy: Cluster) -> None:
     """Its clients get no acknowledgement that is lost, and can see that it is stale; there is nothing to clean up."""
     old, (new, other) = healthy.primary(), healthy.standbys()
