@@ -178,6 +178,36 @@ def test_a_certificate_that_does_not_fit_its_key_is_not_given(host: Host) -> Non
         (host.configuration / "node.key").write_text(good)
 
 
+@as_root
+def test_several_brokers_talk_with_tls_and_again_changes_nothing(host: Host) -> None:
+    environment = host.rabbitmq / "rabbitmq-env.conf"
+    environment.write_text("# Debian's\nNODE_IP_ADDRESS=\n")
+    files = ["advanced.config", "rabbitmq-env.conf", "bellwether/dist.config", "conf.d/bellwether-cluster.conf"]
+    written = []
+    for _ in range(2):
+        done = host.run("cluster")
+        assert done.returncode == 0, done.stderr
+        written.append([(host.rabbitmq / name).read_text() for name in files])
+    assert written[0] == written[1]
+    assert environment.read_text().startswith("# Debian's\nNODE_IP_ADDRESS=\n")
+    assert environment.read_text().count("-proto_dist inet_tls") == 1
+    assert (host.rabbitmq / "bellwether/dist.config").read_text().count("verify_peer") == 2
+
+
+@as_root
+def test_what_somebody_else_wrote_for_erlang_is_not_replaced(host: Host) -> None:
+    advanced = host.rabbitmq / "advanced.config"
+    before = advanced.read_text() if advanced.exists() else None
+    try:
+        advanced.write_text("[{kernel, []}].\n")
+        done = host.run("cluster")
+        assert done.returncode == 1
+        assert "somebody else's" in done.stderr
+        assert advanced.read_text() == "[{kernel, []}].\n"
+    finally:
+        advanced.unlink() if before is None else advanced.write_text(before)
+
+
 def test_it_explains_itself_and_refuses_what_it_does_not_know() -> None:
     assert "Usage" in subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout
     assert subprocess.run([SCRIPT, "--nonsense"], capture_output=True, check=False).returncode == 2
