@@ -55,6 +55,8 @@ class LocalBroker:
         self.place = place or Place()
         self._say = say
         self._commands = Commands(self.place)
+        self._known: Facts | None = None
+        """What `facts` found last, until something was changed: each command takes a second, on a busy host several."""
 
     @property
     def installed(self) -> bool:
@@ -75,7 +77,7 @@ class LocalBroker:
             ask.run("rabbitmqctl", "start_app", deadline_s=START_S)
             about = self._about_own()
         cluster, holds = ask.json("cluster_status"), json.loads(ask.run("rabbitmqctl", "export_definitions", "-"))
-        return Facts(
+        self._known = Facts(
             node=about.node,
             version=about.version,
             plugins=about.plugins,
@@ -86,6 +88,7 @@ class LocalBroker:
                 [(str(one["vhost"]), str(one["name"])) for one in holds["queues"]],
             ),
         )
+        return self._known
 
     def _about_own(self) -> About:
         return about(self._commands.evaluate(ASK))
@@ -97,7 +100,7 @@ class LocalBroker:
     def check(self, peers: Sequence[BrokerNode], cookie: str, *, skew_s: float = SKEW_S) -> Facts:
         """Raises `Refused`, in one plain sentence for each thing that differs, where this broker cannot be one of
         `peers`, whose cookie that is. Changes nothing, here or there."""
-        own = self.facts()
+        own = self._known or self.facts()
         problems = objections(own, peers)
         with_block(read_text(self.place.etc_hosts), peers, own.node)
         with guest(self.place, cookie, peers) as others:
@@ -130,7 +133,7 @@ class LocalBroker:
 
         Waits until the hosts of the others know this one: they do once the state has it.
         """
-        own = self.facts()
+        own = self._known or self.facts()
         others = [peer for peer in peers if peer.node != own.node]
         self.know(peers, own.node)
         if not set(own.others) & {peer.node for peer in others}:
@@ -138,6 +141,7 @@ class LocalBroker:
                 self._wait_known(there, others, own.node.partition("@")[2], own_address)
                 self._be_forgotten(there, others, own.node)
             self.use_cookie(cookie)
+            self._known = None
             self._say(f"joining the broker of this host to {others[0].node}")
             for step in (("stop_app",), ("reset",), ("join_cluster", others[0].node)):
                 self._commands.run("rabbitmqctl", *step)
@@ -161,11 +165,11 @@ class LocalBroker:
         if self.cookie() == cookie:
             self._commands.evaluate("ok.")
             return
-        if not self._lets_in():  # interrupted between the two steps below?
+        try:
+            self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
+        except CookieRefused:  # interrupted between this and the next step
             with guest(self.place, cookie, ()) as other:
                 other.evaluate("ok.")
-        else:
-            self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
         self._write_cookie(cookie)
         self._say("the broker has another Erlang cookie")
 
@@ -184,13 +188,6 @@ class LocalBroker:
             as_user(self.place.user, ["/bin/cp", "--remove-destination", "--preserve=mode", str(new), str(staged)])
             as_user(self.place.user, ["/bin/sync", str(staged)])
             as_user(self.place.user, ["/bin/mv", "-fT", str(staged), str(target)])
-
-    def _lets_in(self) -> bool:
-        try:
-            self._commands.evaluate("ok.")
-        except BrokerAway:
-            return False
-        return True
 
     def _wait_known(self, there: Commands, others: Sequence[BrokerNode], host: str, address: str) -> None:
         family = "inet6" if ":" in address else "inet"
