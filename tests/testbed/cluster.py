@@ -16,6 +16,8 @@ from tests.testbed.host import Host
 from tests.testbed.space import Said
 
 API_PORT = 8443
+JOIN_S = 300.0
+"""RabbitMQ's commands, of which a join needs two dozen, take a second each; on a machine with ten beds four."""
 READY_S = 60.0
 HEALTHY_S = 90.0
 
@@ -79,7 +81,8 @@ class Cluster:
         token = through.run("provider token create --role node").out
         host.write("/root/join.token", token, mode="600")
         said = host.run(
-            f"provider join {url_of(through)} --name {host.name} --url {url_of(host)} --token-file /root/join.token"
+            f"provider join {url_of(through)} --name {host.name} --url {url_of(host)} --token-file /root/join.token",
+            timeout_s=JOIN_S,
         )
         self.nodes[host.name] = host
         return said
