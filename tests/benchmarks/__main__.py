@@ -15,7 +15,7 @@ from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed, wait_until
 from localcluster.provider import program_path
 
-from tests.benchmarks import tls
+from tests.benchmarks import join, tls
 from tests.benchmarks.bare import read_back_ms
 from tests.benchmarks.lag import lag_ms
 from tests.benchmarks.load import Load, Running, load
@@ -27,7 +27,11 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
     options.add_argument("--seconds", type=int, default=8, help="length of each load (default 8)")
     options.add_argument("--tls", action="store_true", help="only what TLS costs, against the same without")
+    options.add_argument("--join", action="store_true", help="only how long a host takes to join a large cluster")
     asked = options.parse_args()
+    if asked.join:
+        print_table(_joining())
+        return
     seconds = asked.seconds
     with tempfile.TemporaryDirectory(prefix="bellwether-bench-") as directory:
         cluster = Cluster(Path(directory) / "c", providers=3, databases=0 if asked.tls else 3, tell=_say)
@@ -42,6 +46,21 @@ def main() -> None:
         finally:
             cluster.down()
     print_table(rows)
+
+
+def _joining() -> list[Row]:
+    """A cluster of one node, which a second one joins."""
+    with tempfile.TemporaryDirectory(prefix="bellwether-bench-") as directory:
+        cluster = Cluster(Path(directory) / "c", providers=1, databases=0, tell=_say)
+        fresh = Cluster(Path(directory) / "c", providers=2, databases=0)
+        try:
+            cluster.up()
+            cluster.providers["p2"] = fresh.providers["p2"]
+            return join.measure(cluster, _say)
+        finally:
+            cluster.kill_all()
+            if cluster.providers["p2"].process is not None:
+                cluster.providers["p2"].process.kill()
 
 
 def measure(cluster: Cluster, seconds: int) -> list[Row]:
