@@ -19,6 +19,7 @@ from provider.cli.console import (
     print_json,
     read_secret,
 )
+from provider.cli.nodes import placements
 from provider.cli.show import show_status
 from provider.settings import Files, common_settings, load_settings
 from shared.files import read_text, write_atomically
@@ -146,21 +147,13 @@ def join(
     wishes = Wishes(
         endpoints=broker_endpoint or host.endpoints,
         management=broker_management or host.management,
-        labels=_labels(label or []),
+        labels=placements(label or []),
         settings=common_settings(settings_file) if settings_file is not None else {},
     )
     become(place, cluster, token, wishes, steps=steps, host=host)
     plain(f"{name} is a member of the cluster at {cluster}; its files are in {config.parent}.")
     if host.service is None:
         plain(f"Next: provider run --config {config}")
-
-
-def _labels(texts: list[str]) -> dict[str, str]:
-    """Exit code 2 for what is no label."""
-    pairs = [text.partition("=")[::2] for text in texts]
-    if any(name not in ("host", "zone") or not value for name, value in pairs):
-        raise typer.BadParameter("--label: expected host=NAME or zone=NAME")
-    return dict(pairs)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import typer
 
 from provider.cli.audit import items, line, moment
 from provider.cli.console import AsJson, application, entry, fail, plain, print_json, read_secret, table
+from provider.cli.nodes import add_to as add_nodes_to
 from provider.cli.remote_access import add_to
 from provider.cli.show import show_cluster
 from provider.client import Client, Problem, from_environment, path
@@ -49,6 +50,7 @@ def remote() -> Iterator[Client]:
 
 
 add_to(app, remote)
+add_nodes_to(app, remote)
 
 
 def _items(client: Client, collection: str) -> list[dict[str, Any]]:

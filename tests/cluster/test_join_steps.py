@@ -63,6 +63,12 @@ def join(own: Cluster, host: Provider, text: str, *more: str) -> Said:
     return run("provider", *options(own, host, text, *more))
 
 
+def bellwether(own: Cluster, *arguments: str) -> Said:
+    """The remote client, as administrator."""
+    where = {"BELLWETHER_API": own.first.url, "BELLWETHER_CA": str(own.layout.ca)}
+    return run("bellwether", *arguments, **where, BELLWETHER_TOKEN_FILE=str(own.layout.admin_token))
+
+
 def killed_after(step: str, own: Cluster, host: Provider, text: str) -> None:
     """`kill -9` as soon as the step has ended."""
     process = subprocess.Popen(
@@ -169,6 +175,27 @@ def test_a_host_that_was_interrupted_goes_on_with_a_new_token_when_the_first_is_
     healthy(own, host)
 
 
+def test_a_removed_node_that_comes_back_says_so_and_stays_out(own: Cluster, make: Make) -> None:
+    """It was off when it was removed: the log, which it may not read any more, cannot tell it."""
+    host = make("away")
+    assert join(own, host, token(own)).code == 0
+    healthy(own, host)
+    assert host.process is not None
+    host.process.stop()
+    admin = client(own, "p1")
+    said = bellwether(own, "nodes", "remove", "away")
+    assert said.code == 0, said
+    host.launch()
+    mine = Client(host.url, ca=host.ca, token=admin.token)
+
+    def told() -> bool:
+        return b"removed from the cluster" in mine.get("/health/ready").body
+
+    wait_until(lambda: mine.is_up("/health/live") and told(), timeout_s=30, what="it does not say that it was removed")
+    assert mine.get("/health/ready").status == 503
+    assert [node["id"] for node in admin.read("/nodes")["items"]] == ["p1"]
+
+
 def test_what_has_to_be_alike_is_taken_over_or_refused_by_name(own: Cluster, make: Make, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("[api]\nbody_max_bytes = 70000\n")
@@ -211,7 +238,10 @@ def test_where_a_node_is_placed_is_said_at_its_join_or_later(own: Cluster, make:
     assert any("two nodes" in warning for warning in warnings)
     stale = admin.put("/nodes/placed", {"labels": {}}, If_Match='"1"')
     assert (stale.status, stale.code) == (412, "stale_revision")
-    admin.write("PUT", "/nodes/placed", {"labels": {"zone": "b"}}, If_Match=f'"{node["revision"]}"')
+    admin.write("PUT", "/nodes/placed", {"labels": {"zone": "c"}}, If_Match=f'"{node["revision"]}"')
+    assert bellwether(own, "nodes", "label", "placed", "zone=b").code == 0
+    assert "zone b" in bellwether(own, "nodes", "list").out
+    assert bellwether(own, "nodes", "label", "placed", "floor=2").code == 2
     assert not any("share" in warning for warning in admin.read("/cluster")["warnings"])
     assert admin.put("/nodes/p1", {"labels": {"floor": "2"}}).status == 422
     wait_equal(own)
