@@ -19,7 +19,7 @@ def test_a_host_joins_a_large_cluster_within_a_minute(start_cluster: StartCluste
     first.run("systemctl stop bellwether-provider")
     script = Path(fill.__file__).read_text()
     first.run(
-        f"/opt/bellwether/bin/python - sqlite:////var/lib/bellwether/state.db {DOCUMENTS}", data=script, timeout_s=300
+        f"/opt/bellwether/bin/python - sqlite:////var/lib/bellwether/state.db {DOCUMENTS}", data=script, timeout_s=500
     )
     first.run("chown -R bellwether: /var/lib/bellwether; systemctl start bellwether-provider")
     cluster.healthy()
@@ -28,7 +28,7 @@ def test_a_host_joins_a_large_cluster_within_a_minute(start_cluster: StartCluste
     host.write("/root/join.token", first.run("provider token create --role node").out, mode="600")
     began_s = time.monotonic()
     said = host.run(
-        f"provider join {url_of(first)} --name p2 --url {url_of(host)} --token-file /root/join.token", timeout_s=300
+        f"provider join {url_of(first)} --name p2 --url {url_of(host)} --token-file /root/join.token", timeout_s=500
     )
     took_s = time.monotonic() - began_s
     print(f"{said.out}joined, and caught up: {took_s:.1f} s")

@@ -15,7 +15,9 @@ from tests.testbed.bed import Bed
 from tests.testbed.cluster import Cluster, url_of
 from tests.testbed.host import Host
 
+pytestmark = pytest.mark.long
 STEPS = ("check", "secrets", "member", "snapshot", "broker", "replica", "config", "start")
+JOIN_S = 500.0
 STALL_S = 3.0
 """A reader that waits longer for its answer calls it a pause. Hosts of the bed share two processors."""
 
@@ -40,6 +42,18 @@ def token_on(cluster: Cluster, host: Host) -> None:
 def join_command(cluster: Cluster, host: Host, name: str) -> str:
     through = url_of(cluster.primary())
     return f"provider join {through} --name {name} --url {url_of(host)} --token-file /root/join.token"
+
+
+def joined(cluster: Cluster, name: str) -> Host:
+    """That host as a standby; it joins unless it has."""
+    if name not in cluster.nodes:
+        host = fresh(cluster.bed, name)
+        token_on(cluster, host)
+        said = host.run(join_command(cluster, host, name), timeout_s=JOIN_S)
+        assert " s  follow " in said.out, said
+        cluster.nodes[name] = host
+        cluster.healthy()
+    return cluster.nodes[name]
 
 
 def brokers_of(host: Host) -> set[str]:
@@ -108,13 +122,13 @@ def test_a_join_that_is_killed_after_each_step_and_repeated_ends_as_a_healthy_st
     for step in STEPS:
         script = f"""
             {command} >join.log 2>&1 & pid=$!
-            timeout 120 tail --pid=$pid -s 0.05 -n +1 -f join.log | grep -q -m 1 ' s  {step} '
+            timeout 400 tail --pid=$pid -s 0.05 -n +1 -f join.log | grep -q -m 1 ' s  {step} '
             kill -9 $pid
             cat join.log
         """
-        said = host.run(f"bash -c {shlex.quote(script)}", check=False, timeout_s=180)
+        said = host.run(f"bash -c {shlex.quote(script)}", check=False, timeout_s=JOIN_S)
         assert f" s  {step} " in said.out, said
-    said = host.run(command, timeout_s=180)
+    said = host.run(command, timeout_s=JOIN_S)
     assert re.search(r"\d s  follow   standby, active, at revision \d+", said.out), said
     cluster.nodes["p3"] = host
     cluster.healthy()
@@ -125,7 +139,7 @@ def test_a_join_that_is_killed_after_each_step_and_repeated_ends_as_a_healthy_st
 
 
 def test_a_standby_whose_host_has_another_address_after_a_reboot_is_found_again(cluster: Cluster) -> None:
-    host = cluster.nodes["p3"]
+    host = joined(cluster, "p3")
     before = host.address
     host.power_off()
     host.address = "10.77.0.113"
@@ -143,8 +157,9 @@ def test_a_standby_whose_host_has_another_address_after_a_reboot_is_found_again(
 
 
 def test_a_removed_node_is_taken_out_of_everything_and_stays_out_when_it_comes_back(cluster: Cluster) -> None:
-    host = cluster.nodes.pop("p3")
+    host = joined(cluster, "p3")
     host.power_off()
+    cluster.nodes.pop("p3")
     cluster.api("p1").write("DELETE", "/nodes/p3")
     cluster.wait(lambda: brokers_of(cluster.nodes["p1"]) == {"p1", "p2"}, "the broker of p3 is not forgotten")
     wait_brokers(cluster, {"p1", "p2"})
@@ -174,12 +189,7 @@ def test_to_standalone_and_back_while_a_client_reads(cluster: Cluster) -> None:
         cluster.api(last).write("PUT", "/settings/user.alone", {"value": 1})
         primary = cluster.api(last).delete(f"/nodes/{last.name}")
         assert (primary.status, primary.code) == (409, "refused")
-        host = fresh(cluster.bed, "p4")
-        token_on(cluster, host)
-        said = host.run(join_command(cluster, host, "p4"), timeout_s=180)
-        assert "follow" in said.out, said
-        cluster.nodes["p4"] = host
-        cluster.healthy()
+        joined(cluster, "p4")
         wait_brokers(cluster, {last.name, "p4"})
     assert reader.failures == []
     assert reader.answers > 100
