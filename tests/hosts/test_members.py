@@ -13,7 +13,7 @@ import pytest
 from tests.hosts.conftest import StartCluster
 from tests.testbed.bed import Bed
 from tests.testbed.cluster import Cluster, url_of
-from tests.testbed.host import Host
+from tests.testbed.host import CLOCK_VARIABLES, Host
 
 pytestmark = pytest.mark.long
 STEPS = ("check", "secrets", "member", "snapshot", "broker", "replica", "config", "start")
@@ -154,6 +154,28 @@ def test_a_standby_whose_host_has_another_address_after_a_reboot_is_found_again(
     assert advice["endpoints"] == [f"amqps://{host.address}:5671"]
     assert before not in host.read("/etc/bellwether/provider.toml")
     cluster.api(host).write("PUT", "/settings/user.moved", {"value": 1})
+
+
+def test_a_clock_that_is_far_off_is_refused_at_join_and_warned_about_later(cluster: Cluster) -> None:
+    host = joined(cluster, "p3")
+    host.shift_clock(5)
+    admin = cluster.api("p1")
+
+    def warned() -> bool:
+        return any("the clock of p3 is 5" in warning for warning in admin.read("/cluster")["warnings"])
+
+    cluster.wait(warned, "nobody warns about the clock of p3")
+    assert "the clock of p3 is" in cluster.nodes["p2"].run("provider status").out
+    host.shift_clock(0)
+    cluster.wait(lambda: not warned(), "the warning about the clock of p3 stays")
+
+    late = fresh(cluster.bed, "p4")
+    token_on(cluster, late)
+    said = late.run(f"env {CLOCK_VARIABLES} FAKETIME=-4 {join_command(cluster, late, 'p4')}", check=False)
+    assert (said.code, "4.0" in said.err, "s behind the cluster's, more than the 2 s" in said.err) == (1, True, True), (
+        said
+    )
+    assert "p4" not in [node["id"] for node in admin.read("/nodes")["items"]]
 
 
 def test_a_removed_node_is_taken_out_of_everything_and_stays_out_when_it_comes_back(cluster: Cluster) -> None:
