@@ -121,8 +121,9 @@ def test_a_join_that_is_killed_after_each_step_and_repeated_ends_as_a_healthy_st
     command = join_command(cluster, host, "p3")
     for step in STEPS:
         script = f"""
-            {command} >join.log 2>&1 & pid=$!
-            timeout 400 tail --pid=$pid -s 0.05 -n +1 -f join.log | grep -q -m 1 ' s  {step} '
+            : >join.log
+            {command} >>join.log 2>&1 & pid=$!
+            grep -q -m 1 ' s  {step} ' < <(timeout 400 tail --pid=$pid -s 0.05 -n +1 -f join.log)
             kill -9 $pid
             cat join.log
         """
