@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 from provider.address import source_address
+from provider.broker.host.commands import BrokerAway
 from provider.broker.host.facts import objections
 from provider.broker.host.local import LocalBroker
 from provider.client import Problem, Unreachable, local
@@ -26,12 +28,15 @@ from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, host_of
 from provider.trust.vault import Vault
 from shared.errors import BellwetherError, Invalid, Refused, Unavailable
 
+T = TypeVar("T")
 SYSTEMCTL = "/usr/bin/systemctl"
 UNIT = "bellwether-provider.service"
 START_S = 120.0
 """A large state takes its time to load."""
 FOLLOW_S = 120.0
 LOOK_S = 0.2
+BROKER_UP_S = 60.0
+"""A broker that was just started, or whose host is busy, may not answer at once."""
 _SOMEWHERE = "https://192.0.2.1"
 """An address for documentation (RFC 5737), to which nothing is sent: from which of ours would it be?"""
 BROKER_PORT, MANAGEMENT_PORT = 5671, 15671
@@ -93,7 +98,7 @@ class OwnRabbit:
     """Of this node."""
 
     def look(self, url: str) -> BrokerNode:
-        facts = self.local.facts()
+        facts = patiently(self.local.facts)
         problems = objections(facts, ()) if not facts.others else []
         if problems:
             raise Refused("; ".join(problems))
@@ -103,14 +108,27 @@ class OwnRabbit:
         own, others = _brokers(state, name)
         cookie = _cookie(state, vault)
         give_certificate()
-        self.local.check(others, cookie, skew_s=clock_skew_s(state))
-        self.local.join(others, cookie, own.address)
+        patiently(lambda: self.local.check(others, cookie, skew_s=clock_skew_s(state)))
+        patiently(lambda: self.local.join(others, cookie, own.address))
         return f"{own.node} is one broker with {', '.join(broker.node for broker in others)}"
 
     def replicate(self, generation: str) -> str:
         stream = f"bellwether.log.{generation}"
-        self.local.ensure_replica(stream)
+        patiently(lambda: self.local.ensure_replica(stream))
         return f"this host's broker has a copy of {stream}"
+
+
+def patiently(ask: Callable[[], T], patience_s: float = BROKER_UP_S, pause_s: float = 1.0) -> T:
+    """What `ask` gives, which is asked again for so long while a broker does not answer: all that is asked of brokers
+    here may be asked again. Raises what it raises."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return ask()
+        except BrokerAway:
+            if time.monotonic() >= deadline_s:
+                raise
+            time.sleep(pause_s)
 
 
 def give_certificate() -> None:
