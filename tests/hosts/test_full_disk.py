@@ -1,7 +1,11 @@
 """The disk of one host is full. What cannot be written is refused in so many words; what can be goes on; and when there
 is room again, all of it goes on by itself."""
 
+import pytest
+
 from tests.testbed.cluster import Cluster
+
+pytestmark = pytest.mark.long
 
 
 def test_a_standby_without_room_stops_nobody_for_good_and_catches_up(healthy: Cluster) -> None:
