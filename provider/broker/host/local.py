@@ -212,15 +212,22 @@ class LocalBroker:
 
     def ensure_replica(self, stream: str, vhost: str = VHOST) -> None:
         """Has this broker hold a copy of the stream, and waits until it is in touch with the others'."""
-        own = self._about_own().node
-        if own not in self._replicas(stream, vhost)[0]:
-            self._say(f"copying the log ({stream}) to this host's broker")
-            self._commands.run("rabbitmq-streams", "add_replica", "--vhost", vhost, stream, own, deadline_s=REPLICA_S)
+        own, told = self._about_own().node, False
+        why = f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s"
         for _ in wait_until_s(REPLICA_S):
-            members, online = self._replicas(stream, vhost)
-            if own in members and own in online:
-                return
-        raise BrokerAway(f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s")
+            try:
+                members, online = self._replicas(stream, vhost)
+                if own in members and own in online:
+                    return
+                if own not in members:
+                    if not told:
+                        self._say(f"copying the log ({stream}) to this host's broker")
+                        told = True
+                    self._commands.run("rabbitmq-streams", "add_replica", "--vhost", vhost, stream, own)
+            except (BrokerAway, CommandFailed) as error:
+                # The log may just be electing, or a busy broker have not answered in time. Asked again it says what it is.
+                why = error.detail
+        raise BrokerAway(why)
 
     def _replicas(self, stream: str, vhost: str) -> tuple[list[str], list[str]]:
         """Brokers that have the stream, and those of them where it is running. Raises `Refused` where there is none."""
