@@ -225,7 +225,7 @@ class LocalBroker:
                         told = True
                     self._commands.run("rabbitmq-streams", "add_replica", "--vhost", vhost, stream, own)
             except (BrokerAway, CommandFailed) as error:
-                # The log may just be electing, or a busy broker have not answered in time. Asked again it says what it is.
+                # Brokers may be electing, or too busy to answer in time. Asked again they say what it is.
                 why = error.detail
         raise BrokerAway(why)
 

@@ -1,12 +1,14 @@
 """Our lines in /etc/hosts: what is there stays, what is ours is replaced."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provider.broker.host.hosts import BEGIN, END, names_in, with_block, without_block
 from provider.core.documents import BrokerNode
 from shared.errors import Refused
+
+STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 DEBIAN = "127.0.0.1 localhost\n127.0.1.1 p1\n\n# IPv6\n::1 ip6-localhost ip6-loopback\n"
 
@@ -49,6 +51,7 @@ def test_a_block_whose_end_was_cut_off_takes_nothing_of_others_with_it() -> None
 lines = st.text(alphabet="abp123. #:\t", max_size=20)
 
 
+@STEADY
 @given(st.lists(lines, max_size=8))
 def test_whatever_the_file_holds_it_is_kept_and_twice_is_as_once(others: list[str]) -> None:
     text = "".join(f"{line}\n" for line in others)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provider.broker.host.plan import (
@@ -18,6 +18,8 @@ from provider.broker.host.plan import (
 )
 from provider.broker.host.wanted import Wanted
 from provider.core.documents import BrokerNode
+
+STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 LOG = "bellwether.log.abc"
 
@@ -112,6 +114,7 @@ class Played:
 few = st.sets(st.integers(2, 5))
 
 
+@STEADY
 @given(few, few, few, few, st.lists(st.booleans(), max_size=20))
 def test_interrupted_anywhere_and_repeated_it_ends_right(
     members: set[int], gone: set[int], away: set[int], copies: set[int], interrupted: list[bool]

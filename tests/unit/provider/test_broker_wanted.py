@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provider.broker.host.apply import read_wanted
 from provider.broker.host.wanted import SIZE_MAX, Wanted, parse
 from provider.core.documents import BrokerNode
 from shared.errors import Invalid
+
+STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 COOKIE = "A-cookie-of-32-characters-or-so_"
 
@@ -73,6 +75,7 @@ def test_what_could_do_harm_or_contradicts_itself_is_refused_as_a_whole(changes:
     assert COOKIE not in refused.value.detail
 
 
+@STEADY
 @given(st.binary(max_size=200))
 def test_bytes_that_somebody_made_up_are_refused_in_one_sentence(data: bytes) -> None:
     with pytest.raises(Invalid):
