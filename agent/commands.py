@@ -122,7 +122,7 @@ def status(
     """Show what the daemon is connected to, its epoch and revision, and its instances. Exit 1 where it does not run."""
     settings = load_settings(config)
     content = {"id": settings.id} | (read_status(AgentFiles(config).status) or {"state": "never started"})
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else _readable(content))
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else readable(content))
     if content["state"] != "running":
         raise Invalid(f"the daemon of {settings.id} does not run; start it with: agent run --config {config}")
 
@@ -185,7 +185,7 @@ def _check_same(config: Path, settings: AgentSettings, agent_id: str | None, giv
         raise Invalid(f"{config} exists and names other servers; edit it, or remove it and enrol again")
 
 
-def _readable(content: dict[str, Any]) -> str:
+def readable(content: dict[str, Any]) -> str:
     lines = [f"agent {content['id']}: {content['state']}"]
     if "pid" in content:
         lines[0] += f" (pid {content['pid']})" if content["state"] == "running" else ""

@@ -15,7 +15,7 @@ from localcluster.cluster import Cluster
 from localcluster.process import ProcessFailed, wait_until
 from localcluster.provider import program_path
 
-from tests.benchmarks import failover, join, tls
+from tests.benchmarks import agents, failover, join, tls
 from tests.benchmarks.bare import read_back_ms
 from tests.benchmarks.lag import lag_ms
 from tests.benchmarks.load import Load, Running, load
@@ -29,8 +29,12 @@ def main() -> None:
     options.add_argument("--tls", action="store_true", help="only what TLS costs, against the same without")
     options.add_argument("--join", action="store_true", help="only how long a host takes to join a large cluster")
     options.add_argument("--failover", action="store_true", help="only promotion after a host is gone, on three hosts")
+    options.add_argument("--agents", type=int, metavar="N", help="only so many agents that follow a promotion")
     options.add_argument("--times", type=int, default=5, help="repetitions of that (default 5)")
     asked = options.parse_args()
+    if asked.agents:
+        print_table(agents.measure(asked.agents, _say))
+        return
     if asked.failover:
         print_table(failover.measure(asked.times))
         return
