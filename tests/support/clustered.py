@@ -1,11 +1,14 @@
 """RabbitMQ brokers on this machine that are one cluster. One can be cut off from the others while it stays alive."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from localcluster.broker import Broker, BrokerPorts, BrokerUser
+from localcluster.cluster import Cluster
 from localcluster.ports import free_ports
 from localcluster.process import Process, start
+from localcluster.steps import Tell, quiet
 
 from shared.files import write_atomically
 
@@ -13,16 +16,16 @@ COOKIE = "ONECOOKIEFORALL"
 
 
 class ClusteredBroker(Broker):
-    """One of several. Their port mapper is a process of its own, which outlives each of them."""
+    """One of several. Their port mapper is not its own, and stays when it ends."""
 
     peers: Sequence[str] = ()
+    cookie = COOKIE
 
-    def launch(self) -> Process:
-        self.directory.mkdir(exist_ok=True)
+    def _write_files(self) -> None:
         cookie = self.directory / ".erlang.cookie"
         if not cookie.exists():
-            write_atomically(cookie, COOKIE, mode=0o400)
-        return super().launch()
+            write_atomically(cookie, self.cookie, mode=0o400)
+        super()._write_files()
 
     def cut_off(self) -> None:
         """From now on it and the others take each other for dead. It goes on serving its clients until it is started
@@ -59,3 +62,52 @@ def start_cluster(
     running = brokers[0].ctl("eval", "length(rabbit_nodes:all_running()).").strip()
     assert running == str(len(names)), f"{running} of {len(names)} are one cluster"
     return brokers, mapper
+
+
+class BrokersCluster(Cluster):
+    """As quickstart's, with a broker for each provider, as agents are advised. The providers themselves use the first
+    one: RabbitMQ 3.10 has streams in clusters, and not dependable ones."""
+
+    def __init__(self, root: Path, *, providers: int = 3, tell: Tell = quiet) -> None:
+        super().__init__(root, providers=providers, databases=0, tell=tell)
+        self.brokers: dict[str, Broker] = {self.first.name: self.broker}
+        self._one_by_one = threading.Lock()
+
+    def endpoint(self, provider: str) -> str:
+        return self.brokers[provider].endpoint
+
+    def _run_standby(self, name: str) -> None:
+        provider, token = self.providers[name], self.layout.tokens / name
+        with self._one_by_one:
+            own = self.brokers[name] = self._another(name)
+            own.start()
+            options = ["--broker-endpoint", own.endpoint, "--broker-management", self.broker.management]
+            known = ["--name", name, "--url", provider.url, "--token-file", str(token)]
+            provider.command("join", self.first.url, *known, *options)
+            config = provider.files.config
+            config.write_text(config.read_text().replace(own.endpoint, self.broker.endpoint))
+        token.unlink()
+        self._run(name)
+
+    def _another(self, name: str) -> ClusteredBroker:
+        first = self.broker
+        amqps, distribution = free_ports(2)
+        made = ClusteredBroker(
+            self.layout.root / f"broker-{name}",
+            BrokerPorts(amqps, distribution, first.ports.epmd),
+            certificate=first.certificate,
+            key=first.key,
+            ca=first.ca,
+            users=first.users,
+            name=f"bellwether-{name}",
+            owner=first.owner,
+        )
+        made.cookie = (first.directory / ".erlang.cookie").read_text()
+        made.peers = [first.node]
+        return made
+
+    def kill_all(self) -> None:
+        super().kill_all()
+        for broker in self.brokers.values():
+            if broker.process is not None:
+                broker.kill()

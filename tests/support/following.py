@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from localcluster.process import wait_until
+
 from shared.errors import BellwetherError
-from tests.support.api import Client
+from tests.support.api import Client, client
+from tests.support.clustered import BrokersCluster
 from tests.support.swarm import Swarm, SwarmAgent
-from tests.testbed.cluster import Cluster
-from tests.testbed.host import Host
 
 WRITERS = 4
 
@@ -69,14 +70,13 @@ class Wishes:
         return self.asked.get(agent.id, set()) <= {one.name for one in held.databases} if held else False
 
 
-def started(cluster: Cluster, directory: Path, agents: int, *, return_s: float = 10.0) -> Swarm:
-    """A swarm of so many of the cluster's agents, on its client host, all of them heard of. To be closed."""
+def started(cluster: BrokersCluster, directory: Path, agents: int, *, return_s: float = 10.0) -> Swarm:
+    """A swarm of so many new agents of the cluster, all of them heard of. To be closed."""
     swarm = Swarm(directory, return_s=return_s)
-    swarm.enrol(cluster.api(cluster.primary()), [f"a{number}" for number in range(agents)])
-    with cluster.bed.space.network_of("client"):
-        swarm.start()
+    swarm.enrol(client(cluster, cluster.first.name), [f"a{number}" for number in range(agents)])
+    swarm.start()
     swarm.until(lambda agent: agent.told.revision, "agents are told what is desired")
-    cluster.agents |= dict.fromkeys(swarm.agents, cluster.bed.client())
+    client(cluster, cluster.first.name).wait_for("/cluster", lambda c: c["agents"]["online"] == agents, timeout_s=60)
     return swarm
 
 
@@ -85,25 +85,31 @@ class Followed:
     """`advise_s`: from the claim until the new primary has heard that all follow. `command_s` is all that the operator
     waits for. `moved_s`: from the command's start until all sit at the new primary's broker."""
 
-    epoch: int
     advise_s: float
     command_s: float
     moved_s: float
     summary: dict[str, Any]
 
 
-def promote(cluster: Cluster, swarm: Swarm, standby: Host) -> Followed:
-    """`failover --operation promote` on that host, through its sshd, until the whole swarm sits at its broker."""
+def promote(cluster: BrokersCluster, swarm: Swarm, standby: str) -> Followed:
+    """`failover --operation promote` on that node, until the whole swarm sits at its broker."""
     began_s = time.monotonic()
-    said = standby.ssh("failover --operation promote --json", check=True)
+    out = cluster.providers[standby].command("--operation", "promote", "--json", program="failover")
     command_s = time.monotonic() - began_s
-    lines = [json.loads(line) for line in said.out.splitlines() if line.startswith("{")]
-    end = lines[-1]
-    advise_s = next(line["ms"] for line in lines if line.get("step") == "advise") / 1000
-    endpoint = endpoint_of(standby)
-    swarm.until(lambda agent: agent.session.endpoint == endpoint, f"agents move to {endpoint}")
-    return Followed(end["epoch"], advise_s, command_s, time.monotonic() - began_s, end["agents"])
+    end = json.loads(out)
+    advise_s = next(step["ms"] for step in end["steps"] if step["step"] == "advise") / 1000
+    endpoint = cluster.endpoint(standby)
+    swarm.until(lambda agent: agent.session.endpoint == endpoint, f"agents move to {endpoint}: {swarm.where}")
+    return Followed(advise_s, command_s, time.monotonic() - began_s, end["agents"])
 
 
-def endpoint_of(host: Host) -> str:
-    return f"amqps://{host.address}:5671"
+def patient(cluster: BrokersCluster) -> None:
+    """From now on the command waits for agents for half a minute, so that it tells when the last one followed. Starts
+    the providers anew."""
+    for name, provider in cluster.providers.items():
+        config = provider.files.config
+        config.write_text("advise_wait_s = 30.0\n" + config.read_text())
+        cluster.stop(name)
+    for name in cluster.providers:
+        cluster.start(name)
+    wait_until(cluster.primary, timeout_s=60, what="a primary")
