@@ -140,12 +140,22 @@ def own_address(own_url: str, url: str) -> str:
     """The address at which others reach this host: the one in its URL, or the one from which it reaches `url`."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host_of(own_url), None, type=socket.SOCK_STREAM)}
-        found = {address for address in found if not ip_address(address).is_loopback}  # Debian: 127.0.1.1 is oneself
+        # Debian says 127.0.1.1 of a host's own name, and others cannot call a link-local address.
+        found = {one for one in found if not (ip_address(one).is_loopback or ip_address(one).is_link_local)}
     except OSError:
         raise Refused(f"{host_of(own_url)}, the host in --url, is not known on this host itself") from None
     if len(found) == 1:
         return found.pop()
-    towards = source_address(url)
+    try:
+        towards = source_address(url)
+    except Unavailable:
+        if found:  # a host without a default route
+            return min(found)
+        if url != _SOMEWHERE:
+            raise
+        raise Refused(
+            f"{host_of(own_url)} means this host itself only, and it has no default route: give its address in --url"
+        ) from None
     return towards if towards in found or not found else min(found)
 
 

@@ -23,8 +23,9 @@ project_layer() {
 provider_layer() {
     install_files broker
     install_files balancing
-    enable rabbitmq-server haproxy keepalived bellwether-balancing.timer bellwether-provider bellwether-broker-certificate.path \
-        bellwether-broker.path
+    enable rabbitmq-server haproxy keepalived
+    enable_ours provider
+    enable_ours balancing
     disable mariadb
     echo "[rabbitmq_management]." >"$target/etc/rabbitmq/enabled_plugins"
     mkdir -p "$target/etc/rabbitmq/conf.d"
