@@ -126,10 +126,11 @@ def _project_key(base: Path) -> str:
 
 
 def _forget(needed: set[Path]) -> None:
-    """Deletes layers that nobody has used for long, and what builds left that were interrupted as long ago."""
+    """Deletes layers that nobody has used for long, and what builds left that were interrupted as long ago. By the time
+    of change of the inode: what was unpacked a moment ago has the date that its archive gives it."""
     for path in CACHE.iterdir():
         with contextlib.suppress(FileNotFoundError):
-            if path in needed or time.time() - path.stat().st_mtime < UNUSED_S:
+            if path in needed or time.time() - path.stat().st_ctime < UNUSED_S:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)

@@ -1,6 +1,6 @@
 # Sourced by deploy/appliance/build: the lower layer, which changes seldom: Debian's packages and Python libraries.
 # Uses the caller's: ROOT, target, temporary, roles, packages, mirror, sources. Whatever decides over the layer's content
-# stands in this file, in constraints.txt or among pyproject.toml's requirements: base_key takes them together.
+# stands in this file, constraints.txt or pyproject.toml: base_key takes them together.
 # shellcheck shell=bash disable=SC2154
 
 SUITE=trixie
@@ -19,8 +19,7 @@ DATABASE_PACKAGES=(mariadb-server)
 
 base_key() {
     {
-        cat "$ROOT/deploy/appliance/lib/base.sh" "$ROOT/constraints.txt"
-        "$(find_python)" "$ROOT/deploy/lib/requirements.py" provider agent
+        cat "$ROOT/deploy/appliance/lib/base.sh" "$ROOT/constraints.txt" "$ROOT/pyproject.toml"
         printf '%s\n' "$(dpkg --print-architecture)" "${roles[@]}" "${packages[@]}"
         [ -z "$sources" ] || cat "$sources"
     } | sha256sum | cut -c 1-32
