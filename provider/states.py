@@ -160,14 +160,14 @@ def remedy(condition: Condition, node: str, *, primary: bool) -> str | None:
         case "out_of_sync":
             return (
                 "it serves and follows nothing, and keeps what it has: another node has to be primary. Remove it "
-                f"(DELETE /nodes/{node}) and join a fresh one (`provider join`)"
+                f"(`bellwether nodes remove {node}`) and join a fresh one (`provider join`)"
             )
         case "critical":
             return _of_part(condition.part, node)
         case "lost" if primary:
             return f"if {node} is gone, run `failover --operation promote` on a standby that is active"
         case "lost":
-            return f"writes go on without it. Look at that host; if it is gone for good, DELETE /nodes/{node}"
+            return f"writes go on without it; if its host is gone for good: `bellwether nodes remove {node}`"
         case "maintenance":
             return f"`provider maintenance off` on {node} ends it"
         case "unknown":
