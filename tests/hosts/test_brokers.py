@@ -9,6 +9,7 @@ import pytest
 from tests.testbed.cluster import Cluster, url_of
 from tests.testbed.host import Host
 
+pytestmark = pytest.mark.long
 STREAM = "rabbitmqctl -q list_queues -p bellwether name type members --formatter json"
 
 
@@ -57,7 +58,6 @@ def test_brokers_talk_to_each_other_with_tls_only(healthy: Cluster) -> None:
     assert "Verify return code: 0 (ok)" in member.out
 
 
-@pytest.mark.long
 def test_another_cookie_is_put_right_whatever_step_it_was_interrupted_at(healthy: Cluster) -> None:
     host = healthy.standbys()[0]
     wanted = cookie(host)
@@ -76,7 +76,6 @@ def test_another_cookie_is_put_right_whatever_step_it_was_interrupted_at(healthy
     assert brokers(host) == ["rabbit@p1", "rabbit@p2", "rabbit@p3"]
 
 
-@pytest.mark.long
 def test_what_people_wrote_into_etc_hosts_is_not_overruled_but_said(healthy: Cluster) -> None:
     host, other = healthy.standbys()
     host.run(f"cp /etc/hosts /root/hosts; echo 10.9.9.9 {other.name} >>/etc/hosts")
