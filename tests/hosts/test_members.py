@@ -14,11 +14,13 @@ from tests.hosts.conftest import StartCluster
 from tests.testbed.bed import Bed
 from tests.testbed.cluster import Cluster, url_of
 from tests.testbed.host import CLOCK_VARIABLES, Host
+from tests.testbed.space import CommandFailed
 
 pytestmark = pytest.mark.long
 STEPS = ("check", "secrets", "member", "snapshot", "broker", "replica", "config", "start")
 DONE = "is a member of the cluster at"
 JOIN_S = 500.0
+BROKERS_S = 240.0
 STALL_S = 3.0
 """A reader that waits longer for its answer calls it a pause. Hosts of the bed share two processors."""
 
@@ -76,10 +78,13 @@ def wait_brokers(cluster: Cluster, names: set[str]) -> None:
 
     def agreed() -> bool:
         for host in cluster.living:
-            seen[host.name] = (brokers_of(host), copies_of_log(host))
+            try:
+                seen[host.name] = (brokers_of(host), copies_of_log(host))
+            except CommandFailed as error:  # while a broker goes, such a question to the others may hang
+                seen[host.name] = error
         return all(found == (names, names) for found in seen.values())
 
-    cluster.wait(agreed, f"the brokers are not {sorted(names)}", seen)
+    cluster.wait(agreed, f"the brokers are not {sorted(names)}", seen, timeout_s=BROKERS_S)
 
 
 @dataclass
