@@ -57,9 +57,9 @@ def test_a_provider_comes_and_goes_and_leaves_nothing(host: Host) -> None:
     again = install(host, "provider")
     assert "Made" not in again.out
 
-    host.run(f"provider init --name p1 --url https://{host.name}:8443 --admin-token-file /root/admin.token")
+    host.run(f"provider init --name p1 --url https://{host.address}:8443 --admin-token-file /root/admin.token")
     host.wait_for("provider status | grep -q 'writes are accepted'")
-    assert "0.0.0.0:8443" in host.run("ss --tcp --listening --numeric").out
+    assert f"{host.address}:8443" in host.run("ss --tcp --listening --numeric").out
 
     removed = install(host, "provider", "--remove")
     assert "data is still" in removed.out
@@ -72,7 +72,7 @@ def test_a_provider_comes_and_goes_and_leaves_nothing(host: Host) -> None:
 
 def test_a_provider_whose_program_comes_back_has_its_data(host: Host) -> None:
     install(host, "provider")
-    host.run(f"provider init --name p1 --url https://{host.name}:8443 --admin-token-file /root/admin.token")
+    host.run(f"provider init --name p1 --url https://{host.address}:8443 --admin-token-file /root/admin.token")
     host.wait_for("provider status | grep -q 'writes are accepted'")
     install(host, "provider", "--remove")
     install(host, "provider")
@@ -86,7 +86,7 @@ def test_a_broker_of_others_stays_with_what_is_theirs(host: Host) -> None:
     host.run("systemctl start rabbitmq-server && rabbitmqctl add_vhost theirs && rabbitmqctl add_user them secret")
     host.run("rabbitmqctl set_permissions -p theirs them '.*' '.*' '.*'")
     install(host, "provider")
-    host.run(f"provider init --name p1 --url https://{host.name}:8443 --admin-token-file /root/admin.token")
+    host.run(f"provider init --name p1 --url https://{host.address}:8443 --admin-token-file /root/admin.token")
     host.wait_for("provider status | grep -q 'writes are accepted'")
     install(host, "provider", "--remove", "--purge")
     host.run("systemctl restart rabbitmq-server")
