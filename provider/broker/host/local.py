@@ -163,13 +163,13 @@ class LocalBroker:
         if not _COOKIE.fullmatch(cookie):
             raise Refused("this is no Erlang cookie: 16 to 255 letters, digits, or + / = _ - are")
         if self.cookie() == cookie:
-            self._commands.evaluate("ok.")
+            self._must_let_in(self._commands)
             return
         try:
             self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
         except CookieRefused:  # interrupted between this and the next step
             with guest(self.place, cookie, ()) as other:
-                other.evaluate("ok.")
+                self._must_let_in(other)
         self._write_cookie(cookie)
         self._say("the broker has another Erlang cookie")
 
@@ -188,6 +188,15 @@ class LocalBroker:
             as_user(self.place.user, ["/bin/cp", "--remove-destination", "--preserve=mode", str(new), str(staged)])
             as_user(self.place.user, ["/bin/sync", str(staged)])
             as_user(self.place.user, ["/bin/mv", "-fT", str(staged), str(target)])
+
+    def _must_let_in(self, commands: Commands) -> None:
+        try:
+            commands.evaluate("ok.")
+        except CookieRefused:
+            raise CookieRefused(
+                "the RabbitMQ on this host uses a cookie that is neither its file's nor the cluster's, or an old "
+                "certificate: `systemctl kill -s KILL rabbitmq-server`, and it starts again with what is there"
+            ) from None
 
     def _wait_known(self, there: Commands, others: Sequence[BrokerNode], host: str, address: str) -> None:
         family = "inet6" if ":" in address else "inet"
