@@ -15,6 +15,9 @@ from tests.support.proxies import Proxy, proxied
 from tests.support.readers import Readers, following, reading
 from tests.support.writers import Writers, check_promises, running
 
+# Two of them failed once each on a machine under load, with one request each; not until that is explained.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["passes TLS on", "ends TLS"])
 def proxy(

@@ -18,6 +18,8 @@ from tests.testbed import sampler
 from tests.testbed.cluster import Cluster, url_of
 from tests.testbed.host import Host
 
+pytestmark = pytest.mark.long  # until they have been seen with a broker on each host, on a quiet machine
+
 ADDRESS = "10.77.0.100"
 PLAN = f"""
 [haproxy]

@@ -13,6 +13,8 @@ from tests.testbed.links import Traffic
 from tests.testbed.space import Said
 from tests.testbed.writers import Writers, check_promises, writing
 
+pytestmark = pytest.mark.long  # until they have been seen on a quiet machine, all in one run
+
 PROMOTE = "failover --operation promote"
 STEPS = re.compile(r"^ +\d+\.\d{3} s  (\w+) +\S", re.MULTILINE)
 
