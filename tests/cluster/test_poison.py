@@ -107,17 +107,21 @@ def test_the_agent_skips_what_it_cannot_read(cluster: Cluster) -> None:
 
     kinds = [kind for _, kind in POISON.values()]
     before, epoch = count(), client(cluster, "p1").get("/cluster").json["epoch"]  # other tests promote here, too
-    strange = {
-        "unexpected": envelope("pulse", _pulse(), sender="db1"),
-        "stale_epoch": envelope("desired", {"revision": 10**6, "instances": []}, sender="p1", epoch=0),
-        "stale_revision": envelope("desired", {"revision": 0, "instances": []}, sender="p1", epoch=epoch),
-    }
+
+    def strange() -> dict[str, bytes]:
+        """Each time with new ids: what comes twice is acted on once."""
+        return {
+            "unexpected": envelope("pulse", _pulse(), sender="db1"),
+            "stale_epoch": envelope("desired", {"revision": 10**6, "instances": []}, sender="p1", epoch=0),
+            "stale_revision": envelope("desired", {"revision": 0, "instances": []}, sender="p1", epoch=epoch),
+        }
+
     with as_provider(cluster) as to:
         for key in ("db1", "all"):
-            for body in [body for body, _ in POISON.values()] + list(strange.values()):
+            for body in [body for body, _ in POISON.values()] + list(strange().values()):
                 publish(to, "agents.down", key, body)
     expected = {kind: before.get(kind, 0) + 2 * kinds.count(kind) for kind in kinds}
-    expected |= {kind: before.get(kind, 0) + 2 for kind in strange}
+    expected |= {kind: before.get(kind, 0) + 2 for kind in strange()}
     wait_until(lambda: expected.items() <= count().items(), timeout_s=60, what=f"{expected} are skipped")
     log = cluster.agents["db1"].log.read_text()
     assert sum("message skipped" in line and "kind=not_json" in line for line in log.splitlines()) == 1
