@@ -37,6 +37,8 @@ _HTTP_DEFAULTS = [
     "# What was not sent is sent again, to another node. What was sent and not answered may have been done: again only",
     "# what changes nothing, and what has a key by which the nodes know it again (in the backends).",
     "retry-on conn-failure empty-response junk-response response-timeout",
+    "# Only a request that is here whole can be sent again: one that fits into a buffer (16 KiB) is not begun before.",
+    "option http-buffer-request",
     "default-server observe layer4 error-limit 2 on-error mark-down",
 ]
 _HTTP_BACKEND = [

@@ -146,7 +146,7 @@ def test_it_runs_where_nothing_of_ours_is_installed(files: Path) -> None:
 
 @dataclass
 class Fake:
-    """A node that says it is ready. The one that is broken reads each request to its end, and hangs up."""
+    """A node that says it is ready. The one that is broken hangs up as soon as it has read a request's headers."""
 
     name: str
     port: int
