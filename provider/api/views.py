@@ -45,7 +45,8 @@ def agent_view(document: Document, state: State, view: View) -> dict[str, Any]:
         "epoch": epoch,
         "advised": advised(document, state, view),
         "trust": seen.trust if seen is not None else document.status.get("trust"),
-        "credential": seen.credential if seen is not None else document.status.get("credential", 0),
+        # As it is written down: only then can the next one be asked for.
+        "credential": document.status.get("credential", 0),
         "dropped": limited.dropped if limited is not None else 0,
         "suspended_s": round(max(0.0, until_s - monotonic())) if until_s is not None else None,
         "duplicate": seen is not None and seen.duplicate_until_s > monotonic(),

@@ -156,7 +156,8 @@ def test_an_agent_that_is_killed_in_the_middle_comes_back_with_what_is_on_its_di
     agent = own.agents["db1"]
     for _ in range(3):
         number = admin.read("/agents/db1")["spec"]["credential"] + 1
-        admin.write("POST", "/agents/db1/credential")
+        asked = admin.write("POST", "/agents/db1/credential").json
+        assert asked["spec"]["wanted_credential"] == number, "who is seen to use a password can be asked for the next"
         file = agent.files.directory / "credential.json"
         wait_until(lambda: _offers(file, number), timeout_s=20, what="the next password")  # noqa: B023
         assert agent.process is not None
