@@ -12,6 +12,8 @@ from shared.rabbitmq import RabbitLink
 
 RETRY_S = 1.0
 """Longest pause before a provider tries its broker again: writes wait for it, and there are few of us."""
+HOME_AFTER_S = 2.0
+"""A node whose own broker was away returns to it soon: its own is there as long as its host is."""
 _REFUSED = "ACCESS_REFUSED"
 """How RabbitMQ begins its reason where user or password is not good (AMQP reply code 403)."""
 
@@ -61,4 +63,5 @@ class Links:
             on_down=down,
             heartbeat_s=self._broker.heartbeat_s,
             backoff=Backoff(longest_s=RETRY_S),
+            home_after_s=HOME_AFTER_S,
         )

@@ -4,8 +4,10 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from localcluster.ports import free_ports
 
 from shared.bus import Delivery, Exchange, Outcome, Queue, Subscription, Topology
 from tests.support.brokers import USER, RabbitRig, Rig, Seen, Watched, name, wait_for
@@ -340,3 +342,46 @@ def test_a_link_that_closes_leaves_no_socket_open_and_breaks_no_callback_of_pika
         connecting.link.close()
         gc.collect()  # an open socket that nobody owns is a warning, and a warning is an error
     assert [record.getMessage() for record in caplog.records if record.name == "pika.callback"] == []
+
+
+def test_a_link_that_fled_from_its_home_returns_as_soon_as_it_would_be_served_there(
+    rabbit: RabbitRig, tmp_path: Path
+) -> None:
+    """It is looked at beside the connection in use, and nothing is read twice or missed on the way there."""
+    stream = Queue(name("stream"), {"x-queue-type": "stream"}, durable=True)
+    home = f"amqps://127.0.0.1:{free_ports(1)[0]}"
+    endpoints = (home, rabbit.endpoint)
+    read: Seen[int] = Seen()
+
+    def on_delivery(delivery: Delivery) -> None:
+        delivery.ack()
+        read.append(delivery.offset or 0)
+
+    def where_it_stands() -> dict[str, object]:
+        return {"x-stream-offset": read[-1] + 1 if read else "first"}
+
+    reading = Subscription(stream.name, on_delivery, arguments=where_it_stands)
+    writer = Watched(lambda up, down: rabbit.make_link(Topology(queues=[stream]), up, down)).start().up()
+    reader = Watched(
+        lambda up, down: rabbit.make_link(
+            Topology(subscriptions=[reading]), up, down, endpoints=endpoints, home_after_s=0.1
+        )
+    )
+    reader.start().up()
+    try:
+        assert reader.link.endpoint == rabbit.endpoint
+        for _ in range(5):
+            assert writer.send("", stream.name) is Outcome.CONFIRMED
+        read.at_least(5)
+        with rabbit.second_door(tmp_path, int(home.rpartition(":")[2])):
+            reader.up(2)
+            assert reader.link.endpoint == home
+            assert reader.downs.at_least(1)[-1] == "back to the broker where it belongs"
+            assert writer.send("", stream.name) is Outcome.CONFIRMED
+            assert list(read.at_least(6)) == list(range(6))
+        reader.up(3)
+        assert reader.link.endpoint == rabbit.endpoint, "its home is gone: the other one serves"
+    finally:
+        reader.link.close()
+        writer.link.close()
+    rabbit.delete_queue(stream.name)

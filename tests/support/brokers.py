@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 import trustme
 from localcluster.broker import Broker, BrokerPorts, BrokerUser
 from localcluster.ports import free_ports
+from localcluster.process import start
 
 from shared.backoff import Backoff
 from shared.bus import Credentials, Link, Outcome, Subscription, Topology
@@ -179,6 +181,7 @@ class RabbitRig:
         *,
         endpoints: tuple[str, ...] = (),
         heartbeat_s: int = 10,
+        home_after_s: float | None = None,
     ) -> Link:
         return RabbitLink(
             name="test",
@@ -190,7 +193,23 @@ class RabbitRig:
             heartbeat_s=heartbeat_s,
             connect_timeout_s=5.0,
             backoff=Backoff(first_s=0.02, longest_s=0.5),
+            home_after_s=home_after_s,
         )
+
+    @contextmanager
+    def second_door(self, directory: Path, port: int) -> Iterator[None]:
+        """The same broker at another port as well, as long as this lasts."""
+        inside = self.broker.endpoint.rpartition("/")[2]
+        configuration = directory / "door.cfg"
+        configuration.write_text(
+            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+            f"listen door\n  bind 127.0.0.1:{port}\n  server broker {inside}\n"
+        )
+        process = start(["haproxy", "-db", "-f", configuration], log=directory / "door.log")
+        try:
+            yield
+        finally:
+            process.kill()
 
     def crash(self) -> None:
         self.broker.kill()

@@ -43,6 +43,11 @@ REPLICA_S = 60.0
 RESET_S = 60.0
 SEEN_S = 20.0
 """While another broker goes, such a question may hang; asked again it is answered."""
+_HAS_A_SAY = (
+    "Own = {rabbit_stream_coordinator, node()}, "
+    "case ra:members(Own, 5000) of {ok, All, _} -> lists:member(Own, All); _ -> false end."
+)
+"""RabbitMQ's coordinator of streams takes new brokers in one by one, some time after they have joined the cluster."""
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
@@ -220,13 +225,14 @@ class LocalBroker:
             there.run("rabbitmqctl", "forget_cluster_node", own, node=others[0].node)
 
     def ensure_replica(self, stream: str, vhost: str = VHOST) -> None:
-        """Has this broker hold a copy of the stream, and waits until it is in touch with the others'."""
+        """Has this broker hold a copy of the stream, and waits until it is in touch with the others', and has a say in
+        who leads it: without that the loss of another one would leave too few who do."""
         own, told = self._about_own().node, False
         why = f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s"
         for _ in wait_until_s(REPLICA_S):
             try:
                 members, online = self._replicas(stream, vhost)
-                if own in members and own in online:
+                if own in members and own in online and self._commands.evaluate(_HAS_A_SAY) == "true":
                     return
                 if own not in members:
                     if not told:

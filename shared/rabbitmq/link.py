@@ -1,37 +1,31 @@
-"""The adapter to RabbitMQ, and the only module that imports pika.
+"""A link that heals itself.
 
 One thread runs pika's I/O loop for as long as the link lives; connections come and go on it. Other threads reach it by
 putting something on a queue and waking the loop: published messages, acknowledgements, the wish to close. Each
-connection is a `_Session`; a callback of a former one is ignored, so nothing of a lost connection reaches the next.
-
-Publishes have a channel of their own, and each subscription has one: an acknowledgement with `multiple` covers a whole
-channel, and an error closes one.
+connection is a `Session`; a callback of a former one is ignored, so nothing of a lost connection reaches the next.
 """
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
-from urllib.parse import urlsplit
 
 import pika
 from pika.adapters.select_connection import IOLoop
-from pika.exceptions import AMQPError, ConnectionWrongStateError
 
 from shared.backoff import Backoff
-from shared.bus import Credentials, Outcome, Topology
-from shared.consumer import Consumer
+from shared.bus import Credentials, Delivery, Outcome, Subscription, Topology
 from shared.iothread import IOThread
 from shared.logs import log
 from shared.outbox import Message, Outbox
-from shared.tls import client_context
+from shared.rabbitmq.session import Session, parameters
 
 _REFUSED = "ACCESS_REFUSED"
 """What RabbitMQ says to a wrong password (AMQP 403)."""
-Step = Callable[[Callable[[Any], None]], object]
-"""Begins one request to the broker; the argument is to be called with the answer."""
+_HOME = "back to the broker where it belongs"
+HOME_LONGEST_S = 60.0
+"""The longest pause between two looks at the first endpoint, while another one is in use."""
 
 
 class RabbitLink:
@@ -45,7 +39,9 @@ class RabbitLink:
     bounds an attempt up to `on_up`; a broker that is silent for `heartbeat_s` (it sends something twice in that time)
     is given up within half as much again. Up to `limit` messages may be unsettled, more end UNKNOWN at once. An
     exchange that does not exist costs the connection. `quiet`: that it does not come up is nothing to warn of.
-    `thread` (see `io_thread`) is one that other links use too: then `close` does not wait.
+    `thread` (see `io_thread`) is one that other links use too: then `close` does not wait. `home_after_s`: the first
+    endpoint is where the link belongs. At another one it looks so many seconds later whether it would be served at the
+    first, and goes there; and it is where it turns to first when it has lost another.
     """
 
     def __init__(
@@ -64,6 +60,7 @@ class RabbitLink:
         limit: int = 20_000,
         quiet: bool = False,
         thread: IOThread | None = None,
+        home_after_s: float | None = None,
     ) -> None:
         self.name = name
         self._endpoints = endpoints if callable(endpoints) else partial(tuple, endpoints)
@@ -84,7 +81,10 @@ class RabbitLink:
         self._outbox = Outbox(limit)
         self._level = "DEBUG" if quiet else "WARNING"
         self._waking = False
-        self._session: _Session | None = None
+        self._session: Session | None = None
+        self._scout: Session | None = None
+        """Looks whether the first endpoint would serve us, while another one does."""
+        self._home = Backoff(home_after_s, HOME_LONGEST_S) if home_after_s is not None else None
         self._next_endpoint = 0
         self._passwords = (credentials.password, *credentials.others)
         self._refusals = 0
@@ -163,6 +163,7 @@ class RabbitLink:
         session, self._session = self._session, None
         if session is not None:  # the broker was too slow with its goodbye
             session.abort("closed")
+        self._end_scout()
         if not self._shares:
             self._io.stop()
 
@@ -211,22 +212,24 @@ class RabbitLink:
         endpoints = self._endpoints()
         self._next_endpoint %= len(endpoints)
         endpoint = endpoints[self._next_endpoint]
-        session = self._session = _Session(self, self._loop, self._outbox, endpoint, self._passwords[0])
+        session = self._session = Session(self, self._loop, self._outbox, endpoint, self._passwords[0])
         try:
             credentials = replace(self._credentials, password=session.password)
-            parameters = _parameters(endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
+            how = parameters(endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
         except OSError as error:  # the CA file cannot be read: perhaps it is being replaced
             self._lost(session, f"cannot use {self._credentials.ca_file}: {error}")
             return
         self._loop.call_later(self._connect_timeout_s, partial(self._too_slow, session))
-        session.open(parameters, self._topology, self._properties)
+        session.open(how, self._topology, self._properties)
 
-    def _too_slow(self, session: "_Session") -> None:
-        if session is self._session and not session.up:
+    def _too_slow(self, session: Session) -> None:
+        if session in (self._session, self._scout) and not session.up:
             self.lost(session, f"no connection within {self._connect_timeout_s:g} s")
 
-    def established(self, session: "_Session") -> None:
+    def established(self, session: Session) -> None:
         """The topology stands and the subscriptions run."""
+        if session is self._scout:
+            self._go_home()
         if session is not self._session:
             return
         session.up, self._problem, self._refusals = True, None, 0
@@ -236,8 +239,9 @@ class RabbitLink:
             self._on_up(session.endpoint)
         self._flush()
         self._listen(session, -1)
+        self._look_home_later()
 
-    def _listen(self, session: "_Session", heard: int, silences: int = 0) -> None:
+    def _listen(self, session: Session, heard: int, silences: int = 0) -> None:
         """Every half heartbeat. pika has a check of its own, which takes up to twice (heartbeat + 5 s)."""
         if session is not self._session or not session.up:
             return
@@ -248,13 +252,51 @@ class RabbitLink:
         else:
             self._loop.call_later(self._heartbeat_s / 2, partial(self._listen, session, now_heard, silences))
 
-    def lost(self, session: "_Session", reason: str) -> None:
+    def lost(self, session: Session, reason: str) -> None:
         """The session has ended, or must end."""
         if session is self._session:
             self._lost(session, reason)
+        elif session is self._scout:
+            self._end_scout()
+            self._look_home_later()
 
-    def _lost(self, session: "_Session | None", reason: str) -> None:
+    # ── the link's thread: back to the first endpoint ────────────────────────────────────────────────────────────────
+
+    def _is_away(self, session: Session) -> bool:
+        return self._home is not None and session.endpoint != self._endpoints()[0]
+
+    def _look_home_later(self) -> None:
+        session = self._session
+        if self._home is not None and session is not None and self._is_away(session):
+            self._loop.call_later(self._home.next_s(), partial(self._look_home, session))
+
+    def _look_home(self, session: Session) -> None:
+        """Whether it would serve us is seen on a connection beside ours: what reads here reads there, from the end."""
+        if session is not self._session or self._scout is not None or not self._is_away(session):
+            return
+        scout = self._scout = Session(self, self._loop, self._outbox, self._endpoints()[0], session.password)
+        try:
+            credentials = replace(self._credentials, password=session.password)
+            how = parameters(scout.endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
+        except OSError as error:
+            self.lost(scout, str(error))
+            return
+        self._loop.call_later(self._connect_timeout_s, partial(self._too_slow, scout))
+        scout.open(how, _only_read(self._topology), self._properties)
+
+    def _go_home(self) -> None:
+        self._end_scout()
+        if self._session is not None and self._session.up:
+            self._lost(self._session, _HOME)
+
+    def _end_scout(self) -> None:
+        scout, self._scout = self._scout, None
+        if scout is not None:
+            scout.abort("seen enough")
+
+    def _lost(self, session: Session | None, reason: str) -> None:
         self._session = None
+        self._end_scout()
         was_up = session is not None and session.up
         if session is not None:
             session.abort(reason)
@@ -267,10 +309,11 @@ class RabbitLink:
             return
         news, self._problem = was_up or reason != self._problem, reason
         endpoint = session.endpoint if session is not None else "?"
-        self._next_endpoint = (self._next_endpoint + 1) % len(self._endpoints())
+        away = session is not None and was_up and self._is_away(session)
+        self._next_endpoint = 0 if away else (self._next_endpoint + 1) % len(self._endpoints())
         self._loop.call_later(self._pause_s(was_up=was_up), self._connect)
         if news:
-            level = "WARNING" if was_up else self._level
+            level = self._level if not was_up else "INFO" if reason == _HOME else "WARNING"
             log(link=self.name, endpoint=endpoint, reason=reason).log(level, "no connection to the broker")
             if self._on_down is not None:
                 self._on_down(reason)
@@ -283,181 +326,32 @@ class RabbitLink:
 
     def _pause_s(self, *, was_up: bool) -> float:
         """Always a little, so that a fleet does not return in step; longer after each round without success."""
-        if was_up and time.monotonic() - self._up_since_s > self._backoff.longest_s:
+        up_s = time.monotonic() - self._up_since_s
+        if was_up and up_s > self._backoff.longest_s:
             self._backoff.reset()
+        if was_up and self._home is not None and up_s > HOME_LONGEST_S:
+            self._home.reset()
         if was_up or self._next_endpoint == 0:
             return self._backoff.next_s()
         return 0.0
 
 
-class _Session:
-    """One connection, from the attempt to its end."""
-
-    def __init__(self, link: RabbitLink, loop: IOLoop, outbox: Outbox, endpoint: str, password: str) -> None:
-        self.endpoint = endpoint
-        self.password = password
-        self.up = False
-        self.blocked: str | None = None
-        self.consumers: list[Consumer] = []
-        self._link, self._loop, self._outbox = link, loop, outbox
-        self._connection: Any = None
-        self._channel: Any = None
-        self._tag = 0
-
-    def open(self, parameters: pika.ConnectionParameters, topology: Topology, properties: pika.BasicProperties) -> None:
-        self._topology, self._properties = topology, properties
-        self._connection = _Connection(
-            parameters,
-            on_open_callback=self._on_open,
-            on_open_error_callback=self._on_closed,
-            on_close_callback=self._on_closed,
-            custom_ioloop=self._loop,
+def _only_read(topology: Topology) -> Topology:
+    """To see whether a broker has what a link reads there: the queues that are not its own, from their ends on."""
+    own = {queue.name for queue in topology.queues}
+    return Topology(
+        subscriptions=tuple(
+            Subscription(one.queue, _ignore, arguments=lambda: {"x-stream-offset": "next"})
+            for one in topology.subscriptions
+            if one.queue not in own
         )
-        self._connection.add_on_connection_blocked_callback(self._on_blocked)
-        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
-
-    @property
-    def bytes_received(self) -> int:
-        return int(self._connection.bytes_received)
-
-    def send(self, message: Message) -> None:
-        self._tag += 1
-        self._properties.message_id = str(self._tag)  # a returned message carries no tag, but its properties
-        self._outbox.sent(self._tag, message)
-        self._channel.basic_publish(message.exchange, message.key, message.body, self._properties, mandatory=True)
-
-    def close(self) -> None:
-        """Say goodbye; `lost` follows."""
-        self.up = False
-        try:
-            self._connection.close()
-        except ConnectionWrongStateError:
-            self._link.lost(self, "closed")
-
-    def abort(self, reason: str) -> None:
-        """Cut the connection, without a word to the broker: it may hang. Nothing of it is heard any more."""
-        self.up = False
-        for consumer in self.consumers:
-            consumer.live = False
-        connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed:
-            # pika's public way to end a connection waits for the broker; its own heartbeat uses this one.
-            connection._terminate_stream(AMQPError(reason))
-
-    def _on_open(self, _connection: object) -> None:
-        if self._connection is not None:
-            self._advance(self._set_up(), None)
-
-    def _advance(self, steps: Generator[Step, Any, None], answer: object) -> None:
-        """Take the broker's answer to one step and begin the next."""
-        if self._connection is None:
-            return
-        try:
-            step = steps.send(answer)
-        except StopIteration:
-            self._link.established(self)
-        else:
-            step(partial(self._advance, steps))
-
-    def _set_up(self) -> Generator[Step, Any, None]:
-        channel = yield self._open_channel
-        yield partial(_call, partial(channel.confirm_delivery, self._on_confirm))
-        channel.add_on_return_callback(self._on_return)
-        for exchange in self._topology.exchanges:
-            declare = partial(channel.exchange_declare, exchange.name, exchange_type=exchange.kind, durable=True)
-            yield partial(_call, declare)
-        for queue in self._topology.queues:
-            options = {"durable": queue.durable, "exclusive": queue.exclusive, "arguments": dict(queue.arguments)}
-            yield partial(_call, partial(channel.queue_declare, queue.name, **options))
-            for exchange_name, key in queue.bindings:
-                yield partial(_call, partial(channel.queue_bind, queue.name, exchange_name, routing_key=key))
-        self._channel = channel
-        for subscription in self._topology.subscriptions:
-            consumer = Consumer((yield self._open_channel), subscription, self._link.wake, self._on_cancelled)
-            self.consumers.append(consumer)
-            yield consumer.limit
-            yield consumer.begin
-
-    def _open_channel(self, done: Callable[[Any], None]) -> None:
-        def opened(channel: Any) -> None:
-            channel.add_on_close_callback(self._on_channel_closed)
-            done(channel)
-
-        self._connection.channel(on_open_callback=opened)
-
-    def _on_channel_closed(self, _channel: object, error: BaseException) -> None:
-        if self._connection is not None and not self._connection.is_closing:  # else the connection's end follows
-            self._link.lost(self, _reason(error))
-
-    def _on_closed(self, _connection: object, error: BaseException) -> None:
-        self._link.lost(self, _reason(error))
-
-    def _on_cancelled(self, queue: str) -> None:
-        self._link.lost(self, f"the broker cancelled the subscription of {queue}: the queue is gone or has moved")
-
-    def _on_blocked(self, _connection: object, frame: Any) -> None:
-        self.blocked = str(frame.method.reason)
-        log(link=self._link.name, reason=self.blocked).warning("the broker takes no messages")
-
-    def _on_unblocked(self, _connection: object, _frame: object) -> None:
-        self.blocked = None
-        log(link=self._link.name).info("the broker takes messages again")
-        self._link.wake()
-
-    def _on_confirm(self, frame: Any) -> None:
-        if self.up:
-            method = frame.method
-            outcome = Outcome.CONFIRMED if method.NAME == "Basic.Ack" else Outcome.REJECTED
-            self._outbox.confirm(method.delivery_tag, multiple=method.multiple, outcome=outcome)
-
-    def _on_return(self, _channel: object, _method: object, properties: Any, _body: bytes) -> None:
-        if self.up:
-            self._outbox.returned(int(properties.message_id))
+    )
 
 
-class _Connection(pika.SelectConnection):  # type: ignore[misc]
-    """pika writes method, header and body of a message one by one: with TLS three records, three packets. Not here."""
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        super()._output_marshaled_frames([b"".join(marshaled_frames)])
+def _ignore(_delivery: Delivery) -> None:
+    """The connection in use reads it."""
 
 
 def io_thread(name: str) -> IOThread:
     """A thread that several links may share. To be stopped when the last one was closed."""
     return IOThread(IOLoop(), name)
-
-
-def _parameters(
-    endpoint: str, credentials: Credentials, heartbeat_s: int, timeout_s: float
-) -> pika.ConnectionParameters:
-    """Raises `OSError` where the CA file cannot be read."""
-    url = urlsplit(endpoint)
-    secure = url.scheme == "amqps"
-    options = pika.SSLOptions(client_context(credentials.ca_file), url.hostname) if secure else None
-    return pika.ConnectionParameters(
-        host=url.hostname or "localhost",
-        port=url.port or (5671 if secure else 5672),
-        virtual_host=credentials.vhost,
-        credentials=pika.PlainCredentials(credentials.username, credentials.password),
-        ssl_options=options,
-        heartbeat=heartbeat_s,
-        connection_attempts=1,  # trying again is ours
-        socket_timeout=2 * timeout_s,
-        stack_timeout=2 * timeout_s,  # never: the link's own timer comes first
-        # Sent and not acknowledged by the peer's kernel for this long: it is gone (tcp(7); milliseconds).
-        tcp_options={"TCP_USER_TIMEOUT": heartbeat_s * 1000},
-    )
-
-
-def _call(request: Callable[..., object], done: Callable[[Any], None]) -> None:
-    """One of pika's requests as a step."""
-    request(callback=done)
-
-
-def _reason(error: BaseException) -> str:
-    """pika wraps what happened in what it means, several times over; the innermost text is what an operator needs."""
-    if isinstance(error, AMQPError) and len(error.args) == 2 and isinstance(error.args[0], int):
-        return f"{error.args[1]} (AMQP {error.args[0]})"
-    causes = getattr(error, "exceptions", None) or [getattr(error, "exception", None), *error.args]
-    inner = [one for one in causes if isinstance(one, BaseException)]
-    return _reason(inner[-1]) if inner else str(error) or repr(error)
