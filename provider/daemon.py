@@ -32,6 +32,7 @@ from provider.condition import newest_of, without_maintenance
 from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.state import Accepted, Answer, State
 from provider.engine import Engine, Result
+from provider.fleet.hearing import Hearing
 from provider.fleet.hub import Hub, RefusedMessage
 from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
@@ -42,6 +43,7 @@ from provider.settings import Files, ProviderSettings, configuration, fingerprin
 from provider.store import Store, split_password
 from provider.trust.authorities import peer_node
 from provider.trust.keeping import Trust
+from provider.trust.peers import Peers
 from shared.errors import BellwetherError, Refused
 from shared.logs import log
 from shared.messages import NodePulse, now_text
@@ -144,6 +146,8 @@ class Node:
             on_suspended=self._suspended,
             on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
+        peers = Peers(settings.name, files, lambda: self.engine.state)
+        self.hearing = Hearing(self.hub.unheard, peers.alive, self.hub.reconnect)
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
         self.users = self._broker_users()
         self.own_broker = OwnBroker(node=settings.name, data_dir=settings.data_dir, state=state, vault=self.trust.vault)
@@ -191,7 +195,7 @@ class Node:
             draining=lambda: context.in_maintenance,
         )
         self._end_on(loop, partial(self._end, server, context))
-        parts: list[_Part] = [self.engine, self.hub, self.janitor, self.trust, self.own_broker]
+        parts: list[_Part] = [self.engine, self.hub, self.hearing, self.janitor, self.trust, self.own_broker]
         if self.users is not None:
             parts.append(self.users)
         for part in parts:

@@ -102,6 +102,10 @@ class Link(Protocol):
     def close(self, timeout_s: float = 5.0) -> None:
         """End the connection and its thread. Outstanding publishes end UNKNOWN. Idempotent."""
 
+    def restart(self, reason: str) -> None:
+        """Give up the connection in use, if there is one, and make another; `on_down(reason)` is called. For whoever
+        can tell that it is of no use although it stands."""
+
     def publish(
         self,
         exchange: str,

@@ -37,10 +37,15 @@ __all__ = [
     "Progress",
     "Replica",
     "Request",
+    "Reread",
 ]
 
 BEAT_S = 1.0
 """An idle primary reads a barrier back this often, so that it can say that it is one."""
+SILENCE_S = 3.0
+"""A node that has read nothing for so long, not even an idle primary's barriers, appends a barrier of its own."""
+DEAF_S = 2.0
+"""Reading is begun anew when the log has had our barrier for so long and we read nothing at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,12 @@ class Progress:
     final: bool = False
 
 
-Instruction = Append | Apply | Done
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """Begin to read anew, from where we stand: the log has more, and it does not come."""
+
+
+Instruction = Append | Apply | Done | Reread
 
 
 # ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -147,6 +157,10 @@ class Replica:
     skipped: dict[sm.Why, int] = field(default_factory=dict)
     _beat: Barrier | None = None
     _beat_sent_s: float = float("-inf")
+    _beat_kept_s: float | None = None
+    """When the log was known to have it."""
+    _heard_s: float = float("-inf")
+    """When anything was last read, or reading began."""
     _waiting: deque[Waiting] = field(default_factory=deque)
     _in_flight: _InFlight | None = None
     _waiters: list[_Waiter] = field(default_factory=list)
@@ -159,7 +173,7 @@ class Replica:
 
     def log_up(self, now: Now) -> list[Instruction]:
         """The log can be written and read. Before anything else, read to its end."""
-        self.connected, self.caught_up = True, False
+        self.connected, self.caught_up, self._heard_s = True, False, now.mono_s
         out = self._send_beat(now)
         # A barrier that was lost with the connection is simply asked again; a claim only once we have caught up.
         out.extend(Append(w.record) for w in self._waiters if isinstance(w.record, Barrier))
@@ -211,8 +225,14 @@ class Replica:
             return self._send_beat(now)
         return []
 
+    def kept(self, record: LogRecord, now: Now) -> None:
+        """The log has `record`: it is there to be read."""
+        if self._beat is not None and record.id == self._beat.id:
+            self._beat_kept_s = now.mono_s
+
     def read(self, record: LogRecord, now: Now) -> list[Instruction]:
         """The next record of the log."""
+        self._heard_s = now.mono_s
         outcome = sm.step(self.state, record)
         out: list[Instruction] = []
         if isinstance(outcome, Skipped):
@@ -223,7 +243,7 @@ class Replica:
         out += self._in_flight_read(record, outcome)
         out += self._waiters_read(record, now)
         if self._beat is not None and record.id == self._beat.id:
-            self._beat = None
+            self._beat = self._beat_kept_s = None
             self._read_until(self._beat_sent_s)
             if not self.caught_up:
                 self.caught_up = True
@@ -244,9 +264,18 @@ class Replica:
         for waiter in [w for w in self._waiters if w.deadline_s <= now.mono_s]:
             self._waiters.remove(waiter)
             out.append(_unheard(waiter))
-        if self.connected and self._beat is None and self.is_primary and now.mono_s - self.read_back_s >= BEAT_S:
-            out += self._send_beat(now)
-        return out
+        return out + self._listen(now) if self.connected else out
+
+    def _listen(self, now: Now) -> list[Instruction]:
+        """Whether we still hear the log. Brokers that lost sight of each other may forget who reads from them."""
+        if self._beat is None:
+            quiet = now.mono_s - self._heard_s >= SILENCE_S
+            idle = self.is_primary and now.mono_s - self.read_back_s >= BEAT_S
+            return self._send_beat(now) if quiet or idle else []
+        if self._beat_kept_s is not None and now.mono_s - max(self._beat_kept_s, self._heard_s) >= DEAF_S:
+            self._beat_kept_s = None
+            return [Reread()]
+        return []
 
     # ── committing ──
 
@@ -319,7 +348,7 @@ class Replica:
         return Barrier(id=self.new_id(), generation=self.state.generation, node=self.node, at=now.wall_ms)
 
     def _send_beat(self, now: Now) -> list[Instruction]:
-        self._beat, self._beat_sent_s = self._barrier(now), now.mono_s
+        self._beat, self._beat_sent_s, self._beat_kept_s = self._barrier(now), now.mono_s, None
         return [Append(self._beat)]
 
     def _read_until(self, sent_s: float) -> None:

@@ -14,6 +14,7 @@ from provider.core.state import Accepted, State
 from provider.fleet import follow
 from provider.fleet.alike import sent_ms
 from provider.fleet.desired import desired_for
+from provider.fleet.hearing import silent
 from provider.fleet.instructions import (
     Change,
     Instruction,
@@ -162,6 +163,17 @@ class Hub:
         """For how many seconds it has had its connection to the broker; None: it has none."""
         since_s = self._roster.up_s
         return time.monotonic() - since_s if since_s is not None and self.connected else None
+
+    def unheard(self) -> list[str]:
+        """Members of which nothing was heard although there is a connection, by name."""
+        since_s, roster = self._roster.up_s, self._roster
+        if since_s is None or not self.connected:
+            return []
+        return silent(roster.state, self._view, self._node, time.monotonic(), since_s)
+
+    def reconnect(self, why: str) -> None:
+        """Make the connection to the broker anew, with its queue."""
+        self._link.restart(why)
 
     def start(self) -> None:
         self._thread.start()

@@ -47,6 +47,9 @@ class Log(Protocol):
         """Add a record; the outcome arrives at the latest `deadline_s` seconds from now. Never blocks. Records are in
         the log in the order of their appends, while the connection lasts."""
 
+    def reread(self, reason: str) -> None:
+        """Begin to read anew from where it stands, on another connection: `on_down`, then `on_up`."""
+
     def close(self) -> None:
         """Stop; outstanding appends end UNKNOWN, nothing is delivered afterwards. Idempotent."""
 

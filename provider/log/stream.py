@@ -99,6 +99,9 @@ class StreamLog:
             probe.expect(data)
         self._writer.publish("", self.stream, data, on_done=partial(self._sink.on_append, token), deadline_s=deadline_s)
 
+    def reread(self, reason: str) -> None:
+        self._reader.restart(reason)
+
     def close(self) -> None:
         self._ended = True
         self._end_probe()

@@ -48,6 +48,18 @@ class Peers:
                 return False
         return False
 
+    def alive(self, node: str) -> bool:
+        """Whether a member answers, whatever it says."""
+        known = self.state().get("node", node)
+        try:
+            if known is not None:
+                self._ask(known.spec["url"], "GET", "/cluster")
+        except Problem:
+            return True
+        except (BellwetherError, OSError):
+            return False
+        return known is not None
+
     def _ask(self, url: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         with closing(self._client(url)) as client:
             return client.request(method, path, body, headers=headers)

@@ -140,6 +140,9 @@ class RabbitLink:
             self._waking = True
             self._loop.add_callback_threadsafe(self._flush)
 
+    def restart(self, reason: str) -> None:
+        self._loop.add_callback_threadsafe(partial(self._restart, reason))
+
     def close(self, timeout_s: float = 5.0) -> None:
         if not self._closing.is_set():
             self._closing.set()
@@ -260,6 +263,10 @@ class RabbitLink:
             self._end_scout()
             self._look_home_later()
 
+    def _restart(self, reason: str) -> None:
+        if self._session is not None and self._session.up:
+            self._lost(self._session, reason)
+
     # ── the link's thread: back to the first endpoint ────────────────────────────────────────────────────────────────
 
     def _is_away(self, session: Session) -> bool:
@@ -286,8 +293,7 @@ class RabbitLink:
 
     def _go_home(self) -> None:
         self._end_scout()
-        if self._session is not None and self._session.up:
-            self._lost(self._session, _HOME)
+        self._restart(_HOME)
 
     def _end_scout(self) -> None:
         scout, self._scout = self._scout, None

@@ -226,6 +226,16 @@ def test_a_connection_that_the_broker_drops_comes_back_with_its_topology(rig: Ri
     assert seen.at_least(1)[-1].key == "after"
 
 
+def test_a_link_that_is_told_to_begins_anew_with_its_topology(connect: Connect) -> None:
+    queue, seen = Queue(name("q"), exclusive=True), Seen[Delivery]()
+    link = connect(reading(queue, seen)).up()
+    link.link.restart("nothing is heard")
+    assert link.downs.at_least(1) == ["nothing is heard"]
+    link.up(2)
+    assert link.send("", queue.name, b'{"after": 1}') is Outcome.CONFIRMED
+    assert seen.at_least(1)[0].body == b'{"after": 1}'
+
+
 def test_what_was_not_acknowledged_is_delivered_again_and_a_stale_acknowledgement_does_nothing(
     rig: Rig, connect: Connect
 ) -> None:

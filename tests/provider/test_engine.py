@@ -255,6 +255,13 @@ def test_a_blocked_broker_is_a_full_disk_until_there_is_room(start: StartHost) -
     assert p1.engine.health.log_problem is None
 
 
+def test_a_standby_that_its_broker_has_forgotten_reads_anew_by_itself(start: StartHost) -> None:
+    p1, p2 = start("p1").caught_up(), start("p2").caught_up()
+    p2.log.deaf = True
+    revision = p1.answer(p1.put("a")).revision
+    assert p2.reach(revision).revision == revision
+
+
 def test_records_that_are_none_are_counted_and_skipped(start: StartHost, stream: MemoryLogStream) -> None:
     p1, p2 = start("p1").caught_up(), start("p2").caught_up()
     for data in (b"", b"not json", b'{"type": "entry"}', b"\xff\x00", b"[" * 10_000, b'{"type":"barrier","v":9}'):

@@ -31,12 +31,14 @@ def genesis(*nodes: str) -> State:
 
 
 class ValveLog(MemoryLog):
-    """What is appended can be held back (`shut`), as a broker does that hangs; and refused (`why_blocked`)."""
+    """What is appended can be held back (`shut`), as a broker does that hangs; and refused (`why_blocked`). One that is
+    `deaf` is told nothing more, as by a broker that has forgotten its reader, until it reads anew."""
 
     def __init__(self, stream: MemoryLogStream) -> None:
         super().__init__(stream)
         self.why_blocked: str | None = None
         self.appended = 0
+        self.deaf = False
         self._shut = False
         self._held: list[Callable[[], None]] = []
         self._valve = threading.Lock()
@@ -53,6 +55,14 @@ class ValveLog(MemoryLog):
                 self._held.append(send)
             else:
                 send()
+
+    def pump(self) -> None:
+        if not self.deaf:
+            super().pump()
+
+    def reread(self, reason: str) -> None:
+        self.deaf = False
+        super().reread(reason)
 
     def shut(self) -> None:
         with self._valve:

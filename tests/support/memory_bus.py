@@ -321,6 +321,16 @@ class MemoryLink:
         self._inbox.put(self._connect)
         self._thread.start()
 
+    def restart(self, reason: str) -> None:
+        def drop() -> None:
+            if self._endpoint is not None:
+                with self.broker.lock:
+                    self.session += 1  # from now on nothing of this connection is heard
+                    self.broker.disconnect(self)
+                self.lost(self.session, reason)
+
+        self._inbox.put(drop)
+
     def publish(
         self,
         exchange: str,

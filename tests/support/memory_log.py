@@ -136,6 +136,9 @@ class MemoryLog:
     def append(self, data: bytes, token: object, deadline_s: float) -> None:
         self.later(partial(self._append, data, token))
 
+    def reread(self, reason: str) -> None:
+        self.later(partial(self.lost, reason))
+
     def close(self) -> None:
         self._ended = True
         self._stream.remove(self)

@@ -7,7 +7,21 @@ import pytest
 
 from provider.core.commands import Command, DeleteSetting, Precondition, PutSetting
 from provider.core.entries import Barrier, Change, Claim, Entry, LogRecord
-from provider.core.replica import BEAT_S, Append, Apply, Done, Instruction, NotPrimary, Now, Progress, Replica, Request
+from provider.core.replica import (
+    BEAT_S,
+    DEAF_S,
+    SILENCE_S,
+    Append,
+    Apply,
+    Done,
+    Instruction,
+    NotPrimary,
+    Now,
+    Progress,
+    Replica,
+    Request,
+    Reread,
+)
 from provider.core.state import Answer, State, Why
 from shared.errors import Invalid, LogUnavailable, NotFound, OutcomeUnknown, StaleRevision
 
@@ -316,6 +330,46 @@ def test_a_report_about_an_append_of_long_ago_is_ignored() -> None:
     assert c.nodes["p1"].failed(record, c.now) == []
     c.cut("p1")
     assert c.nodes["p1"].failed(record, c.now) == []
+
+
+def silent_standby() -> tuple[Cluster, Replica, LogRecord]:
+    """p2 has read nothing for a while, and asks the log with a barrier: that one."""
+    c = Cluster("p1", "p2")
+    p2 = c.nodes["p2"]
+    c.mono_s += SILENCE_S
+    (asked,) = p2.tick(c.now)
+    assert isinstance(asked, Append)
+    return c, p2, asked.record
+
+
+def test_a_standby_to_whom_nothing_comes_although_the_log_has_more_reads_anew() -> None:
+    """Nobody else may write for hours: what is there and does not come is a record of its own."""
+    c, p2, barrier = silent_standby()
+    p2.kept(barrier, c.now)
+    c.mono_s += DEAF_S - 0.1
+    assert p2.tick(c.now) == []
+    c.mono_s += 0.1
+    assert p2.tick(c.now) == [Reread()]
+    assert p2.tick(c.now) == [], "once"
+    p2.log_down()
+    (again,) = p2.log_up(c.now)
+    assert isinstance(again, Append)
+    p2.read(again.record, c.now)
+    assert p2.caught_up
+
+
+def test_a_log_that_takes_nothing_and_one_that_is_slow_are_waited_for() -> None:
+    c, p2, barrier = silent_standby()
+    c.mono_s += 10 * DEAF_S
+    assert p2.tick(c.now) == [], "nobody said that the log has it: there may be no majority"
+    p2.kept(barrier, c.now)
+    for _ in range(5):
+        c.mono_s += DEAF_S / 2
+        p2.read(Barrier(id="another", generation="g", node="p1", at=START_MS), c.now)
+        assert p2.tick(c.now) == [], "it has much to read"
+    p2.read(barrier, c.now)
+    c.mono_s += DEAF_S
+    assert p2.tick(c.now) == []
 
 
 def test_writes_wait_until_the_log_has_been_read_to_its_end() -> None:
