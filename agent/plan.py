@@ -92,6 +92,8 @@ class Work:
     phase: Phase
     steps: tuple[Step, ...] = ()
     impossible: str | None = None
+    hold: bool = False
+    """The steps are not to be done: they are what would have to be."""
 
 
 class Impossible(Exception):
@@ -109,17 +111,22 @@ def plan(desired: DesiredInstance, held: Held, managed: Mapping[str, str]) -> tu
         phase: Phase = "dropped" if database.drop else "ready"
         try:
             steps = _fenced(tuple(_database_steps(database, held)), held)
-            works.append(Work("database", database.name, database.version, phase, steps))
+            works.append(Work("database", database.name, database.version, phase, steps, hold=database.hold is True))
         except Impossible as error:
-            works.append(Work("database", database.name, database.version, "failed", impossible=str(error)))
+            works.append(_impossible("database", database, error))
     for account in desired.accounts:
         phase = "dropped" if account.drop else "ready"
         try:
             steps = _fenced(tuple(_account_steps(account, held, managed.get(account.name))), held)
-            works.append(Work("account", account.name, account.version, phase, steps))
+            works.append(Work("account", account.name, account.version, phase, steps, hold=account.hold is True))
         except Impossible as error:
-            works.append(Work("account", account.name, account.version, "failed", impossible=str(error)))
+            works.append(_impossible("account", account, error))
     return tuple(works)
+
+
+def _impossible(kind: Literal["database", "account"], wish: DesiredDatabase | DesiredAccount, why: Impossible) -> Work:
+    phase: Phase = "held" if wish.hold else "failed"
+    return Work(kind, wish.name, wish.version, phase, impossible=str(why), hold=wish.hold is True)
 
 
 def _fenced(steps: tuple[Step, ...], held: Held) -> tuple[Step, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from agent import privileges as known
 from agent.mariadb import Look
-from agent.plan import SYSTEM_DATABASES, AccountSeen, Held
+from agent.plan import SYSTEM_ACCOUNTS, SYSTEM_DATABASES, AccountSeen, Held
 from agent.settings import InstanceSettings
 from agent.steps import EVERYWHERE, name_of
 from shared.messages import Grant, ObservedAccount, ObservedDatabase, ObservedInstance, Result
@@ -30,7 +30,7 @@ def up(
         if name.lower() not in SYSTEM_DATABASES
     )
     accounts = tuple(
-        ObservedAccount(name=name, host=host, grants=_grants(seen, held))
+        ObservedAccount(name=name, host=host, grants=_grants(seen, held), reserved=_reserved(name, held) or None)
         for (name, host), seen in sorted(held.accounts.items())
     )
     return ObservedInstance(
@@ -47,6 +47,10 @@ def up(
         database_results=tuple(database_results),
         account_results=tuple(account_results),
     )
+
+
+def _reserved(name: str, held: Held) -> bool:
+    return name.lower() in SYSTEM_ACCOUNTS or name == held.own_account
 
 
 def essence(look: Look) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.accounts import load_managed, save_managed
 from agent.mariadb import Look, MariaDB, Refused, ServerDown
 from agent.plan import Work, plan, stored_host
+from agent.results import result_of
 from agent.settings import InstanceSettings
 from agent.view import down, essence, up
 from shared.logs import log
@@ -142,7 +143,7 @@ class Worker:
         if desired is None:
             return look
         works = plan(desired, look.held, self._managed)
-        tried = [work for work in works if work.steps and self._may_try(work)]
+        tried = [work for work in works if work.steps and not work.hold and self._may_try(work)]
         for work in tried:
             self._try(work)
         if tried:
@@ -180,14 +181,12 @@ class Worker:
             log(**{"instance": self._settings.id, work.kind: work.name}).warning("not as wished: {}", message)
 
     def _settle(self, desired: DesiredInstance, works: tuple[Work, ...]) -> None:
-        wanted = {(work.kind, work.name) for work in works}
+        wanted = {(work.kind, work.name) for work in works if not work.hold}
         self._failures = {key: failure for key, failure in self._failures.items() if key in wanted}
         results: dict[str, list[Result]] = {"database": [], "account": []}
         for work in works:
             failure = self._failures.get((work.kind, work.name)) if work.steps else None
-            message = work.impossible or (failure.message if failure else None)
-            phase = "failed" if message else work.phase
-            results[work.kind].append(Result(name=work.name, version=work.version, phase=phase, message=message))
+            results[work.kind].append(result_of(work, failure.message if failure else None))
         self._results = (tuple(results["database"]), tuple(results["account"]))
         done = {result.name for result in results["account"] if result.phase == "ready"}
         hosts = {account.name: account.host for account in desired.accounts if not account.drop}

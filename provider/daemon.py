@@ -23,6 +23,7 @@ from provider.api.gateway import Gateway, Signal
 from provider.api.http.guard import Guard
 from provider.api.http.server import Server
 from provider.api.record.refusals import Refusals
+from provider.backup.schedule import Backups
 from provider.broker.links import Links
 from provider.broker.management import Management
 from provider.broker.own import OwnBroker
@@ -152,6 +153,9 @@ class Node:
         self.users = self._broker_users()
         self.own_broker = OwnBroker(node=settings.name, data_dir=settings.data_dir, state=state, vault=self.trust.vault)
         self.janitor = Janitor(store, lambda: self.engine.state)
+        self.backups = Backups(
+            settings, files, self.trust.vault, lambda: self.engine.state, lambda: self.engine.health.caught_up
+        )
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -195,7 +199,8 @@ class Node:
             draining=lambda: context.in_maintenance,
         )
         self._end_on(loop, partial(self._end, server, context))
-        parts: list[_Part] = [self.engine, self.hub, self.hearing, self.janitor, self.trust, self.own_broker]
+        parts: list[_Part] = [self.engine, self.hub, self.hearing, self.janitor, self.trust]
+        parts += [self.own_broker, self.backups]
         if self.users is not None:
             parts.append(self.users)
         for part in parts:
@@ -258,6 +263,7 @@ class Node:
             self.trust.applied(item.delta)
         self.own_broker.applied(state, accepted)
         self.hub.applied(state, accepted)
+        self.backups.applied(accepted)
         if self._gateway is not None:
             self._gateway.changed.notify()
         for item in accepted:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from provider.broker.endpoints import endpoints
 from provider.condition import condition, leads, newest_of
+from provider.core.commands import backups_done
 from provider.fleet.alike import clock_skews
 from provider.fleet.follow import advised, agents_at
 from provider.standing import standings
@@ -19,6 +20,7 @@ from provider.trust.pki import days_left
 if TYPE_CHECKING:
     from provider.api.access.refused import TokensRefused
     from provider.api.http.guard import Guard
+    from provider.core.state import State
     from provider.engine import Engine
     from provider.fleet.hub import Hub
     from provider.trust.membership import Membership
@@ -55,6 +57,7 @@ class _Collector(Collector):
             days.add_metric([authority.id], days_left(authority.spec["certificate"]))
         yield days
         newest = newest_of(state.revision, view)
+        yield from _backups(state)
         yield _gauge("lag_revisions", "Revisions that this node is behind", newest - state.revision)
         yield from self._nodes()
         documents = GaugeMetricFamily("bellwether_documents", "Documents in the state", labels=["kind"])
@@ -139,6 +142,16 @@ def metrics_of(
 
 def render(registry: CollectorRegistry) -> bytes:
     return generate_latest(registry)
+
+
+def _backups(state: "State") -> Iterator[Metric]:
+    done = backups_done(state)
+    for which in ("last", "scheduled"):
+        if which in done:
+            about = "the last backup" if which == "last" else "the last scheduled backup"
+            yield _gauge(f"backup_{which}_timestamp_seconds", f"When {about} was made", done[which]["at"] / 1000)
+            yield _gauge(f"backup_{which}_bytes", f"Size of {about}", done[which]["size_bytes"])
+    yield _gauge("backup_failed", "1 where the last scheduled backup could not be made", int("failed" in done))
 
 
 def _gauge(name: str, help_: str, value: float) -> GaugeMetricFamily:

@@ -154,6 +154,11 @@ class Files:
         return self._beside("store.password")
 
     @property
+    def s3_credentials(self) -> Path:
+        """For S3-compatible storage, in AWS' form. Only where backups go there and the environment does not say."""
+        return self._beside("s3.credentials")
+
+    @property
     def secrets(self) -> tuple[Path, ...]:
         """What a provider cannot do without, and nobody else may read."""
         return (self.key, self.secrets_key, self.node_token, self.broker_password)

@@ -74,6 +74,7 @@ class DesiredDatabase(Model):
     charset: str | None = None
     collation: str | None = None
     drop: bool = False
+    hold: bool | None = Field(default=None, description="look and tell, do nothing; see `Result`")
     version: Count = Field(description="revision in which the wish last changed; echoed in the result")
 
 
@@ -83,6 +84,7 @@ class DesiredAccount(Model):
     grants: Many[Grant] = ()
     password: str | None = Field(default=None, repr=False)
     drop: bool = False
+    hold: bool | None = Field(default=None, description="look and tell, do nothing; see `Result`")
     version: Count
 
 
@@ -103,6 +105,7 @@ class ObservedAccount(Model):
     name: str
     host: str
     grants: Many[Grant] = ()
+    reserved: bool | None = Field(default=None, description="the server's own, or the agent's: never touched")
 
 
 def _few(value: object) -> object:
@@ -111,11 +114,12 @@ def _few(value: object) -> object:
     return value
 
 
-Phase = Literal["ready", "failed", "dropped"]
+Phase = Literal["ready", "failed", "dropped", "held"]
 
 
 class Result(Model):
-    """What became of one wish. `version` is that of the wish; `message` says why it failed and what to do."""
+    """What became of one wish. `version` is that of the wish; `message` says why it failed and what to do; of one that
+    is held, in what the server differs from it. Where it does not differ, a held wish is ready."""
 
     name: str
     version: Count

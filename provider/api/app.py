@@ -20,6 +20,7 @@ from provider.api.record.refusals import note_answer
 from provider.api.routes import (
     audit,
     authorities,
+    backups,
     cluster,
     events,
     failover,
@@ -146,6 +147,7 @@ def create_app(context: Context) -> FastAPI:
         people.router,
         audit.router,
         authorities.router,
+        backups.router,
     ):
         app.router.routes.extend(router.routes)
     # Probes also without the prefix: their paths stand in the configuration of proxies, some with it, some without.

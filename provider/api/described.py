@@ -129,6 +129,8 @@ _OTHERS: Mapping[str, Schema] = {
             "drained": _or_null(YES_OR_NO),
         }
     ),
+    "Backups": _object({key: {} for key in ("recovery_key", "schedule", "last", "scheduled", "failed", "restored")}),
+    "Adoption": _object({"items": _list({"type": "object"}), "revision": COUNT, "next": {}, "restored": {}}),
     "Told": _object({"told": NAMES, "epoch": COUNT}),
     "Preflight": _object(
         {
@@ -343,6 +345,17 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _query("after", {"type": "string", "pattern": r"^[0-9]{1,18}\.[0-9]{1,9}$"}, "`next` of the page before"),
     ),
     ("post", "/audit/refusals"): Operation({204: {}}, (KEY,)),
+    ("get", "/backups"): _reads("Backups"),
+    ("post", "/backups"): Operation({200: {_JSON: _ref("Setting")}}, (KEY,), frozenset({200})),
+    ("put", "/backups/key"): Operation({200: {_JSON: _ref("Credential")}}, (KEY,), frozenset({200})),
+    ("get", "/adoption"): _reads("Adoption", _query("instance", TEXT), LIMIT, _query("after", TEXT)),
+    ("delete", "/adoption"): _delete(),
+    **{
+        ("post", f"/instances/{{instance}}/{verb}"): Operation(
+            {200: {_JSON: _ref("Instance")}}, (KEY,), frozenset({200})
+        )
+        for verb in ("adopt", "release", "ignore")
+    },
     ("get", "/history"): Operation({200: {_LINES: TEXT}}, (_query("until", COUNT, "a revision"), *READ)),
     ("get", "/events"): Operation(
         {200: {"text/event-stream": _object({}, {"id": TEXT, "event": TEXT, "data": TEXT}), _LINES: TEXT}},

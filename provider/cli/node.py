@@ -1,12 +1,11 @@
 """`provider`: makes and runs a node of the control plane."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provider.cli import authorities, broker, maintenance
+from provider.cli import adopt, authorities, backup, broker, maintenance
 from provider.cli.access import tokens, users
 from provider.cli.console import (
     DEFAULT_CONFIG,
@@ -20,11 +19,24 @@ from provider.cli.console import (
     read_secret,
 )
 from provider.cli.nodes import placements
+from provider.cli.options import (
+    BrokerEndpoint,
+    BrokerManagement,
+    BrokerPasswordFile,
+    BrokerUser,
+    Listen,
+    Name,
+    OwnBroker,
+    StorePassword,
+    StoreUrl,
+    Url,
+    store_password,
+)
+from provider.cli.restore import restore
 from provider.cli.show import show_status
 from provider.settings import Files, common_settings, load_settings
 from shared.files import read_text, write_atomically
 
-_STORE_VARIABLE = "BELLWETHER_STORE_PASSWORD"
 if TYPE_CHECKING:
     from provider.founding import Authority
 
@@ -34,16 +46,10 @@ app.add_typer(users, name="user")
 app.add_typer(authorities.app, name="ca")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(broker.app, name="broker")
+app.add_typer(backup.app, name="backup")
+app.add_typer(adopt.app, name="adopt")
 
-Name = Annotated[str, typer.Option(help="The node's name: letters a-z, digits, hyphens.")]
-Url = Annotated[str, typer.Option(help="Where clients and other nodes reach it: https://host:port.")]
-Listen = Annotated[str | None, typer.Option(help="address:port to listen on, if not those of the URL.")]
-StoreUrl = Annotated[
-    str | None, typer.Option(help="mysql+pymysql://user@host/database instead of SQLite in the data directory.")
-]
-StorePassword = Annotated[
-    Path | None, typer.Option(help="Its password; else BELLWETHER_STORE_PASSWORD, where that is set.")
-]
+app.command()(restore)
 
 
 @app.command()
@@ -51,17 +57,10 @@ def init(
     name: Name,
     url: Url,
     config: Config = DEFAULT_CONFIG,
-    broker_endpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="amqps://host:port; may be repeated. Else this host's own, where broker-setup has prepared it."
-        ),
-    ] = None,
-    broker_user: Annotated[str | None, typer.Option(help="A user of the broker who may administer its users.")] = None,
-    broker_password_file: Annotated[
-        Path | None, typer.Option(help="Else BELLWETHER_BROKER_PASSWORD or a prompt.")
-    ] = None,
-    broker_management: Annotated[str | None, typer.Option(help="https://host:port of the management API.")] = None,
+    broker_endpoint: BrokerEndpoint = None,
+    broker_user: BrokerUser = None,
+    broker_password_file: BrokerPasswordFile = None,
+    broker_management: BrokerManagement = None,
     admin_token_file: Annotated[Path | None, typer.Option(help="Where the administrator's token goes.")] = None,
     listen: Listen = None,
     store_url: StoreUrl = None,
@@ -70,12 +69,7 @@ def init(
         Path | None, typer.Option(help="A certificate authority of your own (PEM); else a new one is made.")
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="Its private key (PEM, unencrypted). Kept sealed.")] = None,
-    own_broker: Annotated[
-        bool | None,
-        typer.Option(
-            help="Take over the RabbitMQ on this host, so that others can join it. Default: if set up for it."
-        ),
-    ] = None,
+    own_broker: OwnBroker = None,
 ) -> None:
     """Make a new cluster of one node: certificate authority, configuration, administrator's token.
 
@@ -87,7 +81,7 @@ def init(
     from provider.joining.host import find, found_broker
     from provider.joining.steps import Steps
 
-    place = Place(config, name, url, listen, store_url, _store_password(store_url, store_password_file))
+    place = Place(config, name, url, listen, store_url, store_password(store_url, store_password_file))
     host = FirstHost(find(place, Steps(), own_broker=None), place)
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
     own = found_broker(place, wanted=own_broker)
@@ -141,7 +135,7 @@ def join(
     from provider.joining.steps import Steps
 
     token = read_secret(token_file, "BELLWETHER_TOKEN", "Join token")
-    place = Place(config, name, url, listen, store_url, _store_password(store_url, store_password_file))
+    place = Place(config, name, url, listen, store_url, store_password(store_url, store_password_file))
     steps = Steps(plain)
     host = find(place, steps, own_broker=own_broker)
     wishes = Wishes(
@@ -177,17 +171,6 @@ def status(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
             print_json({"node": settings.name, **cluster})
             return
         show_status(settings.name, cluster)
-
-
-def _store_password(url: str | None, file: Path | None) -> str | None:
-    """Raises `typer.BadParameter` where it stands in the URL: on the command line, `ps` shows it to everybody."""
-    from provider.store import split_password
-
-    if url is not None and split_password(url)[1] is not None:
-        raise typer.BadParameter("a password is not given on the command line: use --store-password-file")
-    if file is None and _STORE_VARIABLE not in os.environ:
-        return None
-    return read_secret(file, _STORE_VARIABLE, "Password of the store")
 
 
 def read_authority(certificate: Path | None, key: Path | None) -> "Authority | None":

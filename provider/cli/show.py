@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from provider.cli.backup import told
 from provider.cli.console import plain, table
 from provider.cli.glance import glance
 
@@ -44,8 +45,8 @@ def show_cluster(cluster: dict[str, Any]) -> None:
         plain(f"  {at['agents']} at {at['endpoint']}{preferred}")
     if agents["missing"]:
         plain(f"  not advised yet: {', '.join(agents['missing'])}")
-    for warning in cluster["warnings"]:
-        plain(f"warning: {warning}")
+    for line in [*told(cluster["backup"]), *(f"warning: {warning}" for warning in cluster["warnings"])]:
+        plain(line)
 
 
 def _about(n: dict[str, Any]) -> str:

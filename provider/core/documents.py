@@ -307,9 +307,10 @@ class TaskSpec(Content):
 
 
 class WishStatus(Content):
-    """Of a database or account. `dropping` until the agent has dropped it, then the document goes."""
+    """Of a database or account. `dropping` until the agent has dropped it, then the document goes. `held`: its agent
+    looks whether the server is as wished, and does nothing; where it is, the wish is ready."""
 
-    phase: Literal["pending", "ready", "failed", "dropping"] = "pending"
+    phase: Literal["pending", "ready", "failed", "dropping", "held"] = "pending"
     message: StatusText | None = None
 
 

@@ -15,7 +15,7 @@ def desired_for(state: State, agent: str, unseal: Callable[[str, str], str]) -> 
             m.DesiredInstance(
                 id=instance.id,
                 databases=tuple(
-                    m.DesiredDatabase(name=d.name, drop=d.status["phase"] == "dropping", version=d.wish, **d.spec)
+                    m.DesiredDatabase(name=d.name, version=d.wish, **_manner(d), **d.spec)
                     for d in state.within("database", instance.id)
                 ),
                 accounts=tuple(_account(d, unseal) for d in state.within("account", instance.id)),
@@ -32,7 +32,13 @@ def _account(document: Document, unseal: Callable[[str, str], str]) -> m.Desired
             **document.spec,
             "name": document.name,
             "password": unseal(sealed, document.id) if sealed is not None else None,
-            "drop": document.status["phase"] == "dropping",
             "version": document.wish,
+            **_manner(document),
         }
     )
+
+
+def _manner(document: Document) -> dict[str, bool]:
+    """How a wish is to be dealt with."""
+    phase = document.status["phase"]
+    return {"drop": phase == "dropping"} | ({"hold": True} if phase == "held" else {})

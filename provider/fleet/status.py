@@ -87,12 +87,14 @@ def _wish(document: Document | None, result: m.Result) -> Iterator[StatusUpdate]
     if document is None or document.wish != result.version:
         return
     old = document.status
+    if (old["phase"] == "held") != (result.phase == "held") and result.phase != "ready":
+        return  # said before the agent heard that the wish is held, or is held no longer
     dropping = old["phase"] == "dropping"
     if result.phase == "dropped":
         if dropping:
             yield StatusUpdate(document.kind, document.id, None, document.wish)
         return
-    phase: Literal["dropping", "ready", "failed"] = "dropping" if dropping else result.phase
+    phase: Literal["dropping", "ready", "failed", "held"] = "dropping" if dropping else result.phase
     if (phase, result.message) != (old["phase"], old.get("message")):
         yield from _if_new(document, WishStatus(phase=phase, message=result.message), wish=document.wish)
 

@@ -53,6 +53,12 @@ class Vault:
     def knows(self, id_: str) -> bool:
         return id_ in self._keys
 
+    def key(self, id_: str) -> bytes:
+        """A data key itself, for a backup alone. Raises `Unsealable` where it is not here."""
+        if id_ not in self._keys:
+            raise Unsealable(f"this node does not have the data key {id_}")
+        return self._keys[id_]
+
     def with_key(self, id_: str, key: bytes) -> "Vault":
         """Another vault, which has this key too."""
         return Vault({**self._keys, id_: key})

@@ -14,10 +14,12 @@ from provider.api.context import Context, context
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.record.refusals import note_done
 from provider.api.routes.authorities import authority_view
+from provider.api.routes.backups import backups_view
 from provider.api.routes.resources import documented, parse
 from provider.api.summary import MISSING_SHOWN, agents_at_brokers, agents_summary, node_status
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import receive, render, respond, to_primary
+from provider.backup.concerns import warnings as backup_warnings
 from provider.concerns import warnings
 from provider.core import commands as c
 from provider.core.documents import Document, Label, Placement
@@ -87,7 +89,11 @@ async def get_cluster(request: Request) -> Response:
             ],
             "agents": agents_summary(ctx, state),
             "agents_at": agents_at_brokers(ctx, state),
-            "warnings": warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
+            "backup": backups_view(state),
+            "warnings": [
+                *warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
+                *backup_warnings(state, ctx.hub.view, int(time.time() * 1000)),
+            ],
         }
     )
 

@@ -29,6 +29,11 @@ CERTIFICATE_HOSTS = "cluster.certificate_hosts"
 CLOCK_SKEW = "cluster.clock_skew_s"
 CLOCK_SKEW_S = 2.0
 """Unless set."""
+BACKUP_TO = "backup.to"
+BACKUP_EVERY_H, BACKUP_EVERY_H_DEFAULT = "backup.every_h", 24.0
+BACKUP_KEEP, BACKUP_KEEP_DEFAULT = "backup.keep", 30
+BACKUP_NODE = "backup.node"
+BACKUP_S3_ENDPOINT = "backup.s3_endpoint"
 HOSTS_MAX = 16
 """More than these names make each handshake of each node longer for nothing."""
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -62,6 +67,19 @@ class HostsSetting:
             raise Invalid(f"{key}: a list of at most {HOSTS_MAX} DNS names (ASCII) and addresses: {self.meaning}")
 
 
+@dataclass(frozen=True, slots=True)
+class TextSetting:
+    """A setting of the cluster's own: a text of this form."""
+
+    form: str
+    meaning: str
+
+    def check(self, key: str, value: Any) -> None:
+        """Raises `Invalid` where `value` is no such text."""
+        if not isinstance(value, str) or re.fullmatch(self.form, value) is None:
+            raise Invalid(f"{key}: {self.meaning}")
+
+
 def _is_host(value: Any) -> bool:
     if not isinstance(value, str):
         return False
@@ -72,7 +90,7 @@ def _is_host(value: Any) -> bool:
     return "%" not in value  # an address of one link only, which no certificate can hold
 
 
-KNOWN_SETTINGS: Mapping[str, NumberSetting | HostsSetting] = {
+KNOWN_SETTINGS: Mapping[str, NumberSetting | HostsSetting | TextSetting] = {
     # Agents pulse every 2 s: with less than that each of them would go offline and online for ever, in the log.
     "agents.offline_after_s": NumberSetting(
         86_400, "seconds without a pulse until an agent counts as offline", above=3
@@ -96,6 +114,14 @@ KNOWN_SETTINGS: Mapping[str, NumberSetting | HostsSetting] = {
     CLOCK_SKEW: NumberSetting(
         3_600, "seconds that a node's clock may differ from the primary's: more is refused at join, warned about later"
     ),
+    BACKUP_TO: TextSetting(
+        r"/[^\0-\x1f]{0,1000}|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\0-\x20?#]{0,500})?",
+        "where backups are made by themselves: a directory's absolute path, or s3://bucket/prefix",
+    ),
+    BACKUP_EVERY_H: NumberSetting(8_784, "hours from one scheduled backup to the next", above=0.01),
+    BACKUP_KEEP: NumberSetting(100_000, "how many scheduled backups are kept"),
+    BACKUP_NODE: TextSetting(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", "the node that makes them; unset: the primary"),
+    BACKUP_S3_ENDPOINT: TextSetting(r"https?://[^\s?#@]{1,300}", "address of an S3 storage that is not Amazon's"),
     "history.days": NumberSetting(3_650, "days that accepted entries are kept for events and audit"),
 }
 

@@ -32,7 +32,8 @@ class PutWish:
         if old is not None and old.status["phase"] == "dropping":
             raise Conflict(f"{self.kind} {id_!r} is being dropped: wait until it is gone, or DELETE it to forget it")
         spec = self._merged(old)
-        if old is not None and old.spec == spec.model_dump(mode="json", exclude_none=True):
+        asked_anew = old is not None and old.status["phase"] == "held"
+        if old is not None and not asked_anew and old.spec == spec.model_dump(mode="json", exclude_none=True):
             return Plan(200, (self.kind, id_))
         return Plan(200 if old else 201, (self.kind, id_), (put(self.kind, id_, spec, PENDING),))
 

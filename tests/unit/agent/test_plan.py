@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.mysqlhash import native_hash
 from agent.plan import SYSTEM_DATABASES, AccountSeen, DatabaseSeen, Held, Work, plan
+from agent.results import result_of
 from agent.sql import render
 from agent.steps import (
     AlterDatabase,
@@ -406,3 +407,36 @@ def test_no_name_leaves_its_backticks(name: str, host: str) -> None:
 def test_a_word_that_is_no_privilege_never_becomes_sql() -> None:
     with pytest.raises(ValueError, match="not a known privilege"):
         render(Grant("app", "%", "shop", ("SELECT ON *.* TO x; --",)))
+
+
+# ── wishes that are held ──
+
+
+@pytest.mark.parametrize(
+    ("held", "phase", "message"),
+    [
+        (Held(), "held", "the server does not have it"),
+        (Held(databases={"a": DatabaseSeen("latin1", "latin1_bin")}), "held", "its character set"),
+        (Held(databases={"a": UTF8}), "ready", None),
+    ],
+)
+def test_of_a_held_wish_it_is_told_in_what_the_server_differs(held: Held, phase: str, message: str | None) -> None:
+    (work,) = plan(wish(databases=[{"name": "a", "charset": "utf8mb4", "hold": True}]), held, {})
+    result = result_of(work, None)
+    assert (result.phase, work.hold) == (phase, True)
+    assert (message or "") in (result.message or "")
+
+
+def test_of_a_held_account_each_difference_is_told_without_what_is_secret() -> None:
+    seen = AccountSeen(native_hash("other"), {"*": frozenset({"SELECT"})}, finer_grants=False, roles=frozenset({"r"}))
+    grants = [{"database": "b", "privileges": ["INSERT"]}]
+    wished = {"name": "app", "host": "10.%", "password": "hush", "grants": grants, "hold": True}
+    (work,) = plan(wish(accounts=[wished]), Held(accounts={("app", "%"): seen}), {"app": "%"})
+    message = result_of(work, None).message or ""
+    assert "it is at host %" in message
+    assert "the role r" in message
+    assert "SELECT on *" in message
+    assert "hush" not in message
+    same = Held(accounts={("app", "10.%"): AccountSeen(native_hash("other"), {})})
+    (work,) = plan(wish(accounts=[{**wished, "grants": []}]), same, {})
+    assert result_of(work, None).message == "its password is another"

@@ -1,0 +1,1 @@
+"""Backups of a cluster's state, and a cluster out of one. See DESIGN.md."""

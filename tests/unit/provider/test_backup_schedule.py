@@ -1,0 +1,113 @@
+"""Invariant: a backup is made by one node, when it is due; what is missing for it, or late, is warned about."""
+
+from typing import Any
+
+import pytest
+
+from provider.api.routes.backups import backups_view
+from provider.backup.concerns import warnings
+from provider.backup.schedule import HOUR_MS, RETRY_MS, Schedule
+from provider.core import commands as c
+from provider.core.entries import Change
+from provider.core.state import State
+from provider.fleet.view import View
+from shared.errors import Invalid
+from tests.support.backups import changed
+from tests.support.history import START_MS, genesis
+
+NOW = START_MS + 10
+
+
+def with_settings(state: State, **values: Any) -> State:
+    return changed(state, *(Change(kind="setting", id=f"backup.{k}", spec={"value": v}) for k, v in values.items()))
+
+
+def done(state: State, command: c.Command, at: int = NOW) -> State:
+    return changed(state, *command.plan(state, at).changes)
+
+
+SET = done(with_settings(genesis(), to="/backups", every_h=2), c.PutRecoveryKey("a" * 64, "sealed"))
+
+
+def noted(state: State, at: int, *, scheduled: bool = True) -> State:
+    made = {"name": "n", "where": "w", "node": "p1", "at": at, "epoch": 1, "revision": 1, "size_bytes": 1}
+    return done(state, c.NoteBackup(made, scheduled))
+
+
+def schedule(state: State) -> Schedule:
+    found = Schedule.of(state)
+    assert found is not None
+    return found
+
+
+def test_without_a_place_none_is_made() -> None:
+    assert Schedule.of(genesis()) is None
+    assert warnings(genesis(), View(), NOW) == []
+
+
+def test_the_first_is_due_at_once_and_the_next_after_its_time() -> None:
+    assert schedule(SET).due_ms(SET) == 0
+    after = noted(SET, NOW)
+    assert schedule(after).due_ms(after) == NOW + 2 * HOUR_MS
+    elsewhere = noted(SET, NOW, scheduled=False)
+    assert schedule(elsewhere).due_ms(elsewhere) == 0, "one that somebody made elsewhere does not take its place"
+
+
+def test_one_that_failed_is_tried_again_soon_and_warned_about_until_one_is_made() -> None:
+    failed = done(noted(SET, NOW), c.NoteBackup(None, True, "no space"), NOW + 3 * HOUR_MS)
+    assert schedule(failed).due_ms(failed) == NOW + 3 * HOUR_MS + RETRY_MS
+    (warning,) = warnings(failed, View(), NOW + 3 * HOUR_MS)
+    assert "3.0 h old" in warning
+    assert "no space" in warning
+    assert warnings(noted(failed, NOW + 4 * HOUR_MS), View(), NOW + 4 * HOUR_MS) == []
+    (first,) = warnings(done(SET, c.NoteBackup(None, True, "no space")), View(), NOW)
+    assert "no scheduled backup was made yet: no space" in first
+
+
+def test_to_show_it_changes_nothing_of_the_state() -> None:
+    state = done(noted(SET, NOW), c.NoteBackup(None, True, "no space"))
+    first = backups_view(state)
+    assert backups_view(state) == first
+    assert c.backups_done(state)["last"]["at"] == NOW
+    assert str(first["last"]["at"]).endswith("Z")
+
+
+def test_one_that_is_late_is_warned_about() -> None:
+    after = noted(SET, NOW)
+    assert warnings(after, View(), NOW + 3 * HOUR_MS) == []
+    assert "5.0 h old" in warnings(after, View(), NOW + 5 * HOUR_MS)[0]
+
+
+def test_without_a_recovery_key_it_is_said_what_to_do() -> None:
+    (warning,) = warnings(with_settings(genesis(), to="/backups"), View(), NOW)
+    assert "provider backup key" in warning
+
+
+def test_the_primary_makes_them_or_the_node_that_is_named_while_it_is_a_member() -> None:
+    assert schedule(SET).maker(SET) == "p1"
+    named = with_settings(SET, node="p2")
+    assert schedule(named).maker(named) == "p2"
+    gone = with_settings(SET, node="p9")
+    assert schedule(gone).maker(gone) == "p1"
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        (
+            "backup.to",
+            ["/backups", "s3://bucket", "s3://bucket/a/b"],
+            ["backups", "s3://", "s3://UP/x", 3, "/a\nb"],
+        ),
+        ("backup.every_h", [0.5, 24], [0, -1, "1", True, 10_000]),
+        ("backup.keep", [1, 30], [0, "3"]),
+        ("backup.node", ["p1"], ["P 1", ""]),
+        ("backup.s3_endpoint", ["https://s3.example.org", "http://127.0.0.1:9000"], ["ftp://x", "https://u@h"]),
+    ],
+)
+def test_settings_are_looked_at_before_they_are_taken(key: str, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        assert c.PutSetting(key, value).plan(genesis(), NOW).status == 201
+    for value in bad:
+        with pytest.raises(Invalid, match=key):
+            c.PutSetting(key, value).plan(genesis(), NOW)
