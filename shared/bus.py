@@ -81,6 +81,11 @@ class Topology:
     subscriptions: Sequence[Subscription] = ()
 
 
+AnyTopology = Topology | Callable[[], Topology]
+"""A function is asked for each connection: its queues can have other names than those of the one before, which are
+locked until the broker has noticed that it is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Who connects, and whom it trusts. `ca_file` is a PEM file; the endpoint's name is verified against it."""

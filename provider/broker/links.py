@@ -7,7 +7,7 @@ from provider.broker.endpoints import endpoints
 from provider.core.state import State
 from provider.settings import Files, ProviderSettings
 from shared.backoff import Backoff
-from shared.bus import Credentials, Link, Topology
+from shared.bus import AnyTopology, Credentials, Link
 from shared.rabbitmq import RabbitLink
 
 RETRY_S = 1.0
@@ -42,7 +42,7 @@ class Links:
     def make(
         self,
         name: str,
-        topology: Topology,
+        topology: AnyTopology,
         on_up: Callable[[str], None] | None = None,
         on_down: Callable[[str], None] | None = None,
     ) -> Link:

@@ -31,7 +31,7 @@ from provider.fleet.limits import DEATH, Limiter, said_by
 from provider.fleet.roster import Roster
 from provider.fleet.view import View
 from shared import messages as m
-from shared.bus import Delivery, Exchange, Link, Queue, Subscription, Topology
+from shared.bus import AnyTopology, Delivery, Exchange, Link, Queue, Subscription, Topology
 from shared.logs import log
 from shared.tls import trust_of
 
@@ -112,7 +112,7 @@ class Hub:
         node: str,
         username: str,
         state: State,
-        make_link: Callable[[Topology, Callable[[str], None], Callable[[str], None]], Link],
+        make_link: Callable[[AnyTopology, Callable[[str], None], Callable[[str], None]], Link],
         submit: Submit,
         advice: Callable[[State], m.Advice],
         unseal: Callable[[str, str], str],
@@ -137,7 +137,7 @@ class Hub:
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
         self._link = make_link(
-            self._topology(),
+            self._topology,
             lambda _endpoint: self._inbox.put(_LinkState(True)),
             lambda _reason: self._inbox.put(_LinkState(False)),
         )
@@ -202,6 +202,7 @@ class Hub:
     # ── the thread ──
 
     def _topology(self) -> Topology:
+        """Of one connection."""
         queue = f"provider.{self._node}.{uuid4().hex[:12]}"
         return Topology(
             exchanges=[

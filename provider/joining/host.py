@@ -82,7 +82,9 @@ def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str]
         return None
     if os.geteuid() != 0 or not broker.installed:
         raise Refused("--own-broker needs root, and RabbitMQ on this host")
-    return broker.facts().as_node(own_address(place.url, _SOMEWHERE)), broker.cookie()
+    facts = broker.facts()
+    broker.replicate_metadata()
+    return facts.as_node(own_address(place.url, _SOMEWHERE)), broker.cookie()
 
 
 def _in_url(host: str) -> str:

@@ -18,7 +18,7 @@ from hashlib import sha256
 
 from provider.log.port import LogSink, Position
 from provider.log.probe import EndProbe, MakeLink
-from shared.bus import Delivery, Queue, Subscription, Topology
+from shared.bus import Delivery, Outcome, Queue, Subscription, Topology
 
 PREFETCH = 500
 """Most records that are delivered and not acknowledged. Acknowledgements are credit: this many per round trip."""
@@ -97,10 +97,12 @@ class StreamLog:
         probe = self._probe
         if probe is not None:
             probe.expect(data)
-        self._writer.publish("", self.stream, data, on_done=partial(self._sink.on_append, token), deadline_s=deadline_s)
+        self._writer.publish("", self.stream, data, on_done=partial(self._appended, token), deadline_s=deadline_s)
 
     def reread(self, reason: str) -> None:
+        # A broker that has forgotten who reads has forgotten who writes as well, and would not tell of the next leader.
         self._reader.restart(reason)
+        self._writer.restart(reason)
 
     def close(self) -> None:
         self._ended = True
@@ -108,6 +110,13 @@ class StreamLog:
         if self._reader_begun:
             self._reader.close()
         self._writer.close()
+
+    def _appended(self, token: object, outcome: Outcome) -> None:
+        """Appending link's thread. While brokers elect a leader this takes seconds; longer: we were not told of it."""
+        if outcome is Outcome.UNKNOWN and self._writer.endpoint is not None and self._writer.blocked is None:
+            self._writer.restart("what was appended was not confirmed in time")
+        if self._sink is not None:
+            self._sink.on_append(token, outcome)
 
     # ── up and down, on several threads ──────────────────────────────────────────────────────────────────────────────
 

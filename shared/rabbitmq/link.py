@@ -15,7 +15,7 @@ import pika
 from pika.adapters.select_connection import IOLoop
 
 from shared.backoff import Backoff
-from shared.bus import Credentials, Delivery, Outcome, Subscription, Topology
+from shared.bus import AnyTopology, Credentials, Delivery, Outcome, Subscription, Topology
 from shared.iothread import IOThread
 from shared.logs import log
 from shared.outbox import Message, Outbox
@@ -50,7 +50,7 @@ class RabbitLink:
         name: str,
         endpoints: Sequence[str] | Callable[[], Sequence[str]],
         credentials: Credentials,
-        topology: Topology = Topology(),  # noqa: B008 - immutable
+        topology: AnyTopology = Topology(),  # noqa: B008 - immutable
         on_up: Callable[[str], None] | None = None,
         on_down: Callable[[str], None] | None = None,
         heartbeat_s: int = 10,
@@ -66,7 +66,8 @@ class RabbitLink:
         self._endpoints = endpoints if callable(endpoints) else partial(tuple, endpoints)
         if not self._endpoints():
             raise ValueError("a link needs at least one endpoint")
-        self._credentials, self._topology = credentials, topology
+        self._credentials = credentials
+        self._topology = topology if callable(topology) else lambda: topology
         self._on_up, self._on_down = on_up, on_down
         self._heartbeat_s, self._connect_timeout_s = heartbeat_s, connect_timeout_s
         self._backoff = backoff or Backoff()
@@ -223,7 +224,7 @@ class RabbitLink:
             self._lost(session, f"cannot use {self._credentials.ca_file}: {error}")
             return
         self._loop.call_later(self._connect_timeout_s, partial(self._too_slow, session))
-        session.open(how, self._topology, self._properties)
+        session.open(how, self._topology(), self._properties)
 
     def _too_slow(self, session: Session) -> None:
         if session in (self._session, self._scout) and not session.up:
@@ -289,7 +290,7 @@ class RabbitLink:
             self.lost(scout, str(error))
             return
         self._loop.call_later(self._connect_timeout_s, partial(self._too_slow, scout))
-        scout.open(how, _only_read(self._topology), self._properties)
+        scout.open(how, _only_read(self._topology()), self._properties)
 
     def _go_home(self) -> None:
         self._end_scout()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from shared.bus import Delivery, Outcome, Queue, Subscription, Topology
+from shared.bus import AnyTopology, Delivery, Outcome, Queue, Subscription, Topology
 from shared.outbox import Message, Outbox
 
 RETRY_S = 0.02
@@ -286,12 +286,14 @@ class MemoryLink:
         *,
         name: str = "link",
         endpoints: Sequence[str] = ("memory://broker",),
-        topology: Topology = Topology(),  # noqa: B008 - immutable
+        topology: AnyTopology = Topology(),  # noqa: B008 - immutable
         on_up: Callable[[str], None] | None = None,
         on_down: Callable[[str], None] | None = None,
         user: str = "bellwether",
     ) -> None:
-        self.broker, self.name, self.topology, self.user = broker, name, topology, user
+        self.broker, self.name, self.user = broker, name, user
+        self._topology = topology if callable(topology) else lambda: topology
+        self.topology = self._topology()
         self.session = 0
         self._endpoints = tuple(endpoints)
         self._on_up, self._on_down = on_up, on_down
@@ -384,6 +386,7 @@ class MemoryLink:
         self._tried += 1
         with self.broker.lock:
             self.session += 1
+            self.topology = self._topology()
             try:
                 self.broker.connect(self, endpoint, self.session)
             except ConnectionError as error:

@@ -25,7 +25,7 @@ from provider.broker.host.commands import (
     service,
     wait_until_s,
 )
-from provider.broker.host.facts import ASK, VHOST, About, Facts, about, held, objections
+from provider.broker.host.facts import ASK, VHOST, About, Facts, about, held, objections, series
 from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
 from provider.broker.host.plan import Seen
@@ -130,6 +130,14 @@ class LocalBroker:
             return about(others.evaluate(ASK, node=peer.node))
         except CookieRefused:
             raise Refused(why_refused(peer, self.place.configuration / "bellwether")) from None
+
+    def replicate_metadata(self) -> None:
+        """Has RabbitMQ keep what it knows of users, exchanges and queues in Khepri, which has a majority decide. Its
+        older way, Mnesia, forgets a part of it when brokers lose sight of each other for a moment, and says nothing.
+        Those that join take it over. Nothing before 4.0, where it was not fit for use."""
+        own = self._known or self.facts()
+        if series(own.version) >= (4, 0):
+            self._commands.run("rabbitmqctl", "enable_feature_flag", "--opt-in", "khepri_db")
 
     # ── joined ──
 
@@ -317,12 +325,13 @@ class LocalBroker:
         try:
             self._commands.run("rabbitmqctl", "reset", deadline_s=RESET_S)
         except (BrokerAway, CommandFailed):  # the others are gone, or have another cookie already
-            self._commands.run("rabbitmqctl", "force_reset")
+            self._wipe(self.expected_node())
+            return
         self.use_cookie(secrets.token_urlsafe(32))
         self._commands.run("rabbitmqctl", "start_app", deadline_s=START_S)
 
     def _wipe(self, own: str) -> None:
-        self._say("the broker of this host does not start: emptying it where its data lies")
+        self._say("emptying the broker of this host where its data lies, without the others")
         service("stop")
         for path in sorted(self.place.data.glob(f"{own}*")):
             as_user(self.place.user, ["/bin/rm", "-rf", "--", str(path)])
