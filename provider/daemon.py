@@ -78,6 +78,10 @@ def run(settings: ProviderSettings, files: Files) -> None:
             runner.run(node.serve())
 
 
+BEATS_FOR_S = 8.0
+"""A primary beats for so long after it has last read the log back: brokers that elect a leader take some 5 s."""
+
+
 class _Part(Protocol):
     def start(self) -> None: ...
 
@@ -145,6 +149,7 @@ class Node:
             on_change=self._heard_something,
             on_refused=self._message_refused,
             on_suspended=self._suspended,
+            commits=lambda: time.monotonic() - self.engine.health.read_back_s < BEATS_FOR_S,
             on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
         peers = Peers(settings.name, files, lambda: self.engine.state)

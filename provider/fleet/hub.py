@@ -121,12 +121,14 @@ class Hub:
         on_refused: Callable[[RefusedMessage], None],
         on_broker: Callable[[str, str], bool] = lambda _user, _hash: False,
         on_suspended: Callable[[Sequence[str]], None] = lambda _users: None,
+        commits: Callable[[], bool] = lambda: True,
     ) -> None:
         """`make_link(topology, on_up, on_down)` connects to the broker; `pulse()` says how this node is; `on_change` is
         called on the hub's thread soon after `view` has become another, `on_refused` for each message that its sender
         may not send; `on_broker(user, hash)` says whether the broker knows this user with this password;
-        `on_suspended(users)` is called when `suspended` has changed for these."""
-        self._on_broker, self._on_suspended = on_broker, on_suspended
+        `on_suspended(users)` is called when `suspended` has changed for these; `commits()` says whether a primary has
+        read the log back lately: one that has not does not beat, so that agents look for another one."""
+        self._on_broker, self._on_suspended, self._commits = on_broker, on_suspended, commits
         self._limiter = Limiter()
         self._node, self._username = node, username
         self._submit, self._advice, self._unseal, self._pulse = submit, advice, unseal, pulse
@@ -377,8 +379,8 @@ class Hub:
                 self._say(m.PROVIDERS, "node_pulse", self._pulse())
             case SendInquire(to):
                 self._say(m.AGENTS_DOWN, to, m.Inquire())
-            case SendBeat(interval_s, spread_s):
-                self._say(m.AGENTS_DOWN, m.TO_ALL, m.Beat(interval_s=interval_s, spread_s=spread_s))
+            case SendBeat():
+                self._beat(instruction)
             case SendDesired(to):
                 self._say(m.AGENTS_DOWN, to, desired_for(state, to, self._unseal))
             case Record(updates):
@@ -400,6 +402,10 @@ class Hub:
             return advice
         on_broker = self._on_broker(to, str(agent.spec["broker_password_hash"]))
         return advice.model_copy(update={"credential": follow.credential_for(agent, on_broker=on_broker)})
+
+    def _beat(self, beat: SendBeat) -> None:
+        if self._commits():
+            self._say(m.AGENTS_DOWN, m.TO_ALL, m.Beat(interval_s=beat.interval_s, spread_s=beat.spread_s))
 
     def _say(self, exchange: str, key: str, body: m.Body) -> None:
         self._link.publish(exchange, key, m.encode(body, sender=self._node, epoch=self._roster.state.epoch))

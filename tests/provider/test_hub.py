@@ -265,6 +265,20 @@ def test_an_instance_that_nobody_knows_is_registered_also_where_the_first_attemp
     assert host.state.get("instance", "new").spec["port"] == 3306  # type: ignore[union-attr]
 
 
+def test_a_primary_that_cannot_commit_does_not_beat_so_that_agents_look_for_another(
+    start_hub: StartHub, start_agent: StartAgent
+) -> None:
+    host, agent = start_hub(), start_agent()
+    agent.until_heard(m.Beat)
+    host.commits = False
+    asked = host.beats_due
+    host.until(lambda: host.beats_due >= asked + 2, "no beat is due")
+    beats = len(agent.of(m.Beat))
+    host.commits = True
+    agent.until_heard(m.Beat, after=beats)
+    assert len(agent.of(m.Beat)) <= host.beats_due - 2
+
+
 def test_a_removed_agent_is_forgotten(start_hub: StartHub, start_agent: StartAgent) -> None:
     host, agent = start_hub(), start_agent()
     agent.hello(seen())

@@ -56,7 +56,8 @@ class FleetHost(Watched):
     def __init__(self, broker: MemoryBroker, state: State, *, name: str = "p1") -> None:
         super().__init__()
         self.name, self.state = name, state
-        self.accepts = True
+        self.accepts = self.commits = True
+        self.beats_due = 0
         self.asked: list[Command] = []
         self.changes = 0
         self.suspended: list[list[str]] = []
@@ -79,6 +80,7 @@ class FleetHost(Watched):
             on_change=self._on_change,
             on_suspended=lambda users: self.suspended.append(list(users)),
             on_refused=self.refused.append,
+            commits=self._commits,
         )
 
     def start(self) -> "FleetHost":
@@ -134,6 +136,12 @@ class FleetHost(Watched):
                 else:
                     self.change(*plan.changes)
         ended(accepts)
+
+    def _commits(self) -> bool:
+        with self.news:
+            self.beats_due += 1
+            self.news.notify_all()
+        return self.commits
 
     def _unseal(self, sealed: str, context: str) -> str:
         return self.unseal(sealed, context)
