@@ -20,7 +20,7 @@ from provider.api.http.source import client_address
 from provider.api.views import document_view, to_json
 from provider.core.commands import ALWAYS, Command, Precondition
 from provider.core.state import Answer
-from shared.errors import Behind, Invalid, NoPrimary, OutcomeUnknown, StaleRevision, TooLarge
+from shared.errors import Behind, Invalid, NoPrimary, OutcomeUnknown, StaleRevision, TooLarge, Unavailable
 from shared.tokens import without_secrets
 
 RETRY_S = 0.05
@@ -31,6 +31,7 @@ can be asked instead. Without a key it cannot: an answer is the only way to know
 SLACK_S = 1.0
 """The primary itself answers within `commit_wait_s`; this much more for the way there and back."""
 KEY_MAX = 200
+_BEFORE = "the write may have been done or may yet: ask again with the same Idempotency-Key"
 _DROP = re.compile(r"(^|&)drop=(true|1)(&|$)", re.IGNORECASE)
 
 
@@ -143,19 +144,24 @@ async def commit(ctx: Context, write: Write, command: Command) -> Answer | Forwa
     Waits at most `primary_wait_s` for a primary to be there, and `commit_wait_s` for the log.
     """
     while True:
-        elsewhere = await to_primary(ctx, write)
+        elsewhere, unsure = await _elsewhere(ctx, write)
         if elsewhere is not None:
             return elsewhere
         epoch = ctx.gateway.state.epoch
-        result = await ctx.gateway.commit(
-            command,
-            principal=write.principal.name,
-            action=write.action,
-            wait_s=ctx.settings.api.commit_wait_s,
-            key=write.key,
-            fingerprint=write.fingerprint(ctx),
-            source=write.source,
-        )
+        try:
+            result = await ctx.gateway.commit(
+                command,
+                principal=write.principal.name,
+                action=write.action,
+                wait_s=ctx.settings.api.commit_wait_s,
+                key=write.key,
+                fingerprint=write.fingerprint(ctx),
+                source=write.source,
+            )
+        except Unavailable as error:
+            if unsure:  # nothing was done here; the primary before us may have done it
+                raise OutcomeUnknown(f"{error.detail}; {_BEFORE}") from error
+            raise
         if isinstance(result, Answer):
             return result
         # Deposed. Our state names the new primary as soon as the claim is durable here.
@@ -164,19 +170,33 @@ async def commit(ctx: Context, write: Write, command: Command) -> Answer | Forwa
 
 async def to_primary(ctx: Context, write: Write) -> Forwarded | None:
     """The primary's answer to this very request; None where this node is the primary. Raises a `BellwetherError`."""
+    answer, _ = await _elsewhere(ctx, write)
+    return answer
+
+
+async def _elsewhere(ctx: Context, write: Write) -> tuple[Forwarded | None, bool]:
+    """The same; and whether a primary was sent it that did not answer, so that it may have been done.
+
+    Then nobody can say any more that nothing was done: neither this node, when it gives up, nor a primary that refuses
+    it the next time. A refusal by the rules (412, say) holds all the same: who gives it knows every key that was used.
+    """
     deadline = time.monotonic() + ctx.settings.api.primary_wait_s
+    unsure = False
     while True:
         state = ctx.gateway.state
         if state.primary == ctx.node:
-            return None
+            return None, unsure
         if write.forwarded:
             raise NoPrimary(f"{ctx.node} is not the primary; {state.primary} is")
         answer, sent = await _ask(ctx, write, state.primary)
         if answer is not None:
+            if unsure and answer.status == Unavailable.status:
+                raise _gave_up(ctx, state.primary, uncertain=True)
             await _catch_up(ctx, answer)
-            return answer
+            return answer, unsure
+        unsure = unsure or sent
         if (sent and write.key is None) or time.monotonic() >= deadline:
-            raise _gave_up(ctx, state.primary, uncertain=sent)
+            raise _gave_up(ctx, state.primary, uncertain=unsure)
         await _new_epoch(ctx, state.epoch, RETRY_S)
 
 
@@ -229,10 +249,7 @@ async def _catch_up(ctx: Context, answer: Forwarded) -> None:
 
 def _gave_up(ctx: Context, primary: str, *, uncertain: bool) -> NoPrimary | OutcomeUnknown:
     if uncertain:
-        return OutcomeUnknown(
-            f"the primary, {primary}, did not answer; the write may have been done or may yet: "
-            "ask again with the same Idempotency-Key"
-        )
+        return OutcomeUnknown(f"the primary, {primary}, did not answer; {_BEFORE}")
     waited = ctx.settings.api.primary_wait_s
     return NoPrimary(
         f"the primary, {primary}, could not be reached for {waited:g} s; nothing was done. "
