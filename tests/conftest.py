@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 from localcluster.ports import RANGE, port_range
 
-SLOWNESS = ("unit", "model", "contract", "provider", "agent", "console", "deploy", "security", "cluster", "hosts")
+SLOWNESS = (
+    "unit",
+    "model",
+    "contract",
+    "provider",
+    "agent",
+    "console",
+    "deploy",
+    "security",
+    "cluster",
+    "faults",
+    "hosts",
+)
 LEFT_OUT = pytest.StashKey[int]()
 
 

@@ -77,10 +77,15 @@ class Agent:
     def launch(self) -> Process:
         """Start the daemon unless it runs, without waiting."""
         if self.process is None or not self.process.alive:
-            argv: list[str | Path] = [program_path("agent"), "run", "--config", self.files.config]
             self._launched_at = datetime.now(UTC)
-            self.process = start(argv, log=self.log, env=environment(self.user, **LEAN), user=self.user)
+            self.process = start(self._argv(), log=self.log, env=self._environment(), user=self.user)
         return self.process
+
+    def _argv(self) -> list[str | Path]:
+        return [program_path("agent"), "run", "--config", self.files.config]
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.user, **LEAN)
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Wait until the providers hear it, and it its server. Raises `ProcessFailed` with the end of its log."""

@@ -46,6 +46,8 @@ class Cluster:
     Members are called `broker`, `p1`…, `mariadb-db1`…, `db1`… (an agent is named as its instance is).
     """
 
+    broker_class: type[Broker] = Broker
+
     def __init__(self, root: Path, *, providers: int = 3, databases: int = 3, tell: Tell = quiet) -> None:
         self.layout = Layout(root.absolute())
         self.users = kept_users(self.layout.users_file)
@@ -68,7 +70,7 @@ class Cluster:
     def _make_broker(self) -> Broker:
         """It presents the first provider's certificate; they are on one host."""
         directory = self.layout.provider(self.first.name).directory
-        return Broker(
+        return self.broker_class(
             self.layout.broker,
             BrokerPorts(
                 amqps=self.ports["broker"],

@@ -79,9 +79,14 @@ class Provider:
     def launch(self) -> Process:
         """Start the daemon unless it runs, without waiting."""
         if self.process is None or not self.process.alive:
-            argv: list[str | Path] = [program_path("provider"), "run", "--config", self.files.config]
-            self.process = start(argv, log=self.log, env=environment(self.user), user=self.user)
+            self.process = start(self._argv(), log=self.log, env=self._environment(), user=self.user)
         return self.process
+
+    def _argv(self) -> list[str | Path]:
+        return [program_path("provider"), "run", "--config", self.files.config]
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.user)
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Wait until it serves reads, or would but for maintenance. Raises `ProcessFailed` with the end of its log."""

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from localcluster.api import Answer
 from localcluster.cluster import Cluster
 
 from shared.tls import client_context
@@ -39,11 +40,16 @@ class Connection:
 
     def put(self, path: str, value: Any, key: str | None) -> tuple[int, dict[str, Any]]:
         """Status and JSON of the answer."""
-        headers = self._headers | ({"Idempotency-Key": key} if key is not None else {})
+        answer = self.ask("PUT", path, value, {"Idempotency-Key": key} if key is not None else {})
+        return answer.status, answer.json
+
+    def ask(self, method: str, path: str, value: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        body = json.dumps(value) if value is not None else None
         try:
-            self._http.request("PUT", f"/api/v1{path}", json.dumps(value), headers)
+            self._http.request(method, f"/api/v1{path}", body, {**self._headers, **(headers or {})})
             answer = self._http.getresponse()
-            return answer.status, json.loads(answer.read())
+            found = {name.lower(): text for name, text in answer.getheaders()}
+            return Answer(answer.status, found, answer.read())
         except http.client.HTTPException as error:
             self.close()
             raise OSError(f"the connection broke: {error!r}") from None

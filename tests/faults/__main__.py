@@ -1,0 +1,122 @@
+"""Random bad days: `tests/faults/run --seed S --runs N`.
+
+Each run draws a plan from its seed, carries it out under load on a cluster of its own on this machine, heals, and
+checks what clients, nodes and agents saw. Run n has the seed S + n. A seed that fails is printed with the command that
+replays it, and everything about it is kept.
+"""
+
+import argparse
+import json
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from localcluster.process import ProcessFailed
+
+from tests.faults import disks, report
+from tests.faults.day import Outcome, live
+from tests.faults.plan import KINDS, Plan, draw, possible
+from tests.faults.plant import Options, Plant
+from tests.faults.variants import VARIANTS
+from tests.support.proxies import proxied
+
+SHOWN = 20
+SEEDS = 10**6
+
+
+def main() -> int:
+    asked = _arguments()
+    options = Options(variant=asked.variant, agents=asked.agents, disks=disks.available() is None)
+    if not options.disks:
+        print(f"Without full disks and power cuts: {disks.available()}.")
+    root = Path(tempfile.mkdtemp(prefix="bellwether-faults-"))
+    outcomes: list[Outcome] = []
+    try:
+        with _planted(root, options, proxy=asked.proxy) as (plant, doors):
+            for number in range(asked.runs):
+                outcomes.append(_one_day(plant, asked, asked.seed + number, doors))
+                if outcomes[-1].violations:
+                    break
+    except ProcessFailed as error:
+        print(f"the cluster did not start: {error}", *error.__notes__, sep="\n", file=sys.stderr)
+        return 2
+    print(report.summary(outcomes))
+    failed = outcomes[-1] if outcomes[-1].violations else None
+    if failed is not None:
+        _keep(failed, root, _replay(failed.plan, asked))
+    elif not asked.keep:
+        shutil.rmtree(root, ignore_errors=True)
+    return 1 if failed is not None else 0
+
+
+@contextmanager
+def _planted(root: Path, options: Options, *, proxy: bool) -> Iterator[tuple[Plant, dict[str, str]]]:
+    """A plant that runs, and who may be asked besides its nodes."""
+    plant = Plant(root / "c", options)
+    try:
+        try:
+            plant.up()
+        except ProcessFailed as error:
+            error.add_note(plant.failure_report())
+            raise
+        if not proxy:
+            yield plant, {}
+            return
+        with proxied(plant, root, ends_tls=False) as before:
+            yield plant, {"proxy": before.any_node}
+    finally:
+        plant.kill_all()
+
+
+def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str, str]) -> Outcome:
+    kinds = asked.kinds.split(",") if asked.kinds else possible(plant.there)
+    plan = draw(seed, seconds=asked.seconds, kinds=kinds)
+    if asked.verbose:
+        print(*plan.steps, sep="\n", flush=True)
+    outcome = live(plant, plan, doors=doors)
+    print(report.line(outcome), flush=True)
+    if asked.verbose:
+        print(report.story(outcome), flush=True)
+    return outcome
+
+
+def _arguments() -> argparse.Namespace:
+    options = argparse.ArgumentParser(prog="tests/faults/run", description=__doc__.partition("\n")[0])
+    options.add_argument(
+        "--seed", type=int, default=secrets.randbelow(SEEDS), help="of the first run; default: a new one"
+    )
+    options.add_argument("--runs", type=int, default=1, help="how many, one after the other on one cluster (default 1)")
+    options.add_argument("--seconds", type=float, default=8.0, help="length of each plan (default 8)")
+    options.add_argument("--kinds", help=f"only these faults, with commas between them: {', '.join(KINDS)}")
+    options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
+    options.add_argument("--proxy", action="store_true", help="clients ask through HAProxy as well")
+    options.add_argument("--variant", choices=VARIANTS, help="a system with one rule broken, to try the checker")
+    options.add_argument("--keep", action="store_true", help="leave logs and data, whatever comes")
+    options.add_argument("--verbose", action="store_true", help="print each plan, and what was done when")
+    return options.parse_args()
+
+
+def _replay(plan: Plan, asked: argparse.Namespace) -> str:
+    words = ["tests/faults/run", f"--seed {plan.seed}", f"--seconds {plan.seconds:g}"]
+    words += [f"--{name} '{value}'" for name in ("kinds", "variant") if (value := getattr(asked, name)) is not None]
+    return " ".join([*words, "--proxy"] if asked.proxy else words)
+
+
+def _keep(failed: Outcome, root: Path, replay: str) -> None:
+    failed.history.write(root / "history.json")
+    (root / "plan.json").write_text(json.dumps(asdict(failed.plan), indent=2) + "\n")
+    print(f"seed {failed.plan.seed} FAILED. Its plan:", *failed.plan.steps, sep="\n  ")
+    print(report.story(failed))
+    print(*failed.violations[:SHOWN], sep="\n")
+    if len(failed.violations) > SHOWN:
+        print(f"… and {len(failed.violations) - SHOWN} more")
+    print(f"History, plan and logs are in {root}. To try it again:\n  {replay}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

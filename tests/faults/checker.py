@@ -1,0 +1,338 @@
+"""Whether a history keeps every promise. Pure: a history in, violations out.
+
+The log is the witness: every node testifies what it accepted, in order. From there each answer can be judged by itself,
+without a search for an order that would explain them all.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tests.faults.history import Attempt, Entry, History, Witness
+
+NOT_DONE = frozenset({"no_primary", "log_unavailable", "disk_full", "store_unavailable", "too_many_requests"})
+"""Codes that say: nothing was done."""
+REFUSED = frozenset({"stale_revision", "conflict", "not_found", "invalid", "refused", "forbidden"})
+"""Codes that say: nothing was done, and nothing will be."""
+CATCH_UP_S = 4.0
+"""An answer that comes sooner is not one of a node that waited in vain for its own copy (5 s) before it passed on the
+primary's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken promise. `rule` is the name of the check, for tests; `text` for people."""
+
+    rule: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    revision: int
+    setting: str
+    value: str
+
+
+class _Log:
+    """What the nodes agree on."""
+
+    def __init__(self, history: History, entries: tuple[Entry, ...]) -> None:
+        self.entries = entries
+        self.last = entries[-1].revision if entries else history.after
+        self.puts = [_Put(entry.revision, *put) for entry in entries for put in entry.puts]
+        self.of_setting: dict[str, list[_Put]] = defaultdict(list)
+        self.of_value: dict[str, list[_Put]] = defaultdict(list)
+        for put in self.puts:
+            self.of_setting[put.setting].append(put)
+            self.of_value[put.value].append(put)
+        self.primaries = {history.epoch: history.primary}
+        self.primaries |= {entry.epoch: entry.node for entry in entries if entry.type == "claim"}
+        self._claims = [entry.revision for entry in entries if entry.type == "claim"]
+        self._epochs = [history.epoch, *(entry.epoch for entry in entries if entry.type == "claim")]
+
+    def epoch_at(self, revision: int) -> int:
+        return self._epochs[bisect_right(self._claims, revision)]
+
+    def held(self, setting: str, revision: int) -> _Put | None:
+        """What a node at that revision has there."""
+        puts = self.of_setting.get(setting, [])
+        number = bisect_right(puts, revision, key=lambda put: put.revision)
+        return puts[number - 1] if number else None
+
+    def settings_at(self, revision: int) -> dict[str, tuple[int, str]]:
+        found = ((setting, self.held(setting, revision)) for setting in self.of_setting)
+        return {setting: (put.revision, put.value) for setting, put in found if put is not None}
+
+
+def check(history: History) -> list[Violation]:
+    """Every broken promise that can be seen."""
+    if not history.witnesses:
+        return [Violation("equal", "no node testifies")]
+    found = [*_equal(history.witnesses), *_one_log(history)]
+    longest = max(history.witnesses, key=lambda one: (one.revision, len(one.entries)))
+    log = _Log(history, longest.entries)
+    rules = (_sequence, _final, _once, _refused, _real_time, _reads_back, _contents, _headers, _looks, _matches)
+    for rule in rules:
+        found += rule(history, log)
+    return [*found, *_obedience(history), *_wishes(history)]
+
+
+# ── the nodes' own witnesses ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _equal(witnesses: tuple[Witness, ...]) -> Iterator[Violation]:
+    first = witnesses[0]
+    for one in witnesses[1:]:
+        for name in ("generation", "epoch", "primary", "revision", "digest"):
+            if getattr(one, name) != getattr(first, name):
+                yield Violation(
+                    "equal", f"{name} is {getattr(first, name)} on {first.node}, {getattr(one, name)} on {one.node}"
+                )
+
+
+def _one_log(history: History) -> Iterator[Violation]:
+    """No two nodes accepted different records at the same revision; none has a gap."""
+    seen: dict[int, tuple[str, Entry]] = {}
+    for one in history.witnesses:
+        for before, entry in zip((None, *one.entries), one.entries, strict=False):
+            if before is not None and entry.revision != before.revision + 1:
+                yield Violation("one log", f"{one.node}: revision {entry.revision} follows {before.revision}")
+            node, other = seen.setdefault(entry.revision, (one.node, entry))
+            if other != entry:
+                yield Violation("one log", f"at {entry.revision} {node} has {other}, {one.node} has {entry}")
+        last = one.entries[-1].revision if one.entries else one.revision
+        if last != one.revision:
+            yield Violation("one log", f"{one.node} is at {one.revision}, its history ends at {last}")
+
+
+def _sequence(history: History, log: _Log) -> Iterator[Violation]:
+    """Epochs follow each other, each with one primary, who alone commits in it."""
+    epoch, primary, revision = history.epoch, history.primary, history.after
+    for entry in log.entries:
+        if entry.revision != revision + 1:
+            yield Violation("one log", f"revision {entry.revision} follows {revision}")
+        revision = entry.revision
+        if entry.type == "claim":
+            if entry.epoch != epoch + 1:
+                yield Violation("epochs", f"at {revision} a claim of {entry.node} begins {entry.epoch} after {epoch}")
+            epoch, primary = entry.epoch, entry.node
+        elif entry.epoch != epoch:
+            yield Violation("epochs", f"at {revision} {entry.node} commits in epoch {entry.epoch}; {epoch} had begun")
+        elif entry.node != primary:
+            yield Violation("epochs", f"at {revision} {entry.node} commits in epoch {epoch}, which is {primary}'s")
+
+
+def _final(history: History, log: _Log) -> Iterator[Violation]:
+    for one in history.witnesses:
+        should = log.settings_at(one.revision)
+        if one.settings != should:
+            differ = {name for name in should | one.settings if should.get(name) != one.settings.get(name)}
+            name = min(differ)
+            yield Violation(
+                "contents", f"{one.node} holds {one.settings.get(name)} as {name}, its log says {should.get(name)}"
+            )
+
+
+# ── writes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _writes(history: History) -> Iterator[tuple[str, list[Attempt]]]:
+    """Ops with their attempts, in the order in which they were asked."""
+    ops: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in sorted(history.attempts, key=lambda one: one.asked_s):
+        if attempt.action == "put":
+            ops[attempt.op].append(attempt)
+    yield from ops.items()
+
+
+def _once(history: History, log: _Log) -> Iterator[Violation]:
+    """What was acknowledged is there, once, where it was said to be; nothing is there that nobody asked for."""
+    asked = set()
+    for op, attempts in _writes(history):
+        asked.add(op)
+        puts = log.of_value.get(op, [])
+        told = {attempt.document for attempt in attempts if attempt.done}
+        if len(puts) > 1:
+            yield Violation("once", f"{op} was done {len(puts)} times: {[put.revision for put in puts]}")
+        if told and not puts:
+            yield Violation("lost", f"{op} was acknowledged at {told}, and is in no log")
+        elif told and told != {puts[0].revision}:
+            yield Violation("once", f"{op} was acknowledged at {told}, and is at {puts[0].revision}")
+        if puts and puts[0].setting != attempts[0].setting:
+            yield Violation("once", f"{op} was asked for {attempts[0].setting}, and is in {puts[0].setting}")
+    for op in log.of_value.keys() - asked:
+        yield Violation("once", f"{op} is in the log, and nobody has asked for it")
+
+
+def _refused(history: History, log: _Log) -> Iterator[Violation]:
+    """What was said not to be done was not done."""
+    for op, attempts in _writes(history):
+        if op not in log.of_value:
+            continue
+        at = log.of_value[op][0].revision
+        final = [one for one in attempts if one.code in REFUSED]
+        if final:
+            yield Violation("refused", f"{op} was refused with {final[0].code} by {final[0].node}, and is at {at}")
+        elif all(one.code in NOT_DONE for one in attempts):
+            codes = [f"{one.code} by {one.node}" for one in attempts]
+            yield Violation("refused", f"{op} was never done, as was said ({', '.join(codes)}), and is at {at}")
+
+
+def _real_time(history: History, log: _Log) -> Iterator[Violation]:
+    """What was asked for after something was acknowledged comes after it."""
+    ended: list[tuple[float, int, str]] = []
+    begun: list[tuple[float, int, str]] = []
+    for op, attempts in _writes(history):
+        if op in log.of_value:
+            revision, told = log.of_value[op][0].revision, [one.answered_s for one in attempts if one.done]
+            begun.append((attempts[0].asked_s, revision, op))
+            if told:
+                ended.append((min(told), revision, op))
+    for (revision, op), (before, other) in _overtaken(begun, ended):
+        yield Violation("real time", f"{op} at {revision} was asked for when {other} at {before} had been answered")
+
+
+def _overtaken(
+    begun: list[tuple[float, int, str]], ended: list[tuple[float, int, str]]
+) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
+    """Those of `begun` (time, revision, name) that are not above the highest of what had `ended` before."""
+    ended.sort()
+    number, highest = 0, (0, "")
+    for asked_s, revision, name in sorted(begun):
+        while number < len(ended) and ended[number][0] < asked_s:
+            highest = max(highest, ended[number][1:])
+            number += 1
+        if revision <= highest[0]:
+            yield (revision, name), highest
+
+
+def _matches(history: History, log: _Log) -> Iterator[Violation]:
+    """`If-Match`: what was written replaced what its writer had seen; what was refused had been replaced."""
+    for op, attempts in _writes(history):
+        match, setting = attempts[0].match, attempts[0].setting
+        if match is None or setting is None:
+            continue
+        puts = log.of_setting.get(setting, [])
+        for number, put in enumerate(puts):
+            replaced = puts[number - 1].revision if number else 0
+            if put.value == op and replaced != match:
+                yield Violation("If-Match", f"{op} at {put.revision} was to replace {match}, and replaced {replaced}")
+        stale = any(one.code == "stale_revision" for one in attempts)
+        if stale and (puts[-1].revision if puts else 0) == match:
+            yield Violation("If-Match", f"{op} was refused, although {match} was the newest of {setting}")
+
+
+# ── reads ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _answers(history: History) -> dict[str, list[Attempt]]:
+    """By node: everything that it answered, in the order in which it was asked."""
+    found: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in sorted(history.attempts, key=lambda one: one.asked_s):
+        if attempt.node is not None and attempt.revision is not None:
+            found[attempt.node].append(attempt)
+    return found
+
+
+def _floors(answers: list[Attempt]) -> Iterator[tuple[Attempt, int]]:
+    """Each answer of a node with the highest revision that it had shown before it was asked."""
+    ended = sorted((one.answered_s, one.revision or 0) for one in answers)
+    number = floor = 0
+    for one in answers:
+        while number < len(ended) and ended[number][0] < one.asked_s:
+            floor = max(floor, ended[number][1])
+            number += 1
+        yield one, floor
+
+
+def _reads_back(history: History, _log: _Log) -> Iterator[Violation]:
+    """A node never shows an older state than it has shown, nor one that is older than it was asked for."""
+    for node, answers in _answers(history).items():
+        for one, floor in _floors(answers):
+            revision = one.revision or 0
+            if revision < floor:
+                yield Violation("reads", f"{node} answered from {revision} after it had from {floor} ({one.action})")
+            if one.done and one.minimum is not None and revision < one.minimum:
+                yield Violation("reads", f"{node} answered from {revision}, asked for {one.minimum} at least")
+            own = one.document if one.action == "put" and one.done else None
+            if own is not None and revision < own and one.answered_s - one.asked_s < CATCH_UP_S:
+                yield Violation("reads", f"{node} answered a write at {own} from {revision}, too soon")
+
+
+def _contents(history: History, log: _Log) -> Iterator[Violation]:
+    """What was read is what the log says."""
+    for node, answers in _answers(history).items():
+        for one, floor in _floors(answers):
+            if one.action == "list" and one.done and one.document is not None:
+                should = log.settings_at(one.document)
+                if one.items != should:
+                    yield Violation("contents", f"{node} listed at {one.document} {_difference(one.items, should)}")
+            elif one.action == "read" and one.setting is not None and one.status in (200, 404):
+                yield from _read(log, one, floor)
+
+
+def _read(log: _Log, one: Attempt, floor: int) -> Iterator[Violation]:
+    """The state that was read is no older than the node's last answer, and no newer than this one."""
+    setting, revision = one.setting or "", one.revision or 0
+    possible = [
+        log.held(setting, floor),
+        *(p for p in log.of_setting.get(setting, ()) if floor < p.revision <= revision),
+    ]
+    said = (one.document, one.found) if one.done else None
+    if said not in [None if put is None else (put.revision, put.value) for put in possible]:
+        yield Violation("contents", f"{one.node} read {said} in {setting} between {floor} and {revision}: {possible}")
+
+
+def _difference(items: dict[str, tuple[int, str]] | None, should: dict[str, tuple[int, str]]) -> str:
+    found = items or {}
+    name = min(name for name in found | should if found.get(name) != should.get(name))
+    return f"{name} as {found.get(name)}, the log says {should.get(name)}"
+
+
+def _headers(history: History, log: _Log) -> Iterator[Violation]:
+    """Revision, epoch and role of each answer are of one state, and of one that was."""
+    for node, answers in _answers(history).items():
+        for one in answers:
+            revision = one.revision or 0
+            if revision > log.last:
+                yield Violation("lost", f"{node} answered from {revision}; the log ends at {log.last}")
+            elif revision >= history.after and one.epoch != log.epoch_at(revision):
+                yield Violation("epochs", f"{node} at {revision} said epoch {one.epoch}, not {log.epoch_at(revision)}")
+            elif one.role == "primary" and one.epoch is not None and log.primaries.get(one.epoch, node) != node:
+                yield Violation(
+                    "epochs", f"{node} called itself primary of {one.epoch}; {log.primaries[one.epoch]} was"
+                )
+
+
+def _looks(history: History, _log: _Log) -> Iterator[Violation]:
+    """At the same revision all nodes are equal, at any time."""
+    digests = {one.revision: (one.node, one.digest) for one in history.witnesses}
+    for one in history.attempts:
+        if one.action == "look" and one.done and one.document is not None and one.node is not None:
+            node, digest = digests.setdefault(one.document, (one.node, one.found or ""))
+            if digest != one.found:
+                yield Violation("equal", f"at {one.document} {node} and {one.node} have different digests")
+
+
+# ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _obedience(history: History) -> Iterable[Violation]:
+    """No agent obeyed an older epoch after a newer one."""
+    newest: dict[str, int] = {}
+    for one in sorted(history.obeyed, key=lambda obeyed: obeyed.at_s):
+        if one.epoch < newest.get(one.agent, 0):
+            yield Violation("agents", f"{one.agent} obeyed {one.type} of {one.epoch} after {newest[one.agent]}")
+        newest[one.agent] = max(one.epoch, newest.get(one.agent, 0))
+
+
+def _wishes(history: History) -> Iterator[Violation]:
+    """Each database that a node promised to have made is there."""
+    for one in history.attempts:
+        if one.action == "wish" and one.done and one.setting not in history.databases:
+            yield Violation("agents", f"{one.setting} was asked for and acknowledged at {one.document}; nobody made it")

@@ -1,0 +1,70 @@
+"""One bad day: a plan is carried out under load, all is healed, everybody testifies."""
+
+import time
+from dataclasses import dataclass
+from uuid import uuid4
+
+from localcluster.process import ProcessFailed
+
+from tests.faults.checker import Violation, check
+from tests.faults.evidence import made, obedience, witnesses
+from tests.faults.history import History, Recorder
+from tests.faults.nemesis import Nemesis, heal
+from tests.faults.plan import Plan
+from tests.faults.plant import Plant
+from tests.faults.workload import Clients
+from tests.support.api import client
+
+HEARD_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`healed_s`: from the end of the last fault until every node was well and equal."""
+
+    plan: Plan
+    history: History
+    violations: list[Violation]
+    notes: list[str]
+    healed_s: float
+
+
+def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None) -> Outcome:
+    """One day. `doors`: who is asked besides the nodes, as a proxy."""
+    before = client(plant, plant.first.name).read("/cluster")
+    recorder = Recorder()
+    urls = {name: provider.url for name, provider in plant.providers.items()} | (doors or {})
+    clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6])
+    nemesis = Nemesis(plant, plan, recorder)
+    found: list[Violation] = []
+    healed_s = 0.0
+    with clients.running():
+        nemesis.run()
+        began_s = time.monotonic()
+        try:
+            nemesis.trouble += [f"healing: {what} after {took:.1f} s" for what, took in heal(plant).items() if took > 2]
+            clients.hear_from(urls.keys() & plant.providers.keys(), HEARD_S)
+        except ProcessFailed as error:
+            found.append(Violation("healing", str(error)))
+        healed_s = time.monotonic() - began_s
+    try:
+        sworn = witnesses(plant, before["revision"], clients.prefix)
+    except (ProcessFailed, AssertionError, OSError) as error:
+        found.append(Violation("healing", str(error)))
+        sworn = ()
+    wished = {one.setting or "" for one in recorder.attempts if one.action == "wish" and one.done}
+    history = History(
+        seed=plan.seed,
+        after=before["revision"],
+        epoch=before["epoch"],
+        primary=before["primary"],
+        attempts=recorder.attempts,
+        witnesses=sworn,
+        obeyed=obedience(plant),
+        faults=recorder.faults,
+        databases=made(plant, wished),
+    )
+    if sworn:
+        found += check(history)
+    found += [Violation("answers", text) for text in clients.broken]
+    return Outcome(plan, history, found, nemesis.trouble, healed_s)

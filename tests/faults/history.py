@@ -1,0 +1,171 @@
+"""What happened in one run, as data: what clients asked and were answered, what the nodes testify afterwards.
+
+Times are monotonic seconds of one clock, that of the process which recorded them. A history can be written to a file
+and read back: what the checker makes of it is then the same.
+"""
+
+import json
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Action = Literal["put", "read", "list", "look", "wish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request, and its answer or none (`status` 0).
+
+    What a client wants to be done once is an `op`; under one op there can be many attempts, with the same idempotency
+    key. The value that an op writes is its own name: no two ops write the same.
+    """
+
+    client: str
+    op: str
+    action: Action
+    door: str
+    """Whom it was sent to: a node's name, or `proxy`."""
+    asked_s: float
+    answered_s: float
+    """When it was answered, or given up."""
+    status: int = 0
+    code: str | None = None
+    setting: str | None = None
+    """Of a wish: the database, as `instance/name`."""
+    match: int | None = None
+    """`If-Match`; 0: `If-None-Match: *`."""
+    minimum: int | None = None
+    """`Bellwether-Min-Revision`."""
+    node: str | None = None
+    """Who answered, in which role, from which state: the headers of the answer."""
+    role: str | None = None
+    epoch: int | None = None
+    revision: int | None = None
+    document: int | None = None
+    """The revision of the document in the answer; of the whole list; of the state that `look` tells of."""
+    found: str | None = None
+    """The value that a read found; the digest that `look` was told."""
+    items: dict[str, tuple[int, str]] | None = None
+    """Setting → revision and value, in the answer of a list."""
+
+    @property
+    def done(self) -> bool:
+        """A success."""
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted record, as a node remembers it. `epoch` is the one that it was written in, or that it began."""
+
+    revision: int
+    epoch: int
+    type: str
+    node: str
+    puts: tuple[tuple[str, str], ...] = ()
+    """Settings and values, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What a node holds at the end. `entries` are all since the run began, or since the node knows of any."""
+
+    node: str
+    generation: str
+    epoch: int
+    primary: str
+    revision: int
+    digest: str
+    entries: tuple[Entry, ...]
+    settings: dict[str, tuple[int, str]]
+    """Setting → revision and value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obeyed:
+    """An agent did what a message of that epoch told it."""
+
+    agent: str
+    at_s: float
+    epoch: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the nemesis did. `target` is who it hit; `why_not`: nothing was done."""
+
+    kind: str
+    target: str
+    began_s: float
+    ended_s: float
+    why_not: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One run. `after` and what follows it: the state that it began with."""
+
+    seed: int
+    after: int
+    epoch: int
+    primary: str
+    attempts: tuple[Attempt, ...]
+    witnesses: tuple[Witness, ...]
+    obeyed: tuple[Obeyed, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    databases: tuple[str, ...] = ()
+    """Those that there are at the end, as `instance/name`."""
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self)) + "\n")
+
+    @staticmethod
+    def read(file: Path) -> "History":
+        """What `write` wrote."""
+        raw = json.loads(file.read_text())
+        return History(
+            **{name: raw[name] for name in ("seed", "after", "epoch", "primary")},
+            attempts=tuple(Attempt(**one | {"items": _settings(one["items"])}) for one in raw["attempts"]),
+            witnesses=tuple(_witness(one) for one in raw["witnesses"]),
+            obeyed=tuple(Obeyed(**one) for one in raw["obeyed"]),
+            faults=tuple(Fault(**one) for one in raw["faults"]),
+            databases=tuple(raw["databases"]),
+        )
+
+
+def _witness(raw: dict[str, Any]) -> Witness:
+    entries = tuple(Entry(**one | {"puts": tuple((s, v) for s, v in one["puts"])}) for one in raw["entries"])
+    return Witness(**raw | {"entries": entries, "settings": _settings(raw["settings"]) or {}})
+
+
+def _settings(raw: dict[str, list[Any]] | None) -> dict[str, tuple[int, str]] | None:
+    return None if raw is None else {name: (revision, value) for name, (revision, value) in raw.items()}
+
+
+class Recorder:
+    """Takes down what happens. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: list[Attempt] = []
+        self._faults: list[Fault] = []
+
+    def attempt(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._attempts.append(attempt)
+
+    def fault(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults.append(fault)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        with self._lock:
+            return tuple(self._attempts)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        with self._lock:
+            return tuple(sorted(self._faults, key=lambda fault: fault.began_s))

@@ -1,0 +1,273 @@
+"""Carries a plan out on a plant, and heals what it did."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from localcluster.process import ProcessFailed, wait_until
+
+from tests.faults.history import Fault, Recorder
+from tests.faults.plan import Plan, Step
+from tests.faults.plant import MEMBERS_MAX, MEMBERS_MIN, Plant
+
+HEAL_S = 150.0
+SHIFTS_S = (-3600.0, -5.0, 5.0, 3600.0)
+FAILS = (ProcessFailed, OSError, AssertionError, subprocess.SubprocessError)
+"""What a deed may end with on a bad day: a command that is refused, a node that does not answer."""
+
+Undo = Callable[[], object]
+
+
+class NotDone(ProcessFailed):
+    """A fault that could not be. The text says why."""
+
+
+# ── deeds: what is done to these members, and how it is undone ───────────────────────────────────────────────────────
+
+
+def _kill(plant: Plant, names: list[str], _step: Step) -> Undo:
+    for name in names:
+        plant.kill(name)
+    return partial(_bring_back, plant, names)
+
+
+def _bring_back(plant: Plant, names: list[str]) -> None:
+    for name in names:
+        plant.bring_back(name)
+
+
+def _stop(plant: Plant, names: list[str], _step: Step) -> Undo:
+    for name in names:
+        plant.suspend(name)
+    return partial(_bring_back, plant, names)
+
+
+def _restart(plant: Plant, names: list[str], _step: Step) -> None:
+    for name in names:
+        plant.stop(name)
+    _bring_back(plant, names)
+
+
+def _power(plant: Plant, names: list[str], _step: Step) -> Undo:
+    plant.cut_power(*names)
+    return partial(_bring_back, plant, names)
+
+
+def _clock(plant: Plant, names: list[str], step: Step) -> Undo:
+    (name,) = names
+    plant.provider(name).set_clock(SHIFTS_S[step.chance % len(SHIFTS_S)])
+    return partial(plant.provider(name).set_clock, 0.0)
+
+
+def _fill(plant: Plant, names: list[str], _step: Step) -> Undo:
+    (name,) = names
+    plant.fill_disk(name)
+    return partial(plant.empty_disk, name)
+
+
+def _alarm(plant: Plant, _names: list[str], _step: Step) -> Undo:
+    plant.broker.ctl("set_disk_free_limit", "100000GB")
+    return partial(plant.broker.ctl, "set_disk_free_limit", "100MB")
+
+
+def _promote(plant: Plant, names: list[str], _step: Step) -> None:
+    (name,) = names
+    plant.providers[name].command("--operation", "promote", program="failover")
+
+
+def _two_at_once(plant: Plant, names: list[str], _step: Step) -> None:
+    """Without the command, which takes its time to start: so both ask in the same milliseconds."""
+    with ThreadPoolExecutor() as pool:
+        refused = list(pool.map(plant.ask_to_lead, names))
+    if None not in refused:
+        raise NotDone("; ".join(map(str, refused)))
+
+
+def _asleep(plant: Plant, names: list[str], step: Step) -> Undo:
+    """A primary hangs, another one is made primary, it wakes. With some luck an agent has asked it something."""
+    (name,) = names
+    plant.suspend(name)
+    wakes = partial(_bring_back, plant, names)
+    others = [other for other in plant.providers if other != name and plant.runs(other)]
+    if others and plant.ask_to_lead(others[0]) is None and step.chance % 2:
+        for agent in plant.agents:
+            plant.kill(agent)
+            plant.bring_back(agent)
+    return wakes
+
+
+def _join(plant: Plant, _names: list[str], _step: Step) -> None:
+    if len(plant.providers) + len(plant.joining) >= MEMBERS_MAX:
+        raise NotDone("there are members enough")
+    plant.join(plant.newcomer())
+
+
+def _remove(plant: Plant, names: list[str], _step: Step) -> None:
+    (name,) = names
+    if len(plant.providers) <= MEMBERS_MIN:
+        raise NotDone(f"{len(plant.providers)} members are few enough")
+    plant.remove(name)
+
+
+# ── whom they hit ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _one(plant: Plant, role: str) -> list[str]:
+    name = plant.who(role)
+    if name is None:
+        raise NotDone(f"nobody is {role}")
+    return [name]
+
+
+def _two(plant: Plant, _role: str) -> list[str]:
+    return sorted({name for role in ("standby", "other") if (name := plant.who(role)) is not None})
+
+
+def _broker(_plant: Plant, _role: str) -> list[str]:
+    return ["broker"]
+
+
+def _agents(plant: Plant, _role: str) -> list[str]:
+    return list(plant.agents)
+
+
+def _hosts(plant: Plant, _role: str) -> list[str]:
+    return list(plant.providers)
+
+
+def _everybody(plant: Plant, _role: str) -> list[str]:
+    return ["broker", *plant.providers, *plant.agents]
+
+
+@dataclass(frozen=True, slots=True)
+class _Deed:
+    whom: Callable[[Plant, str], list[str]]
+    do: Callable[[Plant, list[str], Step], Undo | None]
+    alone: bool = True
+    """Nothing else is done to them meanwhile."""
+
+
+DEEDS = {
+    "kill": _Deed(_one, _kill),
+    "stop": _Deed(_one, _stop),
+    "restart": _Deed(_one, _restart),
+    "promote": _Deed(_one, _promote, alone=False),
+    "two at once": _Deed(_two, _two_at_once, alone=False),
+    "asleep": _Deed(_one, _asleep),
+    "all killed": _Deed(_everybody, _kill),
+    "broker killed": _Deed(_broker, _kill),
+    "broker stopped": _Deed(_broker, _stop),
+    "broker alarm": _Deed(_broker, _alarm),
+    "join": _Deed(lambda _plant, _role: [], _join),
+    "remove": _Deed(_one, _remove),
+    "clock": _Deed(_one, _clock, alone=False),
+    "agent killed": _Deed(_agents, _kill),
+    "agent stopped": _Deed(_agents, _stop),
+    "disk full": _Deed(_one, _fill, alone=False),
+    "power cut": _Deed(_one, _power),
+    "all power cut": _Deed(_hosts, _power),
+}
+
+
+class Nemesis:
+    """One plan on one plant. Each step has a thread of its own; `run` returns when all have been done and undone."""
+
+    def __init__(self, plant: Plant, plan: Plan, recorder: Recorder) -> None:
+        self._plant, self._plan, self._recorder = plant, plan, recorder
+        self._ended = threading.Event()
+        self.trouble: list[str] = []
+        """What could not be undone."""
+
+    def run(self) -> None:
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(max_workers=len(self._plan.steps) or 1) as pool:
+            for done in [pool.submit(self._do, step, began_s) for step in self._plan.steps]:
+                done.result()
+
+    def _do(self, step: Step, began_s: float) -> None:
+        deed = DEEDS[step.kind]
+        self._ended.wait(max(0.0, began_s + step.at_s - time.monotonic()))
+        at_s, names, why_not = time.monotonic(), list[str](), None
+        try:
+            names = deed.whom(self._plant, step.role)
+            with ExitStack() as stack:
+                for name in names if deed.alone else ():
+                    stack.enter_context(self._plant.held(name))
+                undo = deed.do(self._plant, names, step)
+                at_s = at_s if undo is None else time.monotonic()
+                self._ended.wait(step.for_s)
+                if undo is not None:
+                    self._undo(step, undo)
+        except FAILS as error:
+            why_not = f"{type(error).__name__}: {error}"
+        self._recorder.fault(Fault(step.kind, " ".join(names), at_s, time.monotonic(), why_not))
+
+    def _undo(self, step: Step, undo: Undo) -> None:
+        try:
+            undo()
+        except FAILS as error:  # `heal` will see to it
+            self.trouble.append(f"{step.kind} could not be undone: {error}")
+
+
+def heal(plant: Plant, timeout_s: float = HEAL_S) -> dict[str, float]:
+    """Everything that a nemesis may have left is put right, and every node is well. What took how many seconds. Raises
+    `ProcessFailed`."""
+    began_s = time.monotonic()
+    took_s: dict[str, float] = {}
+
+    def until(what: str, condition: Callable[[], object]) -> None:
+        now_s = time.monotonic()
+        wait_until(condition, timeout_s=max(1.0, began_s + timeout_s - now_s), what=what)
+        took_s[what] = time.monotonic() - now_s
+
+    for name in plant.providers:
+        plant.empty_disk(name)
+        plant.provider(name).set_clock(0.0)
+    for name in plant.members:
+        plant.bring_back(name)
+    until("the broker is there", plant.broker.ready)
+    plant.broker.ctl("set_disk_free_limit", "100MB")
+    for name in plant.providers:
+        until(f"{name} is well", partial(_is_well, plant, name))
+    for name in list(plant.joining):
+        until(f"{name} joins", partial(_joined, plant, name))
+    for name in plant.agents:
+        until(f"{name} is well", plant.agent(name).well)
+    newest = max(_revisions(plant), default=0)
+    until(
+        "every node has what any had",
+        lambda: [at >= newest for at in _revisions(plant)].count(True) == len(plant.providers),
+    )
+    return took_s
+
+
+def _is_well(plant: Plant, name: str) -> bool:
+    process = plant.members[name].process
+    if process is not None and not process.alive:
+        raise ProcessFailed(f"{name} has ended by itself")
+    try:
+        return bool(plant.quick(name).get("/health/ready").json.get("state") == "active")
+    except OSError:
+        return False
+
+
+def _joined(plant: Plant, name: str) -> bool:
+    try:
+        plant.join(name)
+    except FAILS:
+        return False
+    return True
+
+
+def _revisions(plant: Plant) -> list[int]:
+    """Of the nodes that answer."""
+    found = []
+    for name in plant.providers:
+        with suppress(OSError):
+            found.append(int(plant.quick(name).get("/health/live").headers["bellwether-revision"]))
+    return found

@@ -1,0 +1,92 @@
+"""What the nemesis will do, drawn from a seed alone: data, so that the same seed is the same plan on any machine."""
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+
+ROLES = ("primary", "standby", "other", "newest")
+"""Whom a step hits, decided when it begins: the primary of then, the first or the last of the standbys by name, and the
+member that joined last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault. `needs`: what must be there for it; `longest_s`: how long it lasts at most."""
+
+    weight: int
+    roles: tuple[str, ...] = ("-",)
+    longest_s: float = 0.0
+    needs: str | None = None
+
+
+NODES = ("primary", "primary", "standby", "other")
+KINDS = {
+    "kill": Kind(4, NODES, 3.5),
+    "stop": Kind(4, NODES, 3.0),
+    "restart": Kind(2, NODES),
+    "promote": Kind(6, ("standby", "other", "primary")),
+    "two at once": Kind(3),
+    "asleep": Kind(3, ("primary",), 3.0),
+    "all killed": Kind(1, longest_s=1.0),
+    "broker killed": Kind(2, longest_s=1.0),
+    "broker stopped": Kind(2, longest_s=3.0),
+    "broker alarm": Kind(1, longest_s=2.0),
+    "join": Kind(1),
+    "remove": Kind(1, ("newest",)),
+    "clock": Kind(2, NODES, 3.0),
+    "agent killed": Kind(1, longest_s=1.0, needs="agent"),
+    "agent stopped": Kind(1, longest_s=3.0, needs="agent"),
+    "disk full": Kind(2, NODES, 2.0, "disks"),
+    "power cut": Kind(3, NODES, 1.0, "disks"),
+    "all power cut": Kind(1, longest_s=1.0, needs="disks"),
+}
+"""Everything that there is to draw from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From `at_s` on, counted from the begin of the run, for `for_s` seconds."""
+
+    at_s: float
+    kind: str
+    role: str
+    for_s: float
+    chance: int
+    """Whatever else is left to chance in it."""
+
+    def __str__(self) -> str:
+        whom = "" if self.role == "-" else f" {self.role}"
+        return f"{self.at_s:5.2f} s  {self.kind}{whom}" + (f" for {self.for_s:.2f} s" if self.for_s else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    seed: int
+    seconds: float
+    steps: tuple[Step, ...]
+
+
+def draw(seed: int, *, seconds: float, kinds: Collection[str]) -> Plan:
+    """The plan of this seed: two to five steps within `seconds`, of these kinds."""
+    chance = random.Random(f"plan {seed}")
+    names = sorted(kinds)
+    weights = [KINDS[name].weight for name in names]
+    steps = []
+    for _ in range(chance.randint(2, 5)):
+        (name,) = chance.choices(names, weights)
+        kind = KINDS[name]
+        steps.append(
+            Step(
+                at_s=round(chance.uniform(0.3, seconds - 0.5), 2),
+                kind=name,
+                role=chance.choice(kind.roles),
+                for_s=round(chance.uniform(0.1, kind.longest_s), 2) if kind.longest_s else 0.0,
+                chance=chance.getrandbits(32),
+            )
+        )
+    return Plan(seed, seconds, tuple(sorted(steps, key=lambda step: step.at_s)))
+
+
+def possible(there: Collection[str]) -> list[str]:
+    """The kinds whose needs are met."""
+    return [name for name, kind in KINDS.items() if kind.needs is None or kind.needs in there]

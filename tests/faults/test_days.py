@@ -1,0 +1,55 @@
+"""Invariant: whatever a bad day brings, no promise is broken; and a system with one rule broken does not get through.
+
+The command prints what it did; a seed that fails is printed with the command that replays it.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.faults.variants import VARIANTS
+
+ALONE = Path(__file__).parent / "alone"
+ROOT_ONLY = {"skip fsync"}
+LONGEST_S = 600.0
+
+
+def bad_days(directory: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and what was printed. What a failure leaves is below `directory`."""
+    done = subprocess.run(
+        [ALONE, *arguments],
+        env=os.environ | {"TMPDIR": str(directory)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=LONGEST_S,
+    )
+    print(done.stdout)
+    return done.returncode, done.stdout
+
+
+def test_three_short_bad_days_that_nobody_has_seen_before(tmp_path: Path) -> None:
+    code, said = bad_days(tmp_path, "--runs", "3", "--seconds", "4", "--proxy")
+    assert code == 0, said
+
+
+@pytest.mark.long
+def test_twenty_bad_days(tmp_path: Path) -> None:
+    code, said = bad_days(tmp_path, "--runs", "20", "--proxy")
+    assert code == 0, said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_broken_rule_is_noticed(name: str, tmp_path: Path) -> None:
+    """Within a few days of the faults under which it shows."""
+    if name in ROOT_ONLY and os.geteuid() != 0:
+        pytest.skip("only root can cut the power of disks")
+    kinds = ",".join(VARIANTS[name].kinds)
+    code, said = bad_days(tmp_path, "--runs", "8", "--variant", name, "--kinds", kinds)
+    assert code == 1, said
+    assert any(line.startswith(f"{rule}: ") for rule in VARIANTS[name].shows_as for line in said.splitlines()), said

@@ -1,0 +1,177 @@
+"""Invariant: the checker finds every kind of broken promise, and nothing in a history that keeps them all."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from tests.faults.checker import check
+from tests.faults.history import Attempt, Entry, Fault, History, Obeyed, Witness
+from tests.unit.faults import honest
+from tests.unit.faults.honest import NODES
+
+
+@settings(max_examples=200, deadline=None)
+@given(honest.wishes, honest.claims, honest.lags)
+def test_nothing_is_found_where_every_promise_is_kept(
+    wishes: list[honest.Wish], claims: list[tuple[int, int]], lags: tuple[int, ...]
+) -> None:
+    assert check(honest.Cluster(lags).history(wishes, claims)) == []
+
+
+# ── one broken promise each ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wrote(op: str, asked: float, answered: float, at: int | None = None, **more: object) -> Attempt:
+    base = Attempt("c1", op, "put", "p1", asked, answered, setting="a")
+    if at is not None:
+        base = replace(base, status=200, node="p1", role="primary", epoch=1, revision=at, document=at)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def read(op: str, asked: float, answered: float, revision: int, found: tuple[int, str] | None) -> Attempt:
+    base = Attempt("c2", op, "read", "p2", asked, answered, setting="a", node="p2", role="standby", epoch=1)
+    if found is None:
+        return replace(base, revision=revision, status=404)
+    return replace(base, revision=revision, status=200, document=found[0], found=found[1])
+
+
+ENTRIES = (
+    Entry(11, 1, "entry", "p1", (("a", "one"),)),
+    Entry(12, 1, "entry", "p1", (("a", "two"),)),
+    Entry(13, 2, "claim", "p2"),
+    Entry(14, 2, "entry", "p2", (("a", "three"),)),
+)
+ATTEMPTS = (
+    wrote("one", 0, 1, 11),
+    wrote("two", 2, 3, 12, match=11),
+    wrote("lost", 2, 3),
+    wrote("three", 4, 5, 14, node="p2", epoch=2),
+    read("r1", 1.5, 1.6, 11, (11, "one")),
+    read("r2", 3.2, 3.5, 12, (12, "two")),
+)
+
+
+def sworn(entries: tuple[Entry, ...] = ENTRIES) -> tuple[Witness, ...]:
+    held = {s: (entry.revision, v) for entry in entries for s, v in entry.puts}
+    last = entries[-1]
+    return tuple(Witness(name, "g", 2, "p2", last.revision, "d", entries, held) for name in NODES)
+
+
+GOOD = History(7, 10, 1, "p1", ATTEMPTS, sworn(), (Obeyed("db1", 1, 1, "desired"),), (Fault("kill", "p1", 1, 2),))
+
+
+def logged(*entries: Entry) -> History:
+    return replace(GOOD, witnesses=sworn(entries))
+
+
+def also(*attempts: Attempt) -> History:
+    return replace(GOOD, attempts=GOOD.attempts + attempts)
+
+
+def other(**changes: object) -> History:
+    """The last node testifies something else."""
+    *rest, last = GOOD.witnesses
+    return replace(GOOD, witnesses=(*rest, replace(last, **changes)))  # type: ignore[arg-type]
+
+
+def again(number: int, **changes: object) -> History:
+    """One attempt was another."""
+    attempts = list(GOOD.attempts)
+    attempts[number] = replace(attempts[number], **changes)  # type: ignore[arg-type]
+    return replace(GOOD, attempts=tuple(attempts))
+
+
+FIVE = Entry(15, 2, "entry", "p2", (("a", "one"),))
+BROKEN: dict[str, tuple[str, Callable[[], History]]] = {
+    "nobody testifies": ("equal", lambda: replace(GOOD, witnesses=())),
+    "another digest": ("equal", lambda: other(digest="e")),
+    "another epoch": ("equal", lambda: other(epoch=3)),
+    "another record": ("one log", lambda: other(entries=(*ENTRIES[:3], Entry(14, 2, "entry", "p2", (("a", "x"),))))),
+    "a gap": ("one log", lambda: other(entries=(ENTRIES[0], *ENTRIES[2:]))),
+    "a history that ends early": ("one log", lambda: other(entries=ENTRIES[:3])),
+    "a state that its log does not explain": ("contents", lambda: other(settings={"a": (14, "two")})),
+    "a setting that is in no log": ("contents", lambda: other(settings={"a": (14, "three"), "b": (9, "x")})),
+    "two primaries in one epoch": ("epochs", lambda: logged(*ENTRIES[:3], replace(ENTRIES[3], node="p1"))),
+    "an entry of an epoch that is over": ("epochs", lambda: logged(*ENTRIES[:3], replace(ENTRIES[3], epoch=1))),
+    "two claims that end the same epoch": ("epochs", lambda: logged(*ENTRIES[:3], Entry(14, 2, "claim", "p3"))),
+    "an acknowledged write that is gone": (
+        "lost",
+        lambda: also(wrote("four", 8, 9, 15, revision=14, node="p2", epoch=2)),
+    ),
+    "an answer from a state that is gone": ("lost", lambda: also(read("r3", 8, 9, 15, (14, "three")))),
+    "a write that was done twice": ("once", lambda: logged(*ENTRIES, FIVE)),
+    "a write that is elsewhere": ("once", lambda: again(0, document=12, revision=12)),
+    "one that was told twice, differently": ("once", lambda: also(wrote("one", 1.1, 1.2, 12))),
+    "a write that nobody asked for": ("once", lambda: logged(*ENTRIES, replace(FIVE, puts=(("a", "nobody's"),)))),
+    "a refused write that is there": ("refused", lambda: again(3, status=412, code="stale_revision", document=None)),
+    "a write that was not done, and is there": (
+        "refused",
+        lambda: again(3, status=503, code="no_primary", document=None),
+    ),
+    "a later write before an earlier one": ("real time", lambda: again(0, asked_s=3.5, answered_s=4)),
+    "a node that goes back": ("reads", lambda: also(read("r3", 8, 9, 11, (11, "one")))),
+    "a node behind what was asked for": ("reads", lambda: again(5, minimum=13)),
+    "an own write that is not seen": ("reads", lambda: again(3, revision=13)),
+    "a value that was replaced already": (
+        "contents",
+        lambda: also(read("r0", 7.5, 7.6, 14, (14, "three")), read("r3", 8, 9, 14, (11, "one"))),
+    ),
+    "a value that was never there": ("contents", lambda: again(4, found="x")),
+    "a setting that was not found": (
+        "contents",
+        lambda: also(read("r0", 7.5, 7.6, 14, (14, "three")), read("r3", 8, 9, 14, None)),
+    ),
+    "a list that lacks one": (
+        "contents",
+        lambda: also(replace(read("r3", 8, 9, 14, None), action="list", status=200, document=14, items={})),
+    ),
+    "an epoch that was not yet": ("epochs", lambda: again(4, epoch=2)),
+    "two who call themselves primary": ("epochs", lambda: again(4, role="primary")),
+    "different digests on the way": (
+        "equal",
+        lambda: also(
+            replace(read("l1", 8, 9, 12, (12, "d1")), action="look"),
+            replace(read("l2", 8, 9, 12, (12, "d2")), action="look", node="p3"),
+        ),
+    ),
+    "an update that was lost": ("If-Match", lambda: again(3, match=11)),
+    "a refusal without a reason": (
+        "If-Match",
+        lambda: also(wrote("four", 8, 9, match=14, status=412, code="stale_revision")),
+    ),
+    "a database that nobody made": (
+        "agents",
+        lambda: also(wrote("five", 8, 9, 14, action="wish", setting="db1/x", node="p2", epoch=2)),
+    ),
+    "an agent that obeys the old": (
+        "agents",
+        lambda: replace(GOOD, obeyed=(Obeyed("db1", 2, 1, "desired"), Obeyed("db1", 1, 2, "advice"))),
+    ),
+}
+
+
+def test_the_history_that_the_others_are_made_from_is_good() -> None:
+    assert check(GOOD) == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_finds(what: str) -> None:
+    rule, make = BROKEN[what]
+    found = check(make())
+    assert rule in {one.rule for one in found}, found
+
+
+def test_two_agents_need_not_obey_at_the_same_time() -> None:
+    obeyed = (Obeyed("db1", 1, 2, "advice"), Obeyed("db2", 2, 1, "desired"), Obeyed("db2", 3, 2, "desired"))
+    assert check(replace(GOOD, obeyed=obeyed)) == []
+
+
+def test_a_history_is_the_same_after_it_was_written(tmp_path: Path) -> None:
+    history = also(
+        replace(read("r3", 8, 9, 14, None), action="list", status=200, document=14, items={"a": (14, "three")})
+    )
+    history.write(tmp_path / "history.json")
+    assert History.read(tmp_path / "history.json") == history
