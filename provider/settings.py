@@ -36,7 +36,9 @@ class BrokerSettings(_Section):
     )
     username: str = Field(description="this node's own: `node.<name>`")
     vhost: str = "bellwether"
-    heartbeat_s: int = Field(default=10, ge=2, description="a silent connection is given up after twice this long")
+    heartbeat_s: int = Field(
+        default=5, ge=2, description="a connection that is silent for half as long again is given up"
+    )
 
 
 def _network(text: str) -> str:

@@ -1,6 +1,5 @@
 """A cluster on the hosts of a bed, made by the commands that an operator would use."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ JOIN_S = 300.0
 """RabbitMQ's commands, of which a join needs two dozen, take a second each; on a machine with ten beds four."""
 READY_S = 60.0
 HEALTHY_S = 90.0
-_COPIES = "rabbitmqctl --quiet list_queues -p bellwether name type members online --formatter json"
 
 
 class HostApi(Client):
@@ -183,8 +181,8 @@ class Cluster:
         return next(iter(views.values()))
 
     def healthy(self, *, timeout_s: float = HEALTHY_S) -> dict[str, Any]:
-        """Puts right what stories did (links, power, disks, clocks), waits until all nodes are active and equal, all
-        copies of the log in touch, and all agents online. `/cluster` of one of them."""
+        """Puts right what stories did (links, power, disks, clocks), waits until all nodes are active and equal, and
+        all agents online. `/cluster` of one of them."""
         self.bed.restore()
         last: dict[str, Any] = {}
 
@@ -200,23 +198,7 @@ class Cluster:
             )
 
         self.wait(well, "the cluster does not become healthy", last, timeout_s=timeout_s)
-        copies: list[str] = []
-        self.wait(lambda: self._copies_in_touch(copies), "a copy of the log is away", copies, timeout_s=timeout_s)
         return self.equal()
-
-    def _copies_in_touch(self, seen: list[str]) -> bool:
-        """Whether every broker of the cluster has a copy of the log that runs. True where hosts have none of their
-        own. `seen` becomes what RabbitMQ said."""
-        host = self.living[0]
-        said = host.run(_COPIES, check=False)
-        seen[:] = [said.out + said.err]
-        if said.code != 0:
-            return False
-        queues = json.loads(said.out)
-        streams = [one for one in queues if one["type"] == "stream" and one["name"].startswith("bellwether.log.")]
-        return all(
-            set(one["online"]) == set(one["members"]) and len(one["members"]) == len(self.nodes) for one in streams
-        )
 
     def wait(
         self, condition: Callable[[], object], what: str, seen: object = None, *, timeout_s: float = READY_S
