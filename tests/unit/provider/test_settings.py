@@ -197,7 +197,7 @@ def test_what_has_to_be_the_same_on_all_nodes_has_a_fingerprint(tmp_path: Path) 
         "what is one host's own is left out"
     )
     assert set_apart(one) == {}
-    changed = written(**{"[api]": "heartbeat_s = 5\n[api]\nbody_max_bytes = 70000"})
-    assert set_apart(changed) == {"broker.heartbeat_s": 5, "api.body_max_bytes": 70_000}
+    changed = written(**{"[api]": "heartbeat_s = 7\n[api]\nbody_max_bytes = 70000"})
+    assert set_apart(changed) == {"broker.heartbeat_s": 7, "api.body_max_bytes": 70_000}
     assert fingerprint_of(configuration(changed)) != fingerprint_of(configuration(one))
-    assert nested(set_apart(changed)) == {"broker": {"heartbeat_s": 5}, "api": {"body_max_bytes": 70_000}}
+    assert nested(set_apart(changed)) == {"broker": {"heartbeat_s": 7}, "api": {"body_max_bytes": 70_000}}
