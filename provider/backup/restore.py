@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from provider.backup.container import Head
-from provider.backup.content import Content
+from provider.backup.content import Content, cluster_id
 from provider.backup.restored import Newcomer, Told, begun_anew, check, restored
 from provider.broker.users import node_user
 from provider.core import commands as c
@@ -17,7 +17,7 @@ from provider.core.entries import encode
 from provider.core.state import State
 from provider.founding import Place, Secrets, write_store_password
 from provider.settings import ProviderSettings, nested, to_toml
-from provider.store import HistoryRow
+from provider.store import HistoryRow, Store
 from provider.trust import pki
 from provider.trust.authorities import bundle
 from provider.trust.membership import Membership, sealed_cookie
@@ -54,7 +54,7 @@ def restore(
     now = int(time.time() * 1000)
     check(content.state, place.name, now)
     with closing(place.open_store()) as store:
-        if store.exists():
+        if store.exists() and not _is_ours(store, content.state):
             raise Refused(f"{place.database} holds a state already: a restored cluster needs an empty store")
         begun = _begin(place, content, broker, broker_admin, own_broker, now)
         state, entry, told = restored(begun.state, begun.newcomer, _remembered(head), now)
@@ -66,6 +66,12 @@ def restore(
         store.add_history([HistoryRow(state.revision, state.epoch, state.now, encode(entry).decode())])
     write_atomically(place.config, to_toml(begun.settings))
     return state, told
+
+
+def _is_ours(store: Store, state: State) -> bool:
+    """Whether it holds what a restore of this cluster left that was interrupted: no daemon ever ran on it."""
+    found, position = store.load()
+    return position is None and found.get("setting", c.RESTORED) is not None and cluster_id(found) == cluster_id(state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,13 +61,6 @@ def review(state: State, view: View, instance: str | None = None) -> list[Item]:
     return sorted(found, key=lambda item: item.key)
 
 
-def counts(state: State, view: View) -> tuple[int, int]:
-    """How many are held, how many are unmanaged and not ignored."""
-    items = review(state, view)
-    held = sum(item.state == "held" for item in items)
-    return held, len(items) - held
-
-
 def of_instance(state: State, view: View, instance: d.Document) -> Iterator[Item]:
     """Of one instance, in no order."""
     observed = _observed(view, instance)

@@ -58,11 +58,23 @@ class Schedule:
         return self.node if named and self.node is not None else state.primary
 
     def due_ms(self, state: State) -> int:
-        """When the next one is due (Unix ms); 0: at once."""
+        """When the next one is due (Unix ms); 0: at once. At once also where the place is another one than before, and
+        after one that failed, where anything was set anew since."""
         done = c.backups_done(state)
         last, failed = done.get("scheduled"), done.get("failed")
-        due = last["at"] + int(self.every_h * HOUR_MS) if last is not None else 0
-        return max(due, failed["at"] + RETRY_MS) if failed is not None else due
+        moved = last is not None and last["at"] < _set_at(state, c.BACKUP_TO)
+        due = last["at"] + int(self.every_h * HOUR_MS) if last is not None and not moved else 0
+        if failed is None or failed["at"] < max(_set_at(state, key) for key in _SETTINGS):
+            return due
+        return max(due, int(failed["at"]) + RETRY_MS)
+
+
+_SETTINGS = (c.BACKUP_TO, c.BACKUP_EVERY_H, c.BACKUP_KEEP, c.BACKUP_NODE, c.BACKUP_S3_ENDPOINT)
+
+
+def _set_at(state: State, key: str) -> int:
+    known = state.get("setting", key)
+    return known.updated_at if known is not None else 0
 
 
 def _value(state: State, key: str) -> Any:
@@ -158,7 +170,7 @@ class Backups:
         schedule = Schedule.of(state)
         if schedule is None or schedule.maker(state) != self._settings.name or not self._well():
             return
-        if now_ms < schedule.due_ms(state):
+        if now_ms < schedule.due_ms(state) or state.get("credential", c.RECOVERY) is None:  # `warnings` tells of that
             return
         try:
             noted: dict[str, Any] = {"made": self._make(state, schedule)}

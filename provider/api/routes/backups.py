@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from provider.api import direct
@@ -143,7 +144,8 @@ async def get_adoption(request: Request) -> Response:
     instance = request.query_params.get("instance")
     if instance is not None:
         c.need(state, "instance", instance)
-    items = (item.shown() for item in review(state, ctx.hub.view, instance))
+    found = await run_in_threadpool(review, state, ctx.hub.view, instance)  # of all there is: it may take a second
+    items = (item.shown() for item in found)
     limit, after = paging(request)
     return answer({**page(items, state.revision, limit, after), "restored": restored_view(state)})
 
@@ -167,7 +169,7 @@ async def adopt(request: Request, instance: str) -> Response:
         return render(elsewhere)
     state = ctx.gateway.state
     c.need(state, "instance", instance)
-    adopted = to_adopt(state, ctx.hub.view, instance, chosen.names)
+    adopted = await run_in_threadpool(to_adopt, state, ctx.hub.view, instance, chosen.names)
     return render(await commit(ctx, write, c.AdoptWishes(instance, adopted)))
 
 

@@ -92,7 +92,7 @@ async def get_cluster(request: Request) -> Response:
             "backup": backups_view(state),
             "warnings": [
                 *warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
-                *backup_warnings(state, ctx.hub.view, int(time.time() * 1000)),
+                *backup_warnings(state, int(time.time() * 1000)),
             ],
         }
     )

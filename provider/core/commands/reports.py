@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from provider.core.commands.base import Plan, Ref, delete, with_status
-from provider.core.documents import Content, Document, Kind
+from provider.core.documents import Content, Document, Kind, WishStatus
 from provider.core.entries import Change
 from provider.core.state import State
 
@@ -43,5 +43,7 @@ class RecordStatus:
 def _change(document: Document, status: Content | None) -> Change | None:
     if status is None:  # to be believed only where it was asked for
         return delete(document.kind, document.id) if document.status.get("phase") == "dropping" else None
-    change = with_status(document, status)
+    # What was held is a wish like any other from now on, and the agent has to be told so.
+    released = document.status.get("phase") == "held" and isinstance(status, WishStatus) and status.phase != "held"
+    change = with_status(document, status, wish=released)
     return change if change.status != document.status else None

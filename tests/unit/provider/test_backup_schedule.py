@@ -1,5 +1,6 @@
 """Invariant: a backup is made by one node, when it is due; what is missing for it, or late, is warned about."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ from provider.backup.schedule import HOUR_MS, RETRY_MS, Schedule
 from provider.core import commands as c
 from provider.core.entries import Change
 from provider.core.state import State
-from provider.fleet.view import View
 from shared.errors import Invalid
 from tests.support.backups import changed
 from tests.support.history import START_MS, genesis
@@ -42,7 +42,7 @@ def schedule(state: State) -> Schedule:
 
 def test_without_a_place_none_is_made() -> None:
     assert Schedule.of(genesis()) is None
-    assert warnings(genesis(), View(), NOW) == []
+    assert warnings(genesis(), NOW) == []
 
 
 def test_the_first_is_due_at_once_and_the_next_after_its_time() -> None:
@@ -53,14 +53,21 @@ def test_the_first_is_due_at_once_and_the_next_after_its_time() -> None:
     assert schedule(elsewhere).due_ms(elsewhere) == 0, "one that somebody made elsewhere does not take its place"
 
 
+def test_where_something_is_set_anew_the_next_one_does_not_wait() -> None:
+    failed = done(noted(SET, NOW), c.NoteBackup(None, True, "no space"), NOW + 100)
+    assert schedule(failed).due_ms(failed) > NOW + 100
+    moved = with_settings(replace(failed, now=NOW + 200), to="/other")
+    assert schedule(moved).due_ms(moved) == 0
+
+
 def test_one_that_failed_is_tried_again_soon_and_warned_about_until_one_is_made() -> None:
     failed = done(noted(SET, NOW), c.NoteBackup(None, True, "no space"), NOW + 3 * HOUR_MS)
     assert schedule(failed).due_ms(failed) == NOW + 3 * HOUR_MS + RETRY_MS
-    (warning,) = warnings(failed, View(), NOW + 3 * HOUR_MS)
+    (warning,) = warnings(failed, NOW + 3 * HOUR_MS)
     assert "3.0 h old" in warning
     assert "no space" in warning
-    assert warnings(noted(failed, NOW + 4 * HOUR_MS), View(), NOW + 4 * HOUR_MS) == []
-    (first,) = warnings(done(SET, c.NoteBackup(None, True, "no space")), View(), NOW)
+    assert warnings(noted(failed, NOW + 4 * HOUR_MS), NOW + 4 * HOUR_MS) == []
+    (first,) = warnings(done(SET, c.NoteBackup(None, True, "no space")), NOW)
     assert "no scheduled backup was made yet: no space" in first
 
 
@@ -74,12 +81,12 @@ def test_to_show_it_changes_nothing_of_the_state() -> None:
 
 def test_one_that_is_late_is_warned_about() -> None:
     after = noted(SET, NOW)
-    assert warnings(after, View(), NOW + 3 * HOUR_MS) == []
-    assert "5.0 h old" in warnings(after, View(), NOW + 5 * HOUR_MS)[0]
+    assert warnings(after, NOW + 3 * HOUR_MS) == []
+    assert "5.0 h old" in warnings(after, NOW + 5 * HOUR_MS)[0]
 
 
 def test_without_a_recovery_key_it_is_said_what_to_do() -> None:
-    (warning,) = warnings(with_settings(genesis(), to="/backups"), View(), NOW)
+    (warning,) = warnings(with_settings(genesis(), to="/backups"), NOW)
     assert "provider backup key" in warning
 
 

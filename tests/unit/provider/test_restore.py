@@ -135,6 +135,16 @@ def test_nothing_is_written_over(lost: Lost) -> None:
         lost.restored(at="p1")
 
 
+def test_one_that_was_interrupted_is_done_again(lost: Lost) -> None:
+    before, _ = lost.restored()
+    (lost.root / "new" / "provider.toml").unlink()
+    state, _ = lost.restored()
+    with closing(place(lost.root / "new").open_store()) as store:
+        assert store.load() == (state, None)
+        assert [row.revision for row in store.history(0, 10)] == [state.revision]
+    assert state.generation != before.generation
+
+
 def test_a_host_whose_clock_is_behind_the_backup_is_refused(lost: Lost) -> None:
     head, content = head_and_content(Path(lost.made.where))
     ahead = replace(content.state, now=int(time.time() * 1000) + 3_600_000)
