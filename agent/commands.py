@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,11 @@ import typer
 
 from agent import brokerfile
 from agent.enrolment import enroll as enroll_agent
-from agent.enrolment import fetch_advice
+from agent.enrolment import fetch_advice, tell_credential
 from agent.foreground import DEFAULT_CONFIG, run_daemon
 from agent.settings import AgentFiles, AgentSettings, load_settings, parse_settings
 from agent.status import read_status
-from shared.errors import BellwetherError, Invalid
+from shared.errors import BellwetherError, Invalid, Refused
 from shared.version import VERSION
 
 TOKEN_VARIABLE = "BELLWETHER_TOKEN"  # noqa: S105 - a name, not a token
@@ -144,6 +145,8 @@ def advise(
             f"that provider speaks of epoch {new.epoch}, this agent has seen {held}: it is deposed, ask another. "
             f"To go back on purpose, edit {files.broker}"
         )
+    with suppress(Refused):  # by a provider that is older than this
+        tell_credential(_split(urls), settings, files)
     brokerfile.write(new, files)
     typer.echo(f"{files.broker}: primary {new.primary}, epoch {new.epoch}, endpoints {', '.join(new.endpoints)}")
 

@@ -108,6 +108,20 @@ def fetch_advice(urls: Sequence[str], settings: AgentSettings, files: AgentFiles
     return _checked(first_that_answers(urls, lambda url: request("GET", url, path, context, token=token)), Advice)
 
 
+def tell_credential(urls: Sequence[str], settings: AgentSettings, files: AgentFiles) -> None:
+    """Say which broker password this agent has: a cluster that was restored from an older backup cannot know. At any
+    other time it changes nothing. Raises as `enroll` does."""
+    held = credentials.read(files)
+    if held.number == 0:
+        return  # the one from its enrolment: who knows the agent knows that
+    token, context = files.api_token.read_text(encoding="utf-8").strip(), tls.client_context(files.ca)
+    path = f"/api/v1/agents/{settings.id}/credential"
+    body = {"number": held.number, "broker_password_hash": broker_password_hash(held.password)}
+    answer = first_that_answers(urls, lambda url: request("PUT", url, path, context, token=token, body=body))
+    if answer.status >= 300:
+        raise Refused(_detail(answer))
+
+
 def first_that_answers(urls: Sequence[str], ask: Callable[[str], T]) -> T:
     """`ask` of each URL until one does not raise `Unavailable`. Raises the last `Unavailable`."""
     problem: Unavailable | None = None

@@ -350,6 +350,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("put", "/backups/key"): Operation({200: {_JSON: _ref("Credential")}}, (KEY,), frozenset({200})),
     ("get", "/adoption"): _reads("Adoption", _query("instance", TEXT), LIMIT, _query("after", TEXT)),
     ("delete", "/adoption"): _delete(),
+    ("put", "/agents/{agent}/credential"): Operation({200: {_JSON: _ref("Agent")}}, (KEY,), frozenset({200})),
     **{
         ("post", f"/instances/{{instance}}/{verb}"): Operation(
             {200: {_JSON: _ref("Instance")}}, (KEY,), frozenset({200})

@@ -26,7 +26,7 @@ class Bucket:
             from botocore.exceptions import BotoCoreError, ClientError
         except ImportError:
             raise Invalid(
-                "S3 needs boto3, which is not installed: pip install 'bellwether[s3]' into the provider's environment"
+                "S3 needs boto3, which is not installed here: /opt/bellwether/bin/pip install boto3"
             ) from None
         self._errors = (BotoCoreError, ClientError, OSError)
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""

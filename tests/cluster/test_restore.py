@@ -171,7 +171,9 @@ def test_of_one_backup_a_cluster_is_made_again_and_nothing_on_the_servers_is_los
     assert cluster.agents["db1"].process == agent, "the agent was left alone all the time"
     assert cluster.alive("db1")
 
-    # ── and once more of the same backup, at addresses that no agent knows ──
+    # ── and once more of the same backup, at addresses that no agent knows, with a password that no backup knows ──
+    node.write("POST", "/agents/db1/credential")
+    node.wait_for("/agents/db1", lambda one: one["status"]["credential"] == 1)
     _destroy(cluster)
     _elsewhere(cluster)
     _restore(cluster, backup, key)

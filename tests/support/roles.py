@@ -61,21 +61,21 @@ def _row(route: DirectRoute) -> str:
     note = (policy.by.__doc__ or "").strip() if policy.by is not None else ""
     if policy.rule.startswith("newcomer:"):
         note = f"a one-time {policy.rule.removeprefix('newcomer:')} token, nothing else"
-    cells = [_cell(policy, role) for role in COLUMNS]
+    cells = [_cell(policy, role, writes=method != "GET") for role in COLUMNS]
     return f"| `{method} {path}` | {' | '.join([*cells, '✓' if policy.rule == 'open' else ''])} | {note} |\n"
 
 
-def _cell(policy: Policy, role: str) -> str:
+def _cell(policy: Policy, role: str, *, writes: bool) -> str:
     if not may(role, policy.rule):
         return ""
     if policy.by is None:
         return "✓"
-    most = _MOST.get(policy.rule)
+    most: Rule | None = "admin" if writes and policy.rule == "agent" else _MOST.get(policy.rule)
     return "✓" if most is not None and may(role, most) else "(✓)"
 
 
 _MOST: dict[Rule, Rule] = {"operator": "admin", "viewer": "admin", "agent": "viewer"}
-"""By the least that a route asks for, the most, where it depends (`Policy.by`)."""
+"""By the least that a route asks for, the most that it may ask for to read, where it depends (`Policy.by`)."""
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Backups: what closes them and what is known of them; after a restore, what there is to be decided on."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Request, Response
@@ -7,12 +8,13 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from provider.api import direct
-from provider.api.access.policy import needs
+from provider.api.access.auth import Principal
+from provider.api.access.policy import Rule, needs
 from provider.api.context import context
 from provider.api.reads import answer, paging, reading
 from provider.api.routes.resources import documented, parse
 from provider.api.views import page, time_text
-from provider.api.writes import commit, receive, render, respond, to_primary
+from provider.api.writes import Write, commit, receive, render, respond, to_primary
 from provider.backup.review import review, to_adopt
 from provider.backup.schedule import standing
 from provider.core import commands as c
@@ -55,6 +57,13 @@ class BackupBody(BaseModel):
     made: MadeBody | None = None
     scheduled: bool = False
     failed: Text | None = Field(default=None, description="why it was not made")
+
+
+class CredentialBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    number: Count
+    broker_password_hash: str = Field(pattern="^[A-Za-z0-9+/]{48}$", repr=False, description="as RabbitMQ keeps it")
 
 
 class ChosenBody(BaseModel):
@@ -110,7 +119,7 @@ def restored_view(state: State) -> dict[str, Any] | None:
 async def note_backup(request: Request) -> Response:
     """Note that a backup was made. `provider backup` does so."""
 
-    def make(write: Any) -> c.Command:
+    def make(write: Write) -> c.Command:
         body = parse(write.body, BackupBody)
         if (body.made is None) == (body.failed is None):
             raise Invalid("either `made` tells of a backup, or `failed` says why there is none")
@@ -126,7 +135,7 @@ async def put_key(request: Request) -> Response:
     """Close backups for another recovery key from now on. Older ones open with the one that they were made for."""
     vault = context(request).vault
 
-    def make(write: Any) -> c.Command:
+    def make(write: Write) -> c.Command:
         body = parse(write.body, KeyBody)
         return c.PutRecoveryKey(body.public, vault.seal(body.secret, c.RECOVERY))
 
@@ -134,6 +143,24 @@ async def put_key(request: Request) -> Response:
 
 
 # ── after a restore ──
+
+
+def _own_credential(principal: Principal, parameters: Mapping[str, Any]) -> Rule:
+    """an agent: its own, after a restore; else admin"""
+    return "agent" if principal.name == f"agent:{parameters['agent']}" else "admin"
+
+
+@router.put("/agents/{agent}/credential", openapi_extra=documented(CredentialBody))
+@needs("agent", by=_own_credential)
+async def tell_credential(request: Request, agent: str) -> Response:
+    """After a restore: the agent says which broker password it has by now, where the backup knows an older one. Told at
+    another time, or again, it changes nothing."""
+
+    def make(write: Write) -> c.Command:
+        body = parse(write.body, CredentialBody)
+        return c.TellCredential(agent, body.number, body.broker_password_hash)
+
+    return await respond(request, make)
 
 
 @router.get("/adoption")

@@ -37,7 +37,7 @@ from provider.core.commands.base import (
     put,
     with_status,
 )
-from provider.core.commands.credentials import RotateCredential, SwitchCredential, is_changing
+from provider.core.commands.credentials import RotateCredential, SwitchCredential, TellCredential, is_changing
 from provider.core.commands.maintenance import BeginMaintenance, EndMaintenance, in_maintenance
 from provider.core.commands.members import EnrollAgent, RegisterInstance, RemoveAgent
 from provider.core.commands.nodes import (
@@ -186,6 +186,7 @@ __all__ = [
     "SignWith",
     "StatusUpdate",
     "SwitchCredential",
+    "TellCredential",
     "TextSetting",
     "TokenUse",
     "UpdateNode",

@@ -1,6 +1,6 @@
 """The change of an agent's broker password, as the log has it."""
 
-from provider.core.commands import RotateCredential, SwitchCredential
+from provider.core.commands import RESTORED, RotateCredential, SwitchCredential, TellCredential
 from provider.core.entries import Change
 from provider.core.state import State
 from tests.support.history import accept_entry, commit_of, genesis
@@ -14,7 +14,7 @@ def start(**spec: object) -> State:
     return accept_entry(genesis(), commit_of(change)).state
 
 
-def after(state: State, command: RotateCredential | SwitchCredential) -> State:
+def after(state: State, command: RotateCredential | SwitchCredential | TellCredential) -> State:
     changes = command.plan(state, 1234).changes
     return accept_entry(state, commit_of(*changes)).state if changes else state
 
@@ -46,3 +46,14 @@ def test_what_nobody_asked_for_is_not_taken() -> None:
     assert after(state, SwitchCredential("db1", 1, HASH)) is state
     asked = after(state, RotateCredential("db1"))
     assert after(asked, SwitchCredential("db1", 2, HASH)) is asked
+
+
+def test_an_agent_may_tell_a_newer_one_to_a_cluster_that_was_restored_and_to_no_other() -> None:
+    asked = after(start(credential=1), RotateCredential("db1"))
+    told = TellCredential("db1", 3, HASH)
+    assert after(asked, told) is asked
+    review = Change(kind="setting", id=RESTORED, spec={"value": {"ignored": []}})
+    restored = accept_entry(asked, commit_of(review)).state
+    assert after(restored, TellCredential("db1", 1, HASH)) is restored, "it knows that one"
+    taken = spec(after(restored, told))
+    assert taken == {"token_sha256": "x", "broker_password_hash": HASH, "credential": 3, "credential_at": 1234}
