@@ -36,9 +36,7 @@ class BrokerSettings(_Section):
     )
     username: str = Field(description="this node's own: `node.<name>`")
     vhost: str = "bellwether"
-    heartbeat_s: int = Field(
-        default=5, ge=2, description="one that is silent for half as long again is given up"
-    )
+    heartbeat_s: int = Field(default=5, ge=2, description="one that is silent for half as long again is given up")
 
 
 def _network(text: str) -> str:
