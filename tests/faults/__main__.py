@@ -6,19 +6,17 @@ replays it, and everything about it is kept.
 """
 
 import argparse
-import json
 import secrets
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from localcluster.process import ProcessFailed
 
-from tests.faults import disks, report
+from tests.faults import disks, links, report
 from tests.faults.day import Outcome, live
 from tests.faults.plan import KINDS, Plan, draw, possible
 from tests.faults.plant import Options, Plant
@@ -31,9 +29,12 @@ SEEDS = 10**6
 
 def main() -> int:
     asked = _arguments()
-    options = Options(variant=asked.variant, agents=asked.agents, disks=disks.available() is None)
-    if not options.disks:
-        print(f"Without full disks and power cuts: {disks.available()}.")
+    no_disks, no_links = disks.available(), links.available()
+    if no_disks is not None:
+        print(f"Without full disks and power cuts: {no_disks}.")
+    if no_links is not None:
+        print(f"Without cut links: {no_links}.")
+    options = Options(asked.variant, asked.agents, disks=no_disks is None, links=no_links is None)
     root = Path(tempfile.mkdtemp(prefix="bellwether-faults-"))
     outcomes: list[Outcome] = []
     try:
@@ -70,12 +71,15 @@ def _planted(root: Path, options: Options, *, proxy: bool) -> Iterator[tuple[Pla
         with proxied(plant, root, ends_tls=False) as before:
             yield plant, {"proxy": before.any_node}
     finally:
-        plant.kill_all()
+        plant.end()
 
 
 def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str, str]) -> Outcome:
-    kinds = asked.kinds.split(",") if asked.kinds else possible(plant.there)
-    plan = draw(seed, seconds=asked.seconds, kinds=kinds)
+    if asked.plan is not None:
+        plan = Plan.read(asked.plan)
+    else:
+        kinds = asked.kinds.split(",") if asked.kinds else possible(plant.there)
+        plan = draw(seed, seconds=asked.seconds, kinds=kinds)
     if asked.verbose:
         print(*plan.steps, sep="\n", flush=True)
     outcome = live(plant, plan, doors=doors)
@@ -93,6 +97,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--runs", type=int, default=1, help="how many, one after the other on one cluster (default 1)")
     options.add_argument("--seconds", type=float, default=8.0, help="length of each plan (default 8)")
     options.add_argument("--kinds", help=f"only these faults, with commas between them: {', '.join(KINDS)}")
+    options.add_argument("--plan", type=Path, help="a plan that was kept, instead of one that is drawn")
     options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
     options.add_argument("--proxy", action="store_true", help="clients ask through HAProxy as well")
     options.add_argument("--variant", choices=VARIANTS, help="a system with one rule broken, to try the checker")
@@ -109,13 +114,14 @@ def _replay(plan: Plan, asked: argparse.Namespace) -> str:
 
 def _keep(failed: Outcome, root: Path, replay: str) -> None:
     failed.history.write(root / "history.json")
-    (root / "plan.json").write_text(json.dumps(asdict(failed.plan), indent=2) + "\n")
+    failed.plan.write(root / "plan.json")
     print(f"seed {failed.plan.seed} FAILED. Its plan:", *failed.plan.steps, sep="\n  ")
     print(report.story(failed))
     print(*failed.violations[:SHOWN], sep="\n")
     if len(failed.violations) > SHOWN:
         print(f"… and {len(failed.violations) - SHOWN} more")
-    print(f"History, plan and logs are in {root}. To try it again:\n  {replay}")
+    print(f"History, plan and logs are in {root}. To try it again, on a new cluster:\n  {replay}")
+    print(f"or, also with another version:\n  tests/faults/run --plan {root / 'plan.json'}")
 
 
 if __name__ == "__main__":

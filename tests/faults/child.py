@@ -5,6 +5,7 @@ test of the checker asks for it, with one rule broken. What the environment says
 
     BELLWETHER_FAULTS_CLOCK     file of eight bytes: nanoseconds by which the clock is wrong, little-endian, signed
     BELLWETHER_FAULTS_OBEYED    file to which a line is added for each message that was obeyed
+    BELLWETHER_FAULTS_GROUP     control group that it is in from its start, so that its links can be told from others'
     BELLWETHER_FAULTS_VARIANT   the rule that is broken: a name of tests.faults.variants
 """
 
@@ -18,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CLOCK, OBEYED, VARIANT = "BELLWETHER_FAULTS_CLOCK", "BELLWETHER_FAULTS_OBEYED", "BELLWETHER_FAULTS_VARIANT"
+CLOCK, OBEYED = "BELLWETHER_FAULTS_CLOCK", "BELLWETHER_FAULTS_OBEYED"
+GROUP, VARIANT = "BELLWETHER_FAULTS_GROUP", "BELLWETHER_FAULTS_VARIANT"
 
 
 def main() -> None:
     program = sys.argv[1]
     sys.argv = [program, *sys.argv[2:]]
+    if GROUP in os.environ:
+        (Path(os.environ[GROUP]) / "cgroup.procs").write_text("0")  # whoever writes this
     if CLOCK in os.environ:
         set_clock(Path(os.environ[CLOCK]))
     if OBEYED in os.environ:

@@ -67,4 +67,5 @@ def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None) -> Ou
     if sworn:
         found += check(history)
     found += [Violation("answers", text) for text in clients.broken]
+    found += [Violation("deeds", text) for text in nemesis.broken]
     return Outcome(plan, history, found, nemesis.trouble, healed_s)

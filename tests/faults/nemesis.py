@@ -12,6 +12,7 @@ from functools import partial
 from localcluster.process import ProcessFailed, wait_until
 
 from tests.faults.history import Fault, Recorder
+from tests.faults.links import Cut, Links
 from tests.faults.plan import Plan, Step
 from tests.faults.plant import MEMBERS_MAX, MEMBERS_MIN, Plant
 
@@ -70,6 +71,20 @@ def _fill(plant: Plant, names: list[str], _step: Step) -> Undo:
     return partial(plant.empty_disk, name)
 
 
+def _cut(plant: Plant, names: list[str], step: Step) -> Undo:
+    if plant.links is None:
+        raise NotDone("links cannot be cut here")
+    cuts = [cut for name in names for cut in plant.cuts(step.kind, name, 10 + step.chance % 40)]
+    for cut in cuts:
+        plant.links.cut(cut)
+    return partial(_mend, plant.links, cuts)
+
+
+def _mend(links: Links, cuts: list[Cut]) -> None:
+    for cut in cuts:
+        links.mend(cut)
+
+
 def _alarm(plant: Plant, _names: list[str], _step: Step) -> Undo:
     plant.broker.ctl("set_disk_free_limit", "100000GB")
     return partial(plant.broker.ctl, "set_disk_free_limit", "100MB")
@@ -107,6 +122,11 @@ def _join(plant: Plant, _names: list[str], _step: Step) -> None:
     plant.join(plant.newcomer())
 
 
+def _backup(plant: Plant, names: list[str], step: Step) -> None:
+    (name,) = names
+    plant.back_up(name, f"{step.chance}")
+
+
 def _remove(plant: Plant, names: list[str], _step: Step) -> None:
     (name,) = names
     if len(plant.providers) <= MEMBERS_MIN:
@@ -140,6 +160,10 @@ def _hosts(plant: Plant, _role: str) -> list[str]:
     return list(plant.providers)
 
 
+def _all_hosts(plant: Plant, _role: str) -> list[str]:
+    return ["broker", *plant.providers]
+
+
 def _everybody(plant: Plant, _role: str) -> list[str]:
     return ["broker", *plant.providers, *plant.agents]
 
@@ -168,9 +192,18 @@ DEEDS = {
     "clock": _Deed(_one, _clock, alone=False),
     "agent killed": _Deed(_agents, _kill),
     "agent stopped": _Deed(_agents, _stop),
+    "cut off": _Deed(_one, _cut, alone=False),
+    "apart": _Deed(_one, _cut, alone=False),
+    "deaf": _Deed(_one, _cut, alone=False),
+    "mute": _Deed(_one, _cut, alone=False),
+    "lossy": _Deed(_one, _cut, alone=False),
+    "agents cut off": _Deed(_agents, _cut, alone=False),
     "disk full": _Deed(_one, _fill, alone=False),
     "power cut": _Deed(_one, _power),
     "all power cut": _Deed(_hosts, _power),
+    "broker power cut": _Deed(_broker, _power),
+    "blackout": _Deed(_all_hosts, _power),
+    "backup": _Deed(_one, _backup, alone=False),
 }
 
 
@@ -182,6 +215,8 @@ class Nemesis:
         self._ended = threading.Event()
         self.trouble: list[str] = []
         """What could not be undone."""
+        self.broken: list[str] = []
+        """What was promised of a deed, and did not hold."""
 
     def run(self) -> None:
         began_s = time.monotonic()
@@ -205,6 +240,8 @@ class Nemesis:
                     self._undo(step, undo)
         except FAILS as error:
             why_not = f"{type(error).__name__}: {error}"
+        except ValueError as error:
+            self.broken.append(f"{step.kind}: {error}")
         self._recorder.fault(Fault(step.kind, " ".join(names), at_s, time.monotonic(), why_not))
 
     def _undo(self, step: Step, undo: Undo) -> None:
@@ -225,6 +262,8 @@ def heal(plant: Plant, timeout_s: float = HEAL_S) -> dict[str, float]:
         wait_until(condition, timeout_s=max(1.0, began_s + timeout_s - now_s), what=what)
         took_s[what] = time.monotonic() - now_s
 
+    if plant.links is not None:
+        plant.links.mend_all()
     for name in plant.providers:
         plant.empty_disk(name)
         plant.provider(name).set_clock(0.0)

@@ -1,8 +1,10 @@
 """What the nemesis will do, drawn from a seed alone: data, so that the same seed is the same plan on any machine."""
 
+import json
 import random
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 ROLES = ("primary", "standby", "other", "newest")
 """Whom a step hits, decided when it begins: the primary of then, the first or the last of the standbys by name, and the
@@ -36,9 +38,18 @@ KINDS = {
     "clock": Kind(2, NODES, 3.0),
     "agent killed": Kind(1, longest_s=1.0, needs="agent"),
     "agent stopped": Kind(1, longest_s=3.0, needs="agent"),
+    "cut off": Kind(3, NODES, 5.0, "links"),
+    "apart": Kind(1, NODES, 5.0, "links"),
+    "deaf": Kind(2, NODES, 5.0, "links"),
+    "mute": Kind(2, NODES, 5.0, "links"),
+    "lossy": Kind(2, NODES, 5.0, "links"),
+    "agents cut off": Kind(1, longest_s=5.0, needs="links"),
     "disk full": Kind(2, NODES, 2.0, "disks"),
     "power cut": Kind(3, NODES, 1.0, "disks"),
     "all power cut": Kind(1, longest_s=1.0, needs="disks"),
+    "broker power cut": Kind(2, longest_s=1.0, needs="put back"),
+    "blackout": Kind(2, longest_s=1.0, needs="put back"),
+    "backup": Kind(1, NODES),
 }
 """Everything that there is to draw from."""
 
@@ -64,6 +75,15 @@ class Plan:
     seed: int
     seconds: float
     steps: tuple[Step, ...]
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @staticmethod
+    def read(file: Path) -> "Plan":
+        """What `write` wrote: the same days whatever is drawn from that seed by then."""
+        raw = json.loads(file.read_text())
+        return Plan(raw["seed"], raw["seconds"], tuple(Step(**step) for step in raw["steps"]))
 
 
 def draw(seed: int, *, seconds: float, kinds: Collection[str]) -> Plan:

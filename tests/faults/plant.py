@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import secrets
 import struct
 import sys
 import threading
@@ -23,6 +24,7 @@ from localcluster.steps import Tell, quiet
 from provider.promotion import WAIT_S
 from tests.faults import child
 from tests.faults.disks import Disks
+from tests.faults.links import Cut, Links
 from tests.support.api import Client, client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,27 +35,32 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`variant`: the rule that is broken, None: none is. `agents`: how many, each with a MariaDB server."""
+    """`variant`: the rule that is broken, None: none is. `agents`: how many, each with a MariaDB server. `disks`,
+    `links`: whether these can be cut."""
 
     variant: str | None = None
     agents: int = 1
     disks: bool = True
+    links: bool = True
 
 
 def _started_as(program: str, config: Path) -> list[str | Path]:
     return [sys.executable, "-m", "tests.faults.child", program, "run", "--config", config]
 
 
-def _told(options: Options, **variables: str) -> dict[str, str]:
+def _told(options: Options, links: Links | None, member: str, **variables: str) -> dict[str, str]:
     told = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'deploy'}", **variables}
+    if links is not None:
+        told[child.GROUP] = str(links.group(member))
     return told if options.variant is None else {**told, child.VARIANT: options.variant}
 
 
 class _Provider(Provider):
     """Started through `tests.faults.child`. Its log is on no disk of its host: it is to be read after a bad day."""
 
-    def __init__(self, name: str, files: ServerFiles, port: int, options: Options) -> None:
+    def __init__(self, name: str, files: ServerFiles, port: int, options: Options, links: Links | None) -> None:
         super().__init__(name, files, port)
+        self._links = links
         self._clock = files.directory.parent / f"{name}.clock"
         self._options = options
 
@@ -72,11 +79,12 @@ class _Provider(Provider):
     def _environment(self) -> dict[str, str]:
         if not self._clock.exists():
             self.set_clock(0.0)
-        return super()._environment() | _told(self._options, **{child.CLOCK: str(self._clock)})
+        return super()._environment() | _told(self._options, self._links, self.name, **{child.CLOCK: str(self._clock)})
 
 
 class _Agent(Agent):
     options: Options
+    links: Links | None
 
     @property
     def obeyed(self) -> Path:
@@ -91,7 +99,7 @@ class _Agent(Agent):
         return _started_as("agent", self.files.config)
 
     def _environment(self) -> dict[str, str]:
-        return super()._environment() | _told(self.options, **{child.OBEYED: str(self.obeyed)})
+        return super()._environment() | _told(self.options, self.links, self.name, **{child.OBEYED: str(self.obeyed)})
 
 
 class _Broker(Broker):
@@ -107,6 +115,7 @@ class Plant(Cluster):
 
     def __init__(self, root: Path, options: Options, *, tell: Tell = quiet) -> None:
         self._options = options
+        self.links = Links(secrets.token_hex(3)) if options.links else None
         super().__init__(root, providers=3, databases=options.agents, tell=tell)
         self._disks = Disks(self.layout.root / "images") if options.disks else None
         if self._disks is not None:
@@ -122,14 +131,15 @@ class Plant(Cluster):
     @property
     def there(self) -> set[str]:
         """What kinds of faults may need."""
-        return {name for name, has in {"disks": self._disks is not None, "agent": bool(self.agents)}.items() if has}
+        has = {"disks": self._disks, "links": self.links, "agent": self.agents or None}
+        return {name for name, what in has.items() if what is not None}
 
     def _make_provider(self, name: str, *, broker_reads: bool) -> _Provider:
-        return _Provider(name, self.layout.provider(name), self.ports[name], self._options)
+        return _Provider(name, self.layout.provider(name), self.ports[name], self._options, self.links)
 
     def _make_agent(self, name: str) -> _Agent:
         made = _Agent(name, self.layout.agent(name), self.servers[name], self.agent_is_well)
-        made.options = self._options
+        made.options, made.links = self._options, self.links
         return made
 
     # ── looking ──
@@ -181,6 +191,15 @@ class Plant(Cluster):
 
     # ── doing ──
 
+    def end(self) -> None:
+        """`kill -9` for all of it, also for those who are not members yet."""
+        self.kill_all()
+        for made in self.joining.values():
+            if made.process is not None:
+                made.process.kill()
+        if self.links is not None:
+            self.links.close()
+
     def provider(self, name: str) -> _Provider:
         found = self.providers[name]
         assert isinstance(found, _Provider)
@@ -224,6 +243,41 @@ class Plant(Cluster):
     def empty_disk(self, name: str) -> None:
         if self._disks is not None:
             self._disks.of(name).empty()
+
+    def cuts(self, kind: str, name: str, percent: int) -> list[Cut]:
+        """What is cut where `name` is so: the broker's ports, those of its peers, and its own."""
+        broker = (self.ports["broker"], self.ports["broker-management"])
+        peers = tuple(provider.port for other, provider in self.providers.items() if other != name)
+        match kind:
+            case "cut off":
+                own = (self.providers[name].port,)
+                return [Cut(name, broker + peers), Cut(name, own, visits=True)]
+            case "apart":
+                return [Cut(name, peers), Cut(name, (self.providers[name].port,), visits=True)]
+            case "deaf":
+                return [Cut(name, broker, asked=False)]
+            case "mute":
+                return [Cut(name, broker, answered=False)]
+            case "lossy":
+                return [Cut(name, broker + peers, percent=percent)]
+            case _:
+                return [Cut(name, broker)]
+
+    def back_up(self, name: str, mark: str) -> None:
+        """A backup by that node, which must then be whole. Raises `ProcessFailed` where none was made, `ValueError`
+        where it is not whole."""
+        directory = self.layout.root / "backups" / mark
+        directory.mkdir(mode=0o700, parents=True)
+        passphrase = directory.with_suffix(".passphrase")
+        passphrase.write_text("a passphrase that nobody guesses\n")
+        passphrase.chmod(0o600)
+        closed = ["--passphrase-file", str(passphrase)]
+        self.providers[name].command("backup", "--to", str(directory), *closed)
+        (file,) = directory.iterdir()
+        try:
+            self.providers[name].command("backup", "verify", str(file), *closed)
+        except ProcessFailed as error:
+            raise ValueError(f"{file} was made and is not whole: {error}") from None
 
     def ask_to_lead(self, name: str) -> str | None:
         """Asks a node to become primary; None: it is, else what it said."""

@@ -1,16 +1,23 @@
 """Invariant: a plan follows from its seed alone, and what is drawn can be done."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.faults.nemesis import DEEDS
-from tests.faults.plan import KINDS, ROLES, draw, possible
+from tests.faults.plan import KINDS, ROLES, Plan, draw, possible
 
 
 def test_the_same_seed_is_the_same_plan() -> None:
-    """Written down, so that seeds which once failed stay what they were."""
     plan = draw(17, seconds=8.0, kinds=possible({"disks", "agent"}))
     assert plan == draw(17, seconds=8.0, kinds=reversed(possible({"agent", "disks"})))
+
+
+def test_a_plan_is_the_same_after_it_was_written(tmp_path: Path) -> None:
+    plan = draw(17, seconds=8.0, kinds=KINDS)
+    plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == plan
 
 
 @given(st.integers(0, 10**6))

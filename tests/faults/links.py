@@ -1,0 +1,161 @@
+"""Links between the members of one machine, cut by the kernel: both ways or one way, or with packets that are lost.
+
+Each member has a control group. The connections that it opens are marked with its number (conntrack), and what belongs
+to a marked connection is dropped by mark, port and direction: so the link from p2 to the broker can be cut while that
+from p1 stays. Clients have no mark and are always heard. All of it is in a network namespace of our own.
+
+It needs root, and what `tests/faults/alone` has made (`available`).
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster.process import ProcessFailed
+
+from tests.faults.disks import PRIVATE
+
+GROUPS = Path("/sys/fs/cgroup")
+"""Where nft looks for control groups. In our mount namespace it is the unified hierarchy."""
+_TABLE, _GROUP = "bellwether_faults", "bellwether-faults"
+_OLD_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What `member` sends to servers at `ports` (none: at any) is lost, or what they answer, or both; `percent` of it.
+
+    With `visits`, so is what members other than it send to `ports`.
+    """
+
+    member: str
+    ports: tuple[int, ...] = ()
+    asked: bool = True
+    answered: bool = True
+    percent: int = 100
+    visits: bool = False
+
+
+def available() -> str | None:
+    """Why links cannot be cut here; None where they can."""
+    if PRIVATE not in os.environ:
+        return "there is no network namespace of our own"
+    for program in ("nft", "ip"):
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+            return f"{program} is not installed"
+    try:
+        unify()
+        probe = GROUPS / f"{_GROUP}-probe-{secrets.token_hex(3)}"
+        probe.mkdir(exist_ok=True)
+        _apply([f'socket cgroupv2 level 1 "{probe.name}" ct mark set 1'], ["ct mark 1 ct direction reply drop"])
+        _apply([], [])
+        probe.rmdir()
+    except (OSError, ProcessFailed) as error:
+        return f"this machine cannot: {error}"
+    return None
+
+
+def unify() -> None:
+    """The loopback interface is up, and the unified hierarchy is where nft looks for it. Raises `ProcessFailed`."""
+    _run("ip", "link", "set", "lo", "up")
+    if not (GROUPS / "cgroup.procs").exists():
+        _run("mount", "-t", "cgroup2", "none", str(GROUPS))
+    for group in GROUPS.glob(f"{_GROUP}-*"):  # of commands that were killed: groups alone outlive them
+        if group.stat().st_mtime < time.time() - _OLD_S:
+            with suppress(OSError):
+                group.rmdir()
+
+
+class Links:
+    """The links of all members. Any thread."""
+
+    def __init__(self, mark: str) -> None:
+        """`mark` tells the groups of this cluster from those of others on the machine."""
+        self._prefix = f"{_GROUP}-{mark}"
+        self._lock = threading.Lock()
+        self._members: dict[str, int] = {}
+        self._cuts: list[Cut] = []
+
+    def group(self, member: str) -> Path:
+        """The control group that the member is to be in before it opens a connection."""
+        with self._lock:
+            number = self._members.setdefault(member, len(self._members) + 1)
+            made = GROUPS / f"{self._prefix}-{number}"
+            made.mkdir(exist_ok=True)
+            self._change()
+        return made
+
+    def cut(self, cut: Cut) -> None:
+        with self._lock:
+            self._cuts.append(cut)
+            self._change()
+
+    def mend(self, cut: Cut) -> None:
+        with self._lock:
+            if cut in self._cuts:
+                self._cuts.remove(cut)
+            self._change()
+
+    def mend_all(self) -> None:
+        with self._lock:
+            self._cuts.clear()
+            self._change()
+
+    def close(self) -> None:
+        """The groups go, once nobody is in them any more."""
+        for number in self._members.values():
+            with suppress(OSError):
+                (GROUPS / f"{self._prefix}-{number}").rmdir()
+
+    def _change(self) -> None:
+        marks = [
+            f'ct mark 0 socket cgroupv2 level 1 "{self._prefix}-{number}" ct mark set {number}'
+            for number in self._members.values()
+        ]
+        drops = [rule for cut in self._cuts for rule in _rules(cut, self._members)]
+        _apply(marks, drops)
+
+
+def _rules(cut: Cut, members: dict[str, int]) -> list[str]:
+    number = members[cut.member]
+    others = ", ".join(str(other) for other in members.values() if other != number)
+    whose = f"ct mark {{ {others} }}" if cut.visits else f"ct mark {number}"
+    some = "" if cut.percent == 100 else f"numgen random mod 100 < {cut.percent}"
+    rules = []
+    for way, port, lost in (("original", "dport", cut.asked), ("reply", "sport", cut.answered)):
+        if lost:
+            at = f"tcp {port} {{ {', '.join(map(str, cut.ports))} }}" if cut.ports else ""
+            rules.append(f"{whose} ct direction {way} {at} {some} drop")
+    return rules
+
+
+def _apply(marks: Collection[str], drops: Collection[str]) -> None:
+    """These rules, and no others. Marked where a packet is sent, dropped where it arrives: who sends learns nothing."""
+    rules = "\n".join(
+        [
+            f"table inet {_TABLE} {{}}",
+            f"delete table inet {_TABLE}",
+            f"table inet {_TABLE} {{",
+            "chain sent { type filter hook output priority 0;",
+            *marks,
+            "}",
+            "chain arrived { type filter hook input priority 0;",
+            *drops,
+            "}",
+            "}\n",
+        ]
+    )
+    _run("nft", "-f", "-", text=rules)
+
+
+def _run(*command: str, text: str | None = None) -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ProcessFailed(f"{' '.join(command)}: {done.stderr.strip()}\n{text or ''}")
