@@ -18,8 +18,9 @@ from localcluster.process import ProcessFailed
 
 from tests.faults import disks, links, report
 from tests.faults.day import Outcome, live
+from tests.faults.members import Options
 from tests.faults.plan import KINDS, Plan, draw, possible
-from tests.faults.plant import Options, Plant
+from tests.faults.plant import Plant
 from tests.faults.variants import VARIANTS
 from tests.support.proxies import proxied
 
@@ -34,7 +35,7 @@ def main() -> int:
         print(f"Without full disks and power cuts: {no_disks}.")
     if no_links is not None:
         print(f"Without cut links: {no_links}.")
-    options = Options(asked.variant, asked.agents, disks=no_disks is None, links=no_links is None)
+    options = Options(asked.variant, asked.agents, disks=no_disks is None, links=no_links is None, store=asked.store)
     root = Path(tempfile.mkdtemp(prefix="bellwether-faults-"))
     outcomes: list[Outcome] = []
     try:
@@ -99,6 +100,9 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--kinds", help=f"only these faults, with commas between them: {', '.join(KINDS)}")
     options.add_argument("--plan", type=Path, help="a plan that was kept, instead of one that is drawn")
     options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
+    options.add_argument(
+        "--store", choices=("sqlite", "mariadb"), default="sqlite", help="what providers keep their state in"
+    )
     options.add_argument("--proxy", action="store_true", help="clients ask through HAProxy as well")
     options.add_argument("--variant", choices=VARIANTS, help="a system with one rule broken, to try the checker")
     options.add_argument("--keep", action="store_true", help="leave logs and data, whatever comes")
@@ -109,6 +113,7 @@ def _arguments() -> argparse.Namespace:
 def _replay(plan: Plan, asked: argparse.Namespace) -> str:
     words = ["tests/faults/run", f"--seed {plan.seed}", f"--seconds {plan.seconds:g}"]
     words += [f"--{name} '{value}'" for name in ("kinds", "variant") if (value := getattr(asked, name)) is not None]
+    words += ["--store mariadb"] if asked.store == "mariadb" else []
     return " ".join([*words, "--proxy"] if asked.proxy else words)
 
 

@@ -40,6 +40,8 @@ class Disk:
         self._image = images / f"{directory.name}.img"
         self._size = size
         self._why = ""
+        self.off = False
+        """Its power was cut, and it was not mounted again."""
 
     def make(self) -> None:
         """An empty one, mounted. Raises `CalledProcessError`."""
@@ -55,6 +57,7 @@ class Disk:
         descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("I", WITHOUT_THE_JOURNAL))
+            self.off = True
         finally:
             os.close(descriptor)
 
@@ -65,6 +68,7 @@ class Disk:
         except ProcessFailed as error:
             raise ProcessFailed(f"{error}: {self._why}; open: {_open_below(self.directory)}") from None
         self._mount()
+        self.off = False
 
     def fill(self) -> None:
         """Not a byte more fits on it."""
@@ -108,6 +112,9 @@ class Disks:
 
     def of(self, name: str) -> Disk:
         return self._disks[name]
+
+    def is_off(self, name: str) -> bool:
+        return name in self._disks and self._disks[name].off
 
 
 def _run(*command: str) -> None:

@@ -152,6 +152,10 @@ def _broker(_plant: Plant, _role: str) -> list[str]:
     return ["broker"]
 
 
+def _store(_plant: Plant, _role: str) -> list[str]:
+    return ["store"]
+
+
 def _agents(plant: Plant, _role: str) -> list[str]:
     return list(plant.agents)
 
@@ -190,6 +194,8 @@ DEEDS = {
     "join": _Deed(lambda _plant, _role: [], _join),
     "remove": _Deed(_one, _remove),
     "clock": _Deed(_one, _clock, alone=False),
+    "store killed": _Deed(_store, _kill),
+    "store stopped": _Deed(_store, _stop),
     "agent killed": _Deed(_agents, _kill),
     "agent stopped": _Deed(_agents, _stop),
     "cut off": _Deed(_one, _cut, alone=False),

@@ -36,6 +36,8 @@ KINDS = {
     "join": Kind(1),
     "remove": Kind(1, ("newest",)),
     "clock": Kind(2, NODES, 3.0),
+    "store killed": Kind(3, longest_s=2.0, needs="store"),
+    "store stopped": Kind(3, longest_s=3.0, needs="store"),
     "agent killed": Kind(1, longest_s=1.0, needs="agent"),
     "agent stopped": Kind(1, longest_s=3.0, needs="agent"),
     "cut off": Kind(3, NODES, 5.0, "links"),

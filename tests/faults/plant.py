@@ -2,128 +2,51 @@
 
 import http.client
 import json
-import os
 import secrets
-import struct
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster.agent import Agent
-from localcluster.broker import Broker
 from localcluster.cluster import Cluster
-from localcluster.layout import ServerFiles
-from localcluster.ports import kept_ports
+from localcluster.ports import free_ports, kept_ports
 from localcluster.process import ProcessFailed
-from localcluster.provider import Provider
 from localcluster.steps import Tell, quiet
 
 from provider.promotion import WAIT_S
-from tests.faults import child
 from tests.faults.disks import Disks
 from tests.faults.links import Cut, Links
+from tests.faults.members import Options, PlantAgent, PlantBroker, PlantProvider, PlantStore
 from tests.support.api import Client, client
 
-ROOT = Path(__file__).resolve().parents[2]
 BROKER_DISK = "512M"  # RabbitMQ wants 100 MB to be free
 MEMBERS_MIN, MEMBERS_MAX = 3, 4
 LOOK_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """`variant`: the rule that is broken, None: none is. `agents`: how many, each with a MariaDB server. `disks`,
-    `links`: whether these can be cut."""
-
-    variant: str | None = None
-    agents: int = 1
-    disks: bool = True
-    links: bool = True
-
-
-def _started_as(program: str, config: Path) -> list[str | Path]:
-    return [sys.executable, "-m", "tests.faults.child", program, "run", "--config", config]
-
-
-def _told(options: Options, links: Links | None, member: str, **variables: str) -> dict[str, str]:
-    told = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'deploy'}", **variables}
-    if links is not None:
-        told[child.GROUP] = str(links.group(member))
-    return told if options.variant is None else {**told, child.VARIANT: options.variant}
-
-
-class _Provider(Provider):
-    """Started through `tests.faults.child`. Its log is on no disk of its host: it is to be read after a bad day."""
-
-    def __init__(self, name: str, files: ServerFiles, port: int, options: Options, links: Links | None) -> None:
-        super().__init__(name, files, port)
-        self._links = links
-        self._clock = files.directory.parent / f"{name}.clock"
-        self._options = options
-
-    @property
-    def log(self) -> Path:
-        return self.files.directory.parent / f"{self.name}.log"
-
-    def set_clock(self, wrong_s: float) -> None:
-        """Its time of day is wrong by so many seconds from now on."""
-        with self._clock.open("r+b" if self._clock.exists() else "w+b") as file:  # in place: it is mapped
-            file.write(struct.pack("<q", int(wrong_s * 1e9)))
-
-    def _argv(self) -> list[str | Path]:
-        return _started_as("provider", self.files.config)
-
-    def _environment(self) -> dict[str, str]:
-        if not self._clock.exists():
-            self.set_clock(0.0)
-        return super()._environment() | _told(self._options, self._links, self.name, **{child.CLOCK: str(self._clock)})
-
-
-class _Agent(Agent):
-    options: Options
-    links: Links | None
-
-    @property
-    def obeyed(self) -> Path:
-        """What it was told and did, a line each: see `child.record_obedience`."""
-        return self.files.directory.parent / f"{self.name}.obeyed"
-
-    def well(self) -> bool:
-        """Whether the providers have heard it since its start, and all is well with its server."""
-        return self._is_well(self.name, self._launched_at)
-
-    def _argv(self) -> list[str | Path]:
-        return _started_as("agent", self.files.config)
-
-    def _environment(self) -> dict[str, str]:
-        return super()._environment() | _told(self.options, self.links, self.name, **{child.OBEYED: str(self.obeyed)})
-
-
-class _Broker(Broker):
-    @property
-    def log(self) -> Path:
-        return self.directory.parent / "broker.log"
-
-
 class Plant(Cluster):
     """Three providers to begin with. Everything but `up` and `down` may be called from any thread."""
 
-    broker_class = _Broker
+    broker_class = PlantBroker
 
     def __init__(self, root: Path, options: Options, *, tell: Tell = quiet) -> None:
         self._options = options
+        self.store: PlantStore | None = None
         self.links = Links(secrets.token_hex(3)) if options.links else None
+        if options.store == "mariadb":
+            directory = root.absolute() / "store"
+            directory.parent.mkdir(mode=0o700)
+            self.store = PlantStore(directory, free_ports(1)[0])
         super().__init__(root, providers=3, databases=options.agents, tell=tell)
+        if self.store is not None:
+            self.members = {**self.members, "store": self.store}
         self._disks = Disks(self.layout.root / "images") if options.disks else None
         if self._disks is not None:
             self._disks.make("broker", self.layout.broker, size=BROKER_DISK)
             for name, provider in self.providers.items():
                 self._disks.make(name, provider.files.directory)
         self._joined = len(self.providers)
-        self.joining: dict[str, _Provider] = {}
+        self.joining: dict[str, PlantProvider] = {}
         """Hosts that are to be members and are not yet."""
         self._busy: set[str] = set()
         self._lock = threading.Lock()
@@ -131,16 +54,21 @@ class Plant(Cluster):
     @property
     def there(self) -> set[str]:
         """What kinds of faults may need."""
-        has = {"disks": self._disks, "links": self.links, "agent": self.agents or None}
+        has = {"store": self.store, "disks": self._disks, "links": self.links, "agent": self.agents or None}
         return {name for name, what in has.items() if what is not None}
 
-    def _make_provider(self, name: str, *, broker_reads: bool) -> _Provider:
-        return _Provider(name, self.layout.provider(name), self.ports[name], self._options, self.links)
+    def _make_provider(self, name: str, *, broker_reads: bool) -> PlantProvider:
+        return PlantProvider(name, self.layout.provider(name), self.ports[name], self._options, self.links, self.store)
 
-    def _make_agent(self, name: str) -> _Agent:
-        made = _Agent(name, self.layout.agent(name), self.servers[name], self.agent_is_well)
+    def _make_agent(self, name: str) -> PlantAgent:
+        made = PlantAgent(name, self.layout.agent(name), self.servers[name], self.agent_is_well)
         made.options, made.links = self._options, self.links
         return made
+
+    def _init(self) -> None:
+        if self.store is not None:
+            self.store.start()
+        super()._init()
 
     # ── looking ──
 
@@ -200,9 +128,9 @@ class Plant(Cluster):
         if self.links is not None:
             self.links.close()
 
-    def provider(self, name: str) -> _Provider:
+    def provider(self, name: str) -> PlantProvider:
         found = self.providers[name]
-        assert isinstance(found, _Provider)
+        assert isinstance(found, PlantProvider)
         return found
 
     def suspend(self, name: str) -> None:
@@ -218,6 +146,8 @@ class Plant(Cluster):
     def bring_back(self, name: str) -> None:
         """It runs again, whatever was done to it; does not wait until it is ready."""
         self.resume(name)
+        if self._disks is not None and self._disks.is_off(name):
+            self._disks.of(name).boot()
         if not self.alive(name):
             self.members[name].launch()
 
@@ -333,7 +263,7 @@ class Plant(Cluster):
         if gone.process is not None:
             gone.process.kill()
 
-    def agent(self, name: str) -> _Agent:
+    def agent(self, name: str) -> PlantAgent:
         found = self.agents[name]
-        assert isinstance(found, _Agent)
+        assert isinstance(found, PlantAgent)
         return found
