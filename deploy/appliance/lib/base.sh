@@ -48,22 +48,6 @@ machine_sources() {
         done | sort -u
 }
 
-public_sources() {
-    cat <<END
-Types: deb
-URIs: http://deb.debian.org/debian
-Suites: $SUITE $SUITE-updates
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: http://deb.debian.org/debian-security
-Suites: $SUITE-security
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-END
-}
-
 base_packages() {
     local list role include
     include=("${COMMON_PACKAGES[@]}" "${packages[@]}")
@@ -88,7 +72,8 @@ base_packages() {
         "$SUITE" "$target" "$list") || die "mmdebstrap failed; its message is above"
     # The build machine's mirror is nobody else's business.
     rm -f "$target/etc/apt/sources.list" "$target"/etc/apt/sources.list.d/*
-    if [ -n "$sources" ]; then cat "$sources"; else public_sources; fi >"$target/etc/apt/sources.list.d/debian.sources"
+    # Where updates come from is its owner's to say; a disk image asks cloud-init, which knows Debian's own.
+    [ -z "$sources" ] || cat "$sources" >"$target/etc/apt/sources.list.d/debian.sources"
     rm -f "$target/etc/apt/apt.conf.d/99mmdebstrap"
     sed -i /force-unsafe-io/d "$target/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
     # mmdebstrap leaves the build machine's name servers and name there.
