@@ -28,12 +28,12 @@ class LinkFactory(Protocol):
 
     def __call__(
         self,
+        *,
         endpoints: Sequence[str],
         credentials: Credentials,
         topology: Topology,
         on_up: Callable[[str], None],
         on_down: Callable[[str], None],
-        *,
         quiet: bool,
     ) -> Link: ...
 
@@ -192,7 +192,12 @@ class Connection:
             self._on_wake()
 
         attempt.link = self._make_link(
-            endpoints, credentials, topology, on_up, lambda _reason: self._on_wake(), quiet=quiet
+            endpoints=endpoints,
+            credentials=credentials,
+            topology=topology,
+            on_up=on_up,
+            on_down=lambda _reason: self._on_wake(),
+            quiet=quiet,
         )
         attempt.link.start()
         return attempt

@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from agent import brokerfile
@@ -11,7 +11,6 @@ from agent.credentials import read as read_credentials
 from agent.daemon import Daemon
 from agent.settings import AgentFiles, AgentSettings, load_settings
 from shared import logs
-from shared.bus import Credentials, Link, Topology
 from shared.files import check_private, locked
 from shared.rabbitmq import RabbitLink
 
@@ -32,27 +31,7 @@ def serve(config: Path) -> None:
     if os.geteuid() == 0:
         logs.log().warning("this runs as root, which nothing here needs: give it a user of its own, docs/INSTALL.md")
 
-    def make_link(
-        endpoints: Sequence[str],
-        credentials: Credentials,
-        topology: Topology,
-        on_up: Callable[[str], None],
-        on_down: Callable[[str], None],
-        *,
-        quiet: bool,
-    ) -> Link:
-        return RabbitLink(
-            name=settings.id,
-            endpoints=endpoints,
-            credentials=credentials,
-            topology=topology,
-            on_up=on_up,
-            on_down=on_down,
-            heartbeat_s=HEARTBEAT_S,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
-            quiet=quiet,
-        )
-
+    make_link = partial(RabbitLink, name=settings.id, heartbeat_s=HEARTBEAT_S, connect_timeout_s=CONNECT_TIMEOUT_S)
     daemon = Daemon(settings, files, broker, held, make_link)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.stop())

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,8 +25,7 @@ from agent.conversation import Conversation
 from agent.endpoints import share
 from agent.session import MakePassword, Note, Session, UsePassword
 from agent.settings import AgentFiles
-from shared.backoff import Backoff
-from shared.bus import Credentials, Delivery, Link, Topology
+from shared.bus import Credentials, Delivery
 from shared.iothread import IOThread
 from shared.messages import Advice, DesiredInstance, ObservedInstance, Result
 from shared.rabbitmq import RabbitLink, io_thread
@@ -71,7 +70,12 @@ class SwarmAgent:
             self.id,
             self.session,
             self,
-            self._make_link,
+            partial(
+                RabbitLink,
+                name=self.id,
+                thread=self._swarm.thread_of(self.id),
+                connect_timeout_s=10.0,  # many share one processor, which takes its time
+            ),
             lambda delivery, attempt: swarm.put(partial(self.arrived, delivery, attempt)),
             lambda: swarm.put(self.look),
             stagger_s=1.0,
@@ -137,29 +141,6 @@ class SwarmAgent:
 
     def unsent(self) -> None:
         self._swarm.put(self.conversation.say_again)
-
-    def _make_link(
-        self,
-        endpoints: Sequence[str],
-        credentials: Credentials,
-        topology: Topology,
-        on_up: Callable[[str], None],
-        on_down: Callable[[str], None],
-        *,
-        quiet: bool,
-    ) -> Link:
-        return RabbitLink(
-            name=self.id,
-            endpoints=endpoints,
-            credentials=credentials,
-            topology=topology,
-            on_up=on_up,
-            on_down=on_down,
-            quiet=quiet,
-            thread=self._swarm.thread_of(self.id),
-            backoff=Backoff(),
-            connect_timeout_s=10.0,  # many share one processor, which takes its time
-        )
 
 
 class Swarm:
