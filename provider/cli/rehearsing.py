@@ -34,6 +34,8 @@ class Ended(BellwetherError):
 class Writers:
     """One thread for each node. Any thread may look."""
 
+    since: int = 0
+    """The revision from which a node knows their token: one that lags waits for it, instead of refusing them."""
     writes: list[Write] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -54,7 +56,8 @@ class Writers:
 
     def _one(self, key: str, number: int, clients: Sequence[Client]) -> Write | None:
         """None where it was stopped before it knew."""
-        began_s, again, error, attempts = time.monotonic(), {"Idempotency-Key": uuid4().hex}, "", 0
+        began_s, error, attempts = time.monotonic(), "", 0
+        again = {"Idempotency-Key": uuid4().hex, "Bellwether-Min-Revision": str(self.since)}
         while time.monotonic() - began_s < GIVE_UP_S:
             try:
                 answer = clients[attempts % len(clients)].request(
@@ -167,6 +170,7 @@ class Rehearsal:
     def _writing(self) -> Iterator[None]:
         asked = {"role": "operator", "ttl_s": TOKEN_S, "name": f"rehearsal {self.run_id}"}
         made = self.local.request("POST", "/tokens", {**asked, "scope": [f"/settings/{REHEARSAL_SETTINGS}*"]})
+        self.writers.since = int(self.local.get("/cluster")["revision"])
         order = list(self.urls.values())
         threads = []
         try:
