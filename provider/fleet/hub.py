@@ -14,6 +14,7 @@ from provider.core.state import Accepted, State
 from provider.fleet import follow
 from provider.fleet.alike import sent_ms
 from provider.fleet.desired import desired_for
+from provider.fleet.events import Advise, Applied, Ended, Event, Heard, LinkState, Recorded, Stop
 from provider.fleet.hearing import silent
 from provider.fleet.instructions import (
     Change,
@@ -57,52 +58,6 @@ class RefusedMessage:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    body: bytes
-    user_id: str | None
-    astray: bool
-    """It came another way than straight from its sender: its `user_id` may be anybody's whose message was taken up."""
-    ack: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Applied:
-    state: State
-    accepted: tuple[Accepted, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    record: Record
-    ok: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A command has ended, one way or the other."""
-
-    then: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _LinkState:
-    up: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Advise:
-    agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-_Event = _Heard | _Applied | _Recorded | _Ended | _LinkState | _Advise | _Stop
-
-
 class Hub:
     """Public methods may be called from any thread."""
 
@@ -136,12 +91,12 @@ class Hub:
         self._roster = Roster(node, state)
         self._trust()
         self._view = self._roster.view
-        self._inbox: SimpleQueue[_Event] = SimpleQueue()
+        self._inbox: SimpleQueue[Event] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
         self._link = make_link(
             self._topology,
-            lambda _endpoint: self._inbox.put(_LinkState(True)),
-            lambda _reason: self._inbox.put(_LinkState(False)),
+            lambda _endpoint: self._inbox.put(LinkState(True)),
+            lambda _reason: self._inbox.put(LinkState(False)),
         )
         self.undecodable: dict[str, int] = {}
         """Messages that were skipped, by kind; each kind is logged once for each sender."""
@@ -182,7 +137,7 @@ class Hub:
         self._link.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        self._inbox.put(_Stop())
+        self._inbox.put(Stop())
         self._thread.join(timeout_s)
         self._link.close()
 
@@ -195,11 +150,11 @@ class Hub:
             for a in accepted
         )
         if concerned:
-            self._inbox.put(_Applied(state, tuple(accepted)))
+            self._inbox.put(Applied(state, tuple(accepted)))
 
     def advise(self, agent: str) -> None:
         """Send the advice to one agent, or to `all`, now."""
-        self._inbox.put(_Advise(agent))
+        self._inbox.put(Advise(agent))
 
     # ── the thread ──
 
@@ -244,17 +199,17 @@ class Hub:
 
     def _heard_of(self, delivery: Delivery) -> None:
         astray = DEATH in delivery.headers or delivery.exchange not in (m.AGENTS_UP, m.PROVIDERS)
-        self._inbox.put(_Heard(delivery.body, delivery.user_id, astray, delivery.ack))
+        self._inbox.put(Heard(delivery.body, delivery.user_id, astray, delivery.ack))
 
     def _run(self) -> None:
         next_due_s = next_tick_s = next_pulse_s = next_tell_s = time.monotonic()
         told = self._view
         while True:
             try:
-                event: _Event | None = self._inbox.get(timeout=DUE_S if self._view is told else TELL_S)
+                event: Event | None = self._inbox.get(timeout=DUE_S if self._view is told else TELL_S)
             except Empty:
                 event = None
-            if isinstance(event, _Stop):
+            if isinstance(event, Stop):
                 return
             now_s = time.monotonic()
             if event is not None:
@@ -306,36 +261,36 @@ class Hub:
             self._logged.add((type(error).__name__, agent))
             log(agent=agent).opt(exception=error).error("something about the agents could not be done")
 
-    def _handle(self, event: _Event) -> list[Instruction]:
+    def _handle(self, event: Event) -> list[Instruction]:
         mono_s = time.monotonic()
         match event:
-            case _Heard():
+            case Heard():
                 return self._heard(event, mono_s)
-            case _Applied(state, accepted):
+            case Applied(state, accepted):
                 out = self._roster.applied(state, accepted, mono_s) + self._trust()
                 self._limiter.forget(id_ for a in accepted for kind, id_ in a.delta.deleted if kind == "agent")
                 if any(a.record.type == "claim" for a in accepted):
                     out.append(SendPulse())
                 return out
-            case _Recorded(record, ok):
+            case Recorded(record, ok):
                 return self._roster.recorded(record.updates, ok=ok)
-            case _Ended(then):
+            case Ended(then):
                 then()
                 return []
-            case _LinkState(up):
+            case LinkState(up):
                 if up:
                     return self._roster.link_up(mono_s)
                 self._roster.link_down()
                 return []
-            case _Advise(agent):
+            case Advise(agent):
                 return self._roster.advise(agent)
-            case _Stop():
+            case Stop():
                 return []
 
     def _trust(self) -> list[Instruction]:
         return self._roster.trusts(trust_of(self._advice(self._roster.state).ca), time.monotonic())
 
-    def _heard(self, event: _Heard, mono_s: float) -> list[Instruction]:
+    def _heard(self, event: Heard, mono_s: float) -> list[Instruction]:
         event.ack()
         try:
             envelope, body = self._open(event)
@@ -349,7 +304,7 @@ class Hub:
         at_ms, sent = time.time_ns() // 1_000_000, sent_ms(envelope.at) if isinstance(body, m.NodePulse) else None
         return self._roster.heard(envelope.sender, body, envelope.epoch, at_ms, mono_s, sent)
 
-    def _open(self, event: _Heard) -> tuple[m.Envelope, m.Body]:
+    def _open(self, event: Heard) -> tuple[m.Envelope, m.Body]:
         """The message, if its sender is who it says. `user_id` is set by the sender and checked by the broker; a
         message that was dead-lettered into our exchange carries somebody else's. Raises `Undecodable`."""
         envelope, body = m.decode(event.body)
@@ -360,7 +315,7 @@ class Hub:
             raise self._refuse(event, "unexpected", envelope, "is not for providers")
         return envelope, body
 
-    def _refuse(self, event: _Heard, kind: str, envelope: m.Envelope, why: str) -> m.Undecodable:
+    def _refuse(self, event: Heard, kind: str, envelope: m.Envelope, why: str) -> m.Undecodable:
         # Of a dead letter the broker knows only who wrote it first.
         user = None if event.astray else event.user_id
         self._on_refused(RefusedMessage(user, envelope.type, kind, f"{envelope.type} {why}"))
@@ -384,11 +339,11 @@ class Hub:
             case SendDesired(to):
                 self._say(m.AGENTS_DOWN, to, desired_for(state, to, self._unseal))
             case Record(updates):
-                self._submit(RecordStatus(updates), lambda ok: put(_Recorded(instruction, ok)))
+                self._submit(RecordStatus(updates), lambda ok: put(Recorded(instruction, ok)))
             case Register(command):
-                self._submit(command, lambda _ok: put(_Ended(partial(self._roster.registered, command.id))))
+                self._submit(command, lambda _ok: put(Ended(partial(self._roster.registered, command.id))))
             case Change(change):
-                self._submit(change, lambda _ok: put(_Ended(partial(self._roster.changed, change.id))))
+                self._submit(change, lambda _ok: put(Ended(partial(self._roster.changed, change.id))))
             case Warn(agent):
                 log(agent=agent).warning(
                     "two programs speak under this agent's name: its files were copied, or it was started twice"
