@@ -42,14 +42,20 @@ class Broken(Unreachable):
 class Client:
     """Asks each of `urls` in turn until one answers. Writes carry an idempotency key, so asking again is safe."""
 
-    def __init__(self, urls: Sequence[str], *, token: str | None, tls: ssl.SSLContext) -> None:
-        """Raises `Invalid` for what is no address, and for a token that no header can hold."""
+    def __init__(
+        self, urls: Sequence[str], *, token: str | None, tls: ssl.SSLContext, patience_s: float | None = None
+    ) -> None:
+        """With `patience_s` no step of a request takes longer. Raises `Invalid` for what is no address, and for a token
+        that no header can hold."""
         if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
             raise Invalid("the token given is none: expected one line, bw.<role>.<id>.<secret>")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         self._urls = [checked_url(url) for url in urls]
         self._http = httpx2.Client(
-            verify=tls, headers=headers, timeout=httpx2.Timeout(READ_S, connect=CONNECT_S), trust_env=False
+            verify=tls,
+            headers=headers,
+            timeout=httpx2.Timeout(patience_s or READ_S, connect=patience_s or CONNECT_S),
+            trust_env=False,
         )
 
     def get(self, path: str, **parameters: str) -> Any:
@@ -194,10 +200,11 @@ def local(settings: ProviderSettings, files: Files) -> Client:
     return as_node([settings.url], files)
 
 
-def as_node(urls: Sequence[str], files: Files) -> Client:
+def as_node(urls: Sequence[str], files: Files, *, patience_s: float | None = None) -> Client:
     """A client that speaks for this node."""
     token = read_text(files.node_token).strip()
-    return Client(urls, token=token, tls=_trusting(files.ca, files.certificate, files.key))
+    tls = _trusting(files.ca, files.certificate, files.key)
+    return Client(urls, token=token, tls=tls, patience_s=patience_s)
 
 
 def with_token(urls: Sequence[str], token: str, ca: Path) -> Client:

@@ -1,9 +1,7 @@
-"""`provider run`: the one place where the parts are put together."""
+"""A running provider: the one place where the parts are put together. `starting` comes before."""
 
 import asyncio
-import gc
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +9,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
-import uvloop
-
-from provider.address import followed
 from provider.api.access.bookkeeping import record_uses
 from provider.api.access.refused import TokensRefused
 from provider.api.app import create_app, stamp
@@ -35,13 +30,14 @@ from provider.core.state import Accepted, Answer, State
 from provider.engine import Engine, Result
 from provider.fleet.hearing import Hearing
 from provider.fleet.hub import Hub, RefusedMessage
-from provider.hostfiles import check_private, locked, store_address
 from provider.janitor import Janitor
 from provider.log.port import Position
 from provider.log.stream import StreamLog
 from provider.metrics import metrics_of, render
+from provider.recovery.members import HttpMembers
+from provider.recovery.recovery import Recovery
 from provider.settings import Files, ProviderSettings, configuration, fingerprint_of, set_apart
-from provider.store import Store, split_password
+from provider.store import Store
 from provider.trust.authorities import peer_node
 from provider.trust.keeping import Trust
 from provider.trust.peers import Peers
@@ -52,30 +48,8 @@ from shared.systemd import Watchdog, notify
 from shared.tls import client_context
 from shared.version import VERSION
 
-SWITCH_S = 0.0005
-"""How long one thread may keep the others waiting. Python's 5 ms would be most of a commit's time."""
 OWN_WRITE_WAIT_S = 5.0
 USER_WAIT_S = 5.0
-
-
-def run(settings: ProviderSettings, files: Files) -> None:
-    """Runs until SIGTERM or SIGINT. Raises a `BellwetherError` where it cannot start, or cannot go on."""
-    check_private(settings, files)
-    with locked(settings.data_dir):
-        store = Store(store_address(settings, files))
-        store.migrate()
-        if not store.exists():
-            shown, _ = split_password(settings.store_url)
-            raise Refused(f"{shown} holds no state; `provider init` or `provider join` makes it")
-        sys.setswitchinterval(SWITCH_S)
-        loaded = store.load()  # once: a second for each 40,000 documents
-        node = Node(followed(settings, files, loaded[0]), files, store, loaded)
-        # What is there now stays: not looking at it again and again keeps the collector's pauses short.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(node.serve())
 
 
 BEATS_FOR_S = 8.0
@@ -127,11 +101,12 @@ class Node:
         self.engine = Engine(
             node=settings.name,
             store=store,
-            log_=StreamLog(
-                generation=state.generation,
+            make_log=lambda generation: StreamLog(
+                generation=generation,
                 make_link=self.links.make,
                 max_length_bytes=sizes["max_bytes"],
                 segment_bytes=sizes["segment_bytes"],
+                max_age_s=sizes.get("max_age_s"),
             ),
             on_applied=self._applied,
             on_results=self._results,
@@ -154,6 +129,14 @@ class Node:
         )
         peers = Peers(settings.name, files, lambda: self.engine.state)
         self.hearing = Hearing(self.hub.unheard, peers.alive, self.hub.reconnect)
+        self.recovery = Recovery(
+            node=settings.name,
+            engine=self.engine,
+            store=store,
+            data_dir=settings.data_dir,
+            members=HttpMembers(files),
+            view=lambda: self.hub.view,
+        )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
         self.users = self._broker_users()
         self.own_broker = OwnBroker(node=settings.name, data_dir=settings.data_dir, state=state, vault=self.trust.vault)
@@ -204,7 +187,7 @@ class Node:
             draining=lambda: context.in_maintenance,
         )
         self._end_on(loop, partial(self._end, server, context))
-        parts: list[_Part] = [self.engine, self.hub, self.hearing, self.janitor, self.trust]
+        parts: list[_Part] = [self.engine, self.recovery, self.hub, self.hearing, self.janitor, self.trust]
         parts += [self.own_broker, self.backups]
         if self.users is not None:
             parts.append(self.users)

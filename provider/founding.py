@@ -155,6 +155,7 @@ def init(
     broker_admin: tuple[str, str],
     authority: Authority | None = None,
     own_broker: tuple[d.BrokerNode, str] | None = None,
+    log_sizes: Mapping[str, int] | None = None,
 ) -> str:
     """Makes a cluster of one node: authority (a new one, unless one is brought), keys, configuration, store. The
     administrator's token.
@@ -185,7 +186,7 @@ def init(
         *((c.put("credential", c.BROKER_COOKIE, sealed_cookie(vault, own_broker[1])),) if own_broker else ()),
         c.put("token", admin.id, _first(admin)),
         Change(kind="setting", id=c.CLUSTER_ID, spec={"value": str(uuid4())}),
-        Change(kind="setting", id=c.LOG_SIZES, spec={"value": dict(c.LOG_SIZES_DEFAULT)}),
+        Change(kind="setting", id=c.LOG_SIZES, spec={"value": {**c.LOG_SIZES_DEFAULT, **(log_sizes or {})}}),
     )
     generation, now = uuid4().hex[:16], int(time.time() * 1000)
     trusting = State.genesis(generation=generation, primary=place.name, now=now, changes=founding)

@@ -11,6 +11,9 @@ from shared.logs import log
 HISTORY_DAYS = 30.0
 """Can be set: `history.days`."""
 EVERY_S = 600.0
+LEAST_MS = 3_600_000
+"""Whatever is set: what brokers lose with their power has to be in the history, or nobody could put it back. They write
+to disk what they have within half a minute."""
 
 
 def kept_since(state: State) -> int:
@@ -39,7 +42,8 @@ class Janitor:
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
             try:
-                removed = self._store.prune_history(kept_since(self._state()))
+                state = self._state()
+                removed = self._store.prune_history(min(kept_since(state), state.now - LEAST_MS))
             except Unavailable as error:
                 log(why=error.detail).warning("old history could not be removed; trying again later")
                 continue

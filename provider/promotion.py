@@ -68,13 +68,18 @@ class Awaited:
     detail: str
 
 
-def awaited(here: Condition, patience: Patience, now_s: float, newest: int, *, claimed: bool) -> Awaited:
-    """What a promotion waits for that is not done yet. `newest`: the highest revision heard of."""
+def awaited(
+    here: Condition, patience: Patience, now_s: float, newest: int, *, claimed: bool, members: str | None = None
+) -> Awaited:
+    """What a promotion waits for that is not done yet. `newest`: the highest revision heard of; `members`: what other
+    members, who were asked, are waited for."""
     patient = f"waited {now_s - patience.began_s:.0f} s; given up after {patience.wait_s:g} s without a sign"
     if here.part == "log":
         return Awaited("log", f"{here.reason}; waiting for the brokers, {patient}")
     if here.part == "store":
         return Awaited("store", f"{here.reason}; {patient}")
+    if members is not None:
+        return Awaited("members", f"{members}; {patient}")
     left = newest - patience.revision
     if left > 0 and not claimed:
         return Awaited("catch up", f"at revision {patience.revision}, {left} to go; {patient}")

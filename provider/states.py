@@ -3,7 +3,8 @@
 | state       | means                                                                                     |
 |-------------|-------------------------------------------------------------------------------------------|
 | active      | reads the log, serves reads; the primary also writes                                        |
-| syncing     | reads the log and has some of it still before it                                             |
+| syncing     | reads the log and has some of it still before it; or compares it with its own history, puts |
+|             | back what brokers lost, takes a snapshot of another node, asks the others before it writes  |
 | out_of_sync | its store and the log do not belong together; it serves nothing until that is mended        |
 | critical    | a part that it needs is down: `log` or `store`                                              |
 | lost        | it has not been heard of for some seconds, by a node that hears others                      |
@@ -59,6 +60,13 @@ class Signs:
     node: str
     member: bool = True
     diverged: str | None = None
+    healing: str | None = None
+    """With `diverged`: what it takes from another node at the moment."""
+    comparing: str | None = None
+    """Why the log is compared with what it has accepted."""
+    put_back: int = 0
+    asking: str | None = None
+    """It may not write yet: what it waits for."""
     store_problem: str | None = None
     connected: bool = True
     log_problem: str | None = None
@@ -86,6 +94,8 @@ def own(signs: Signs) -> Condition:
     if not signs.member:
         return Condition("removed", f"{signs.node} was removed from the cluster; make a fresh node under another name")
     if signs.diverged is not None:
+        if signs.healing is not None:
+            return Condition("syncing", f"{signs.healing}; {signs.diverged}")
         return Condition("out_of_sync", signs.diverged)
     if signs.store_problem is not None:
         return Condition("critical", f"store: {signs.store_problem}", "store")
@@ -93,8 +103,18 @@ def own(signs: Signs) -> Condition:
         return Condition("critical", f"log: {signs.log_problem or 'not connected'}", "log")
     if signs.log_problem is not None:
         return Condition("critical", f"log: {signs.log_problem}", "log")
+    return _of_log(signs)
+
+
+def _of_log(signs: Signs) -> Condition:
+    """Store and log are there, and belong together."""
+    if signs.comparing is not None:
+        back = f", {signs.put_back} records put back" if signs.put_back else ""
+        return Condition("syncing", f"comparing the log with what it has accepted{back}; {signs.comparing}")
     if not signs.caught_up:
         return Condition("syncing", f"reading the log{_left(signs)}")
+    if signs.asking is not None:
+        return Condition("syncing", f"before it writes: {signs.asking}")
     if signs.leads and signs.silent_s > FRESH_S:
         return Condition("critical", f"log: it has not answered for {signs.silent_s:.1f} s", "log")
     if signs.newest - signs.revision >= SYNCING_FROM:
@@ -159,8 +179,8 @@ def remedy(condition: Condition, node: str, *, primary: bool) -> str | None:
             return "it catches up by itself; a promotion waits for it"
         case "out_of_sync":
             return (
-                "it serves and follows nothing, and keeps what it has: another node has to be primary. Remove it "
-                f"(`bellwether nodes remove {node}`) and join a fresh one (`provider join`)"
+                "it follows nothing, keeps what it has, and takes a snapshot as soon as a member that follows the log "
+                f"can give one: bring one back. Else: docs/RECOVERY.md, or remove {node} and join a fresh one"
             )
         case "critical":
             return _of_part(condition.part, node)

@@ -29,6 +29,7 @@ from provider.api.routes import (
     maintenance,
     people,
     resources,
+    standing,
     tokens,
 )
 from provider.api.views import problem, to_json
@@ -148,6 +149,7 @@ def create_app(context: Context) -> FastAPI:
         audit.router,
         authorities.router,
         backups.router,
+        standing.router,
     ):
         app.router.routes.extend(router.routes)
     # Probes also without the prefix: their paths stand in the configuration of proxies, some with it, some without.

@@ -17,6 +17,7 @@ from provider.api.http.guard import Guard
 from provider.core.commands import in_maintenance
 from provider.core.state import State
 from provider.fleet.hub import Hub
+from provider.recovery.offered import Offered
 from provider.settings import ProviderSettings
 from provider.store import HistoryRow, Store
 from provider.trust.membership import Membership
@@ -57,6 +58,8 @@ class Context:
     strangers: int = 0
     """Requests that wait until their token is known here; see `provider.api.access.policy`."""
     audit_turn: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
+    offered: Offered = field(default_factory=Offered)
+    """States that were handed out lately."""
     ending: bool = False
     """This node is about to end: nothing that lasts is begun any more."""
 

@@ -142,6 +142,19 @@ _OTHERS: Mapping[str, Schema] = {
             "checks": _list(_object({"check": TEXT, "ok": YES_OR_NO, "warning": YES_OR_NO, "detail": TEXT})),
         }
     ),
+    "Standing": _object(
+        {
+            "node": TEXT,
+            "cluster": TEXT,
+            "generation": TEXT,
+            "epoch": COUNT,
+            "revision": COUNT,
+            "primary": YES_OR_NO,
+            "since_ms": COUNT,
+            "lost": YES_OR_NO,
+            "healthy": YES_OR_NO,
+        }
+    ),
     "Joined": _object(
         {"certificate": TEXT, "ca": TEXT, "revision": COUNT, "generation": TEXT, "own_broker": YES_OR_NO}
     ),
@@ -368,7 +381,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
     ),
     ("post", "/failover"): Operation({200: {_JSON: _ref("Preflight"), _LINES: TEXT}}),
-    ("get", "/snapshot"): Operation({200: {_LINES: TEXT}}, READ),
+    ("get", "/snapshot"): Operation(
+        {200: {_LINES: TEXT}},
+        (_query("digest", TEXT, "of a state"), _query("from", COUNT, "lines to leave out"), *READ),
+    ),
+    ("get", "/standing"): _reads("Standing"),
     ("get", "/ca"): Operation({200: {"application/x-pem-file": TEXT}}),
     ("post", "/join"): _says("Joined", status=201),
     ("post", "/enroll"): _says("Enrolled", status=201),

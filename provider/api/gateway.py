@@ -186,16 +186,17 @@ class Gateway:
 
     @contextmanager
     def barrier(
-        self, *, wait_s: float, promote: bool = False, asked_by: Asker | None = None
+        self, *, wait_s: float, promote: bool = False, asked_by: Asker | None = None, force: bool = False
     ) -> Iterator["BarrierAsked"]:
-        """Reads to the end of the log; with `promote`, claims then. Whoever leaves the block before the last step has
-        given up: nothing is claimed any more, unless the claim is on its way already."""
+        """Reads to the end of the log; with `promote`, claims then, with `force` whatever other members say. Whoever
+        leaves the block before the last step has given up: nothing is claimed any more, unless the claim is on its way
+        already."""
         ticket = self.engine.ticket()
         queue: asyncio.Queue[Result] = asyncio.Queue()
         self._open[ticket] = queue.put_nowait
         asked = BarrierAsked(self.engine, ticket, queue)
         try:
-            self.engine.barrier(ticket, wait_s=wait_s, promote=promote, asked_by=asked_by)
+            self.engine.barrier(ticket, wait_s=wait_s, promote=promote, asked_by=asked_by, force=force)
             yield asked
         finally:
             if not asked.ended:

@@ -117,7 +117,8 @@ class Promotion:
         patience = Patience.begin(time.monotonic(), self._wait_s, gateway.state.revision)
         longest_s = max(self._wait_s, CATCH_UP_S) + _SLACK_S
         claimed = False
-        with gateway.barrier(wait_s=longest_s, promote=True, asked_by=self._asked_by) as asked:
+        asked_by, force = self._asked_by, self._force
+        with gateway.barrier(wait_s=longest_s, promote=True, asked_by=asked_by, force=force) as asked:
             while True:
                 step = await asked.next(BEAT_S)
                 if step is None:
@@ -126,7 +127,7 @@ class Promotion:
                     else:
                         yield self._waiting(patience, claimed=claimed)
                         continue
-                if step.step == "caught up":
+                if step.step == "caught up" and not claimed:
                     claimed = True
                     revision = step.state.revision
                     read = f"read the log to its end: revision {revision}, nothing acknowledged is missing"
@@ -138,10 +139,13 @@ class Promotion:
     def _waiting(self, patience: Patience, *, claimed: bool) -> dict[str, Any]:
         now_s, state = time.monotonic(), self._ctx.gateway.state
         newest = newest_of(state.revision, self._ctx.hub.view)
-        found = awaited(self._here(), patience, now_s, newest, claimed=claimed)
+        found = awaited(self._here(), patience, now_s, newest, claimed=claimed, members=self._members_wait())
         if not patience.to_tell(now_s, found.what):
             return {"beat": True}
         return {"step": "wait", "detail": found.detail, "ms": round((now_s - patience.began_s) * 1000, 1)}
+
+    def _members_wait(self) -> str | None:
+        return self._ctx.gateway.engine.waits_for
 
     async def _shown(self, state: State) -> None:
         """The claim is in the log; this node's own copy shows it as soon as it is durable here."""

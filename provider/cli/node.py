@@ -70,6 +70,10 @@ def init(
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="Its private key (PEM, unencrypted). Kept sealed.")] = None,
     own_broker: OwnBroker = None,
+    log_max_mb: Annotated[
+        int, typer.Option(min=200, help="The log keeps so much at most. Cannot be changed later.")
+    ] = 2000,
+    log_max_days: Annotated[int, typer.Option(min=1, help="And no longer than this. Cannot be changed later.")] = 14,
 ) -> None:
     """Make a new cluster of one node: certificate authority, configuration, administrator's token.
 
@@ -85,7 +89,8 @@ def init(
     host = FirstHost(find(place, Steps(), own_broker=None), place)
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
     own = found_broker(place, wanted=own_broker)
-    admin_token = found(place, broker, administrator, read_authority(ca_certificate, ca_key), own)
+    sizes = {"max_bytes": log_max_mb * 1_000_000, "max_age_s": log_max_days * 86_400}
+    admin_token = found(place, broker, administrator, read_authority(ca_certificate, ca_key), own, sizes)
     plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")
     if admin_token_file is not None:
         write_atomically(admin_token_file, admin_token + "\n")
@@ -157,7 +162,7 @@ def run(config: Config = DEFAULT_CONFIG) -> None:
     from shared.logs import configure
 
     configure(settings.log_level, node=settings.name)
-    from provider.daemon import run as run_daemon
+    from provider.starting import run as run_daemon
 
     run_daemon(settings, Files(config))
 

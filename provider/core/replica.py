@@ -13,6 +13,10 @@ How a write is committed (stop and wait): at most one entry of ours is on its wa
 waits and shares the next one. So each commit is planned on the very state that it will be applied to, and a record that
 comes back skipped can never be accepted later. A refusal, too, is answered only after a record of ours has come back:
 a primary that was deposed without knowing it yet must not say "no such document" from an old state.
+
+A log may have lost its end with the power of all brokers; who holds what was lost puts it back (comparing.py). So that
+nobody writes into its place meanwhile, a replica that is `cautious` asks the other members before it writes for the
+first time over a new connection, and before each claim.
 """
 
 from collections import deque
@@ -22,13 +26,29 @@ from dataclasses import dataclass, field
 from provider.core import state as sm
 from provider.core.batch import Batch, Request, Waiting
 from provider.core.entries import Barrier, Claim, Commit, Entry, LogRecord
-from provider.core.state import Accepted, Answer, Skipped, State
-from shared.errors import BellwetherError, LogUnavailable, OutcomeUnknown
+from provider.core.instructions import (
+    OWN_WRITES,
+    Append,
+    Apply,
+    Ask,
+    Asker,
+    Done,
+    Instruction,
+    NotPrimary,
+    Now,
+    Progress,
+    Reread,
+)
+from provider.core.pending import NOT_WRITTEN, InFlight, Waiter, left_over, overdue, unheard
+from provider.core.state import Accepted, Skipped, State
+from shared.errors import BellwetherError, LogUnavailable
 
 __all__ = [
     "BEAT_S",
+    "OWN_WRITES",
     "Append",
     "Apply",
+    "Ask",
     "Asker",
     "Done",
     "Instruction",
@@ -48,98 +68,7 @@ DEAF_S = 2.0
 """Reading is begun anew when the log has had our barrier for so long and we read nothing at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
-    """The time of an event: `wall_ms` (Unix ms) goes into records, `mono_s` (monotonic seconds) is for deadlines."""
-
-    wall_ms: int
-    mono_s: float
-
-
-# ── instructions ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks, and from which address: for the audit."""
-
-    principal: str | None = None
-    source: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    record: LogRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    accepted: Accepted
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    ticket: int
-    result: "Answer | BellwetherError | NotPrimary | Progress"
-
-
-@dataclass(frozen=True, slots=True)
-class NotPrimary:
-    """Not committed here and never will be: take it to `primary`, under the same idempotency key."""
-
-    primary: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a barrier or a promotion has come; `final` says that it has ended."""
-
-    step: str
-    state: State
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reread:
-    """Begin to read anew, from where we stand: the log has more, and it does not come."""
-
-
-Instruction = Append | Apply | Done | Reread
-
-
 # ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """What is on its way: an entry, or a barrier where every request was refused."""
-
-    record: Entry | Barrier
-    requests: list[Request | None]
-    """In the order of the entry's commits; None where the asker has given up."""
-    refused: list[tuple[Request, BellwetherError]]
-    revision: int
-    """Of the state that all this was decided on."""
-    sent_s: float
-
-    @property
-    def held(self) -> list[Request]:
-        """Everyone who waits for it."""
-        return [*(r for r in self.requests if r is not None), *(r for r, _ in self.refused)]
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """Someone who waits for a barrier, and then perhaps for a claim."""
-
-    ticket: int
-    deadline_s: float
-    record: Barrier | Claim
-    promote: bool
-    sent_s: float
-    asked_by: Asker
-    ends: int | None
-    """The epoch that the promotion is meant to end: the one that whoever asked saw. None: whichever is there then."""
 
 
 @dataclass(slots=True)
@@ -155,6 +84,14 @@ class Replica:
     read_back_s: float = float("-inf")
     """Up to this monotonic time we have surely read everything: then we sent a record, and have read it back since."""
     skipped: dict[sm.Why, int] = field(default_factory=dict)
+    gaps: int = 0
+    """Skipped records that nobody has reason to write unless something before them was accepted that we do not have."""
+    cautious: bool = False
+    """Ask the other members before anything is written over a new connection."""
+    held: bool = False
+    """Nothing of our own is written before the others were asked."""
+    connection: int = 0
+    """Number of the connection to the log."""
     _beat: Barrier | None = None
     _beat_sent_s: float = float("-inf")
     _beat_kept_s: float | None = None
@@ -162,8 +99,8 @@ class Replica:
     _heard_s: float = float("-inf")
     """When anything was last read, or reading began."""
     _waiting: deque[Waiting] = field(default_factory=deque)
-    _in_flight: _InFlight | None = None
-    _waiters: list[_Waiter] = field(default_factory=list)
+    _in_flight: InFlight | None = None
+    _waiters: list[Waiter] = field(default_factory=list)
 
     @property
     def is_primary(self) -> bool:
@@ -174,6 +111,8 @@ class Replica:
     def log_up(self, now: Now) -> list[Instruction]:
         """The log can be written and read. Before anything else, read to its end."""
         self.connected, self.caught_up, self._heard_s = True, False, now.mono_s
+        self.connection += 1
+        self.held = self._asks
         out = self._send_beat(now)
         # A barrier that was lost with the connection is simply asked again; a claim only once we have caught up.
         out.extend(Append(w.record) for w in self._waiters if isinstance(w.record, Barrier))
@@ -192,16 +131,24 @@ class Replica:
         return self._write(now)
 
     def barrier(
-        self, ticket: int, deadline_s: float, now: Now, *, promote: bool = False, asked_by: Asker | None = None
+        self,
+        ticket: int,
+        deadline_s: float,
+        now: Now,
+        *,
+        promote: bool = False,
+        asked_by: Asker | None = None,
+        force: bool = False,
     ) -> list[Instruction]:
-        """Read everything that is in the log now; with `promote`, become primary then.
+        """Read everything that is in the log now; with `promote`, become primary then: with `force`, whatever the other
+        members may hold.
 
         Not where another one has become it meanwhile: of two that are promoted in the same instant one wins, also where
         the claim of the one comes before the barrier of the other. A node that is still reading knows no better, and
         ends whichever epoch it finds.
         """
         ends = self.state.epoch if self.caught_up else None
-        waiter = _Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by or Asker(), ends)
+        waiter = Waiter(ticket, deadline_s, self._barrier(now), promote, now.mono_s, asked_by or Asker(), ends, force)
         self._waiters.append(waiter)
         return [Append(waiter.record)] if self.connected else []
 
@@ -209,8 +156,39 @@ class Replica:
         """Nobody waits for that barrier or promotion any more. A claim that is on its way may win all the same."""
         for waiter in [w for w in self._waiters if w.ticket == ticket]:
             self._waiters.remove(waiter)
-            return [_unheard(waiter)]
+            return [unheard(waiter)]
         return []
+
+    def vouched(self, about: int, connection: int, now: Now) -> list[Instruction]:
+        """The other members were asked: nobody holds what the log does not."""
+        if connection != self.connection or not self.connected:
+            return []
+        self.held = False
+        if about == OWN_WRITES:
+            return self._send_again() + self._write(now)
+        waiter = next((w for w in self._waiters if w.ticket == about), None)
+        if waiter is None:
+            return []
+        waiter.vouched = connection
+        return [Append(waiter.record)] if isinstance(waiter.record, Claim) else self._claim(waiter, now)
+
+    def refuse(self, about: int, connection: int, why: BellwetherError) -> list[Instruction]:
+        """The other members were asked, and that promotion must not be."""
+        for waiter in [w for w in self._waiters if w.ticket == about and connection == self.connection]:
+            self._waiters.remove(waiter)
+            return [unheard(waiter) if isinstance(waiter.record, Claim) else Done(waiter.ticket, why)]
+        return []
+
+    def abandon(self) -> list[Instruction]:
+        """This replica ends, another one takes its place: everybody has an answer."""
+        out: list[Instruction] = [Done(w.request.ticket, LogUnavailable(NOT_WRITTEN)) for w in self._waiting]
+        if self._in_flight is not None:
+            out += left_over(self._in_flight)
+        out += [unheard(waiter) for waiter in self._waiters]
+        self._in_flight = None
+        self._waiting.clear()
+        self._waiters.clear()
+        return out
 
     def failed(self, record: LogRecord, now: Now) -> list[Instruction]:
         """The broker refused `record` or could not say what became of it, and the connection stands: ask again."""
@@ -218,9 +196,11 @@ class Replica:
             return []  # log_up will see to it
         flying = self._in_flight
         if flying is not None and record.id == flying.record.id:
-            return [Append(record)]
-        if any(record.id == waiter.record.id for waiter in self._waiters):
-            return [Append(record)]
+            return [] if self.held else [Append(record)]  # what is held is sent when the others were asked
+        for waiter in self._waiters:
+            if record.id == waiter.record.id:
+                asks = isinstance(waiter.record, Claim) and self._asks and not waiter.force
+                return [] if asks and waiter.vouched != self.connection else [Append(record)]
         if self._beat is not None and record.id == self._beat.id:
             return self._send_beat(now)
         return []
@@ -237,6 +217,7 @@ class Replica:
         out: list[Instruction] = []
         if isinstance(outcome, Skipped):
             self.skipped[outcome.why] = self.skipped.get(outcome.why, 0) + 1
+            self.gaps += outcome.why is sm.Why.GAP or _of_a_later_epoch(record, self.state)
         else:
             self.state = outcome.state
             out.append(Apply(outcome))
@@ -248,22 +229,22 @@ class Replica:
             if not self.caught_up:
                 self.caught_up = True
                 out += self._resume()
-        if isinstance(record, Claim) and isinstance(outcome, Accepted) and not self.is_primary:
-            out += self._step_down()
+        if isinstance(record, Claim) and isinstance(outcome, Accepted):
+            out += self._ask_first() if self.is_primary else self._step_down()
         return out + self._write(now)
 
     def tick(self, now: Now) -> list[Instruction]:
         """Time passes: give up what is overdue, and keep the log warm."""
         out: list[Instruction] = []
-        overdue = [w.request for w in self._waiting if w.request.deadline_s <= now.mono_s]
-        if overdue:
+        late = [w.request for w in self._waiting if w.request.deadline_s <= now.mono_s]
+        if late:
             self._waiting = deque(w for w in self._waiting if w.request.deadline_s > now.mono_s)
-            out += [Done(request.ticket, LogUnavailable(_NOT_WRITTEN)) for request in overdue]
+            out += [Done(request.ticket, LogUnavailable(NOT_WRITTEN)) for request in late]
         if self._in_flight is not None:
-            out += _overdue(self._in_flight, now)
+            out += overdue(self._in_flight, now)
         for waiter in [w for w in self._waiters if w.deadline_s <= now.mono_s]:
             self._waiters.remove(waiter)
-            out.append(_unheard(waiter))
+            out.append(unheard(waiter))
         return out + self._listen(now) if self.connected else out
 
     def _listen(self, now: Now) -> list[Instruction]:
@@ -281,7 +262,7 @@ class Replica:
 
     def _write(self, now: Now) -> list[Instruction]:
         """Put everything that waits into one entry, if none of ours is on its way."""
-        if not (self._waiting and self.is_primary and self.caught_up) or self._in_flight is not None:
+        if not (self._waiting and self.is_primary and self.caught_up) or self.held or self._in_flight is not None:
             return []
         batch = Batch(self.state, now.wall_ms)
         batch.fill(self._waiting)
@@ -290,7 +271,7 @@ class Replica:
             commits = tuple(commit for _, commit in batch.planned)
             record = self._entry(commits, now) if commits else self._barrier(now)
             requests: list[Request | None] = [request for request, _ in batch.planned]
-            self._in_flight = _InFlight(record, requests, batch.refused, self.state.revision, now.mono_s)
+            self._in_flight = InFlight(record, requests, batch.refused, self.state.revision, now.mono_s)
             out.append(Append(record))
         return out
 
@@ -327,11 +308,25 @@ class Replica:
     def _resume(self) -> list[Instruction]:
         """All that was in the log is read. What of ours was not in it is lost, or still to come: append it again.
         If both copies arrive, the second one is skipped like any repetition."""
-        out: list[Instruction] = []
-        if self._in_flight is not None:
-            out.append(Append(self._in_flight.record))
-        out += [Append(w.record) for w in self._waiters if isinstance(w.record, Claim)]
+        out = self._ask_first() if self.is_primary else []
+        out += [] if self.held else self._send_again()
+        for waiter in self._waiters:
+            if isinstance(waiter.record, Claim):
+                asks = self._asks and not waiter.force
+                out.append(Ask(waiter.ticket, self.connection) if asks else Append(waiter.record))
         return out
+
+    def _send_again(self) -> list[Instruction]:
+        return [Append(self._in_flight.record)] if self._in_flight is not None else []
+
+    @property
+    def _asks(self) -> bool:
+        """Whether there is anybody to ask, and we do."""
+        return self.cautious and any(name != self.node for name in self.state.documents.get("node", ()))
+
+    def _ask_first(self) -> list[Instruction]:
+        """We are primary: by a claim that was vouched for, or as we were over another connection."""
+        return [Ask(OWN_WRITES, self.connection)] if self.held and self.caught_up else []
 
     def _step_down(self) -> list[Instruction]:
         """Another node's claim was accepted. What we hold is not failed: it goes to the new primary. That includes the
@@ -360,47 +355,35 @@ class Replica:
             self._read_until(waiter.sent_s)
             meant = waiter.promote and waiter.ends in (None, self.state.epoch)
             if isinstance(waiter.record, Barrier) and meant and not self.is_primary:
-                waiter.record = Claim(
-                    id=self.new_id(),
-                    generation=self.state.generation,
-                    ends=self.state.epoch,
-                    node=self.node,
-                    at=now.wall_ms,
-                    principal=waiter.asked_by.principal,
-                    source=waiter.asked_by.source,
-                )
-                waiter.sent_s = now.mono_s
-                out += [Done(waiter.ticket, Progress("caught up", self.state)), Append(waiter.record)]
+                out.append(Done(waiter.ticket, Progress("caught up", self.state)))
+                asks = self._asks and not waiter.force
+                out += [Ask(waiter.ticket, self.connection)] if asks else self._claim(waiter, now)
                 continue
             self._waiters.remove(waiter)
             step = "claimed" if isinstance(waiter.record, Claim) else "caught up"
             out.append(Done(waiter.ticket, Progress(step, self.state, final=True)))
         return out
 
+    def _claim(self, waiter: Waiter, now: Now) -> list[Instruction]:
+        """We have read all; the epoch that we know is the one to end, unless it ended while the others were asked."""
+        if self.is_primary or waiter.ends not in (None, self.state.epoch):
+            self._waiters.remove(waiter)
+            return [Done(waiter.ticket, Progress("caught up", self.state, final=True))]
+        self.held = self.held and not waiter.force
+        waiter.record = Claim(
+            id=self.new_id(),
+            generation=self.state.generation,
+            ends=self.state.epoch,
+            node=self.node,
+            at=now.wall_ms,
+            principal=waiter.asked_by.principal,
+            source=waiter.asked_by.source,
+        )
+        waiter.sent_s = now.mono_s
+        return [Append(waiter.record)]
 
-def _unheard(waiter: _Waiter) -> Done:
-    """What is said to somebody whose barrier or claim was not read back in time."""
-    claimed = isinstance(waiter.record, Claim)
-    return Done(waiter.ticket, OutcomeUnknown(_CLAIM_UNKNOWN) if claimed else LogUnavailable(_NO_END))
 
-
-def _overdue(flying: _InFlight, now: Now) -> list[Instruction]:
-    """Answers for those who cannot wait any longer for what is on its way."""
-    out: list[Instruction] = []
-    for index, request in enumerate(flying.requests):
-        if request is not None and request.deadline_s <= now.mono_s:
-            flying.requests[index] = None
-            out.append(Done(request.ticket, OutcomeUnknown(_UNKNOWN)))
-    late = [r for r, _ in flying.refused if r.deadline_s <= now.mono_s]
-    flying.refused = [(r, refusal) for r, refusal in flying.refused if r.deadline_s > now.mono_s]
-    return out + [Done(request.ticket, LogUnavailable(_NOT_WRITTEN)) for request in late]
-
-
-_NOT_WRITTEN = "the log cannot be written at the moment; nothing was done: try again"
-_UNKNOWN = (
-    "the log has not confirmed this write; it may have happened or may yet: ask again with the same Idempotency-Key"
-)
-_NO_END = "the log could not be read to its end in time: is the broker there, with a majority of its members?"
-_CLAIM_UNKNOWN = (
-    "the claim was sent, but the log has not confirmed it in time: it may yet win; see `failover --operation status`"
-)
+def _of_a_later_epoch(record: LogRecord, state: State) -> bool:
+    if isinstance(record, Barrier) or record.generation != state.generation:
+        return False
+    return (record.ends if isinstance(record, Claim) else record.epoch) > state.epoch

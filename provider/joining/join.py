@@ -15,6 +15,7 @@ from provider.founding import Place, write_store_password
 from provider.joining.journal import Journal, begin, begun
 from provider.joining.meeting import clock_skew_s, join_token, trusted_ca
 from provider.joining.steps import Steps
+from provider.recovery.members import resumed
 from provider.settings import COMMON, ProviderSettings, load_settings, nested, to_toml
 from provider.snapshot import read_snapshot
 from provider.trust import pki
@@ -200,7 +201,7 @@ class _Admission:
         files, newest = self.place.files, {"Bellwether-Min-Revision": str(revision)}
         tls = client_context(files.ca, files.certificate, files.key)
         with closing(Client([self.url], token=self.journal.token, tls=tls)) as member:
-            state, position = read_snapshot(member.lines("GET", "/snapshot", headers=newest))
+            state, position = read_snapshot(resumed(member, newest))
             data_keys(state.of("key"), self.place.name, self.journal.secrets_key)  # or all that it has is of no use
             with closing(self.place.open_store()) as store:
                 store.seed(state, position)

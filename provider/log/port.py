@@ -40,8 +40,9 @@ class LogSink(Protocol):
 class Log(Protocol):
     """The one ordered sequence of records. All methods: any thread."""
 
-    def start(self, position: Position | None, sink: LogSink) -> None:
-        """Read on after `position`, or from the beginning. Returns at once; connects for as long as it lives."""
+    def start(self, position: Position | None, sink: LogSink, *, anywhere: bool = False) -> None:
+        """Read on after `position`, or from the beginning: that is the very first record, or with `anywhere` the first
+        that retention has left. Returns at once; connects for as long as it lives."""
 
     def append(self, data: bytes, token: object, deadline_s: float) -> None:
         """Add a record; the outcome arrives at the latest `deadline_s` seconds from now. Never blocks. Records are in

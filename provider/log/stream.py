@@ -30,8 +30,8 @@ class StreamLog:
     """Implements `provider.log.port.Log` on the stream `bellwether.log.<generation>`.
 
     The append link declares it each time it connects; reading begins after that. Retention removes whole segments once
-    there are more than `max_length_bytes`. `initial_replicas` matters only when the stream is made. The broker refuses
-    a declaration whose figures are not those that the stream was made with.
+    there are more than `max_length_bytes`, or that are older than `max_age_s`. `initial_replicas` matters only when the
+    stream is made. The broker refuses a declaration whose figures are not those that the stream was made with.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class StreamLog:
         make_link: MakeLink,
         max_length_bytes: int,
         segment_bytes: int,
+        max_age_s: int | None = None,
         initial_replicas: int | None = None,
         prefetch: int = PREFETCH,
         probe_after_s: float = PROBE_AFTER_S,
@@ -54,6 +55,8 @@ class StreamLog:
             "x-stream-max-segment-size-bytes": segment_bytes,
             "x-queue-leader-locator": "client-local",
         }
+        if max_age_s is not None:
+            arguments["x-max-age"] = f"{max_age_s}s"
         if initial_replicas is not None:
             arguments["x-initial-cluster-size"] = initial_replicas
         stream = Queue(self.stream, arguments, durable=True)
@@ -65,6 +68,7 @@ class StreamLog:
         self._lock = threading.Lock()
         self._sink: LogSink | None = None
         self._reader_begun = self._writer_is_up = self._reader_is_up = self._told_up = self._ended = False
+        self._anywhere = False
         self._offset: int | None = None
         self._digest = ""
         self._data: bytes | None = None
@@ -85,8 +89,8 @@ class StreamLog:
     def blocked(self) -> str | None:
         return self._writer.blocked
 
-    def start(self, position: Position | None, sink: LogSink) -> None:
-        self._sink = sink
+    def start(self, position: Position | None, sink: LogSink, *, anywhere: bool = False) -> None:
+        self._sink, self._anywhere = sink, anywhere
         if position is not None:
             self._offset, self._digest = position.offset, position.digest
         self._writer.start()
@@ -190,7 +194,7 @@ class StreamLog:
         if not self._proven:
             delivery.ack()
             self._judge(offset, data)
-        elif self._offset is None and offset > 0:
+        elif self._offset is None and offset > 0 and not self._anywhere:
             self._diverge(f"truncated: the log begins at offset {offset}, and this node has nothing of what was before")
         else:
             self._offset, self._data = offset, data

@@ -1,7 +1,17 @@
 """This node's durable copy of the state. Only this package imports SQLAlchemy and alembic. See DESIGN.md beside it."""
 
 from provider.store.address import split_password, with_password
+from provider.store.aside import set_store_aside
 from provider.store.errors import StoreCorrupt, StoreTooNew, StoreUnavailable
 from provider.store.store import HistoryRow, Store
 
-__all__ = ["HistoryRow", "Store", "StoreCorrupt", "StoreTooNew", "StoreUnavailable", "split_password", "with_password"]
+__all__ = [
+    "HistoryRow",
+    "Store",
+    "StoreCorrupt",
+    "StoreTooNew",
+    "StoreUnavailable",
+    "set_store_aside",
+    "split_password",
+    "with_password",
+]

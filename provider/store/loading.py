@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, inspect, select, text
 
-from provider.core.documents import Document
+from provider.core.documents import Document, fingerprint
 from provider.core.state import Answer, KeyRecord, State
 from provider.log.port import Position
 from provider.store.errors import StoreCorrupt, StoreTooNew
@@ -86,6 +86,7 @@ def _state(connection: Connection, row: Row[Any]) -> State:
         next_key=row.next_key,
         documents=by_text.values(),
         keys=used.values(),
+        checksum=sum(map(fingerprint, by_text)),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, func, or_, select, true
 from sqlalchemy.exc import DBAPIError
 
 from provider.core.entries import Claim, Entry, encode
@@ -91,33 +91,34 @@ class Store:
 
     # ── commits ──
 
-    def commit(self, accepted: Sequence[Accepted], position: Position) -> None:
-        """Make durable what `accepted` did, in revision order without a gap, and how far the log was read.
+    def commit(self, accepted: Sequence[Accepted], position: Position, *, anew: bool = False) -> None:
+        """Make durable what `accepted` did, in revision order without a gap, and how far the log was read; with `anew`
+        in a log that was read from its beginning once more, so that the position may be lower than it was.
 
         All of it in one transaction, on disk when this returns. With nothing accepted only the position moves. What the
         store has already is left out, so a call whose outcome was unknown can be repeated, also with more. Raises
         `StoreCorrupt` where the store holds anything else than the state before: somebody else wrote to it.
         """
         try:
-            self._commit(accepted, position)
+            self._commit(accepted, position, anew=anew)
         except StoreUnavailable:
             # Most often the server was restarted, and only the old connection is gone.
             if self._engine.dialect.name == "sqlite":
                 raise
-            self._commit(accepted, position)
+            self._commit(accepted, position, anew=anew)
 
-    def _commit(self, accepted: Sequence[Accepted], position: Position) -> None:
+    def _commit(self, accepted: Sequence[Accepted], position: Position, *, anew: bool) -> None:
         with self._writing() as connection:
             sql = self._compiled(connection)
             if not accepted:
-                _move(connection, position)
+                _move(connection, position, anew=anew)
                 return
             state = accepted[-1].state
             before = {"of": state.generation, "before": accepted[0].state.revision - 1}
             if sql.advance.run(connection, before | _meta(state, position)) == 0:
                 accepted = _missing(connection, accepted)
                 if not accepted:
-                    _move(connection, position)
+                    _move(connection, position, anew=anew)
                     return
                 before["before"] = accepted[0].state.revision - 1
                 sql.advance.run(connection, before | _meta(state, position))
@@ -163,6 +164,17 @@ class Store:
             while low < high:
                 middle = (low + high) // 2
                 low, high = (middle + 1, high) if _time_of(connection, middle) < at_ms else (low, middle)
+            return int(low)
+
+    def history_of_epoch(self, epoch: int) -> int | None:
+        """The lowest revision in the history whose epoch is `epoch` or later; None: there is none."""
+        with self._reading(snapshot=True) as connection:
+            low, high = connection.execute(select(func.min(history.c.revision), func.max(history.c.revision))).one()
+            if low is None or _epoch_of(connection, high) < epoch:
+                return None
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (middle + 1, high) if _epoch_of(connection, middle) < epoch else (low, middle)
             return int(low)
 
     def add_history(self, rows: Sequence[HistoryRow]) -> None:
@@ -247,6 +259,11 @@ def _time_of(connection: Connection, revision: int) -> int:
     return int(connection.execute(later).scalar_one())
 
 
+def _epoch_of(connection: Connection, revision: int) -> int:
+    """The epoch after the record of that revision."""
+    return int(connection.execute(select(history.c.epoch).where(history.c.revision == revision)).scalar_one())
+
+
 def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]) -> None:
     """The effects of `accepted`, each document written once however often it changed."""
     state = accepted[-1].state
@@ -300,12 +317,12 @@ def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[A
     )
 
 
-def _move(connection: Connection, position: Position) -> None:
-    """Set the position, unless it is further already."""
+def _move(connection: Connection, position: Position, *, anew: bool) -> None:
+    """Set the position, unless it is further already, in the same reading of the log."""
     offset = func.coalesce(meta.c.position_offset, -1)
     connection.execute(
         meta.update()
-        .where(offset < position.offset)
+        .where(true() if anew else offset < position.offset)
         .values(position_offset=position.offset, position_digest=position.digest)
     )
 

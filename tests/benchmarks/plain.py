@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from provider import daemon
+from provider import starting
 from provider.settings import Files, load_settings
 from shared import logs
 
@@ -31,7 +31,7 @@ def main() -> None:
     uvloop.new_event_loop = PlainLoop
     # As a copy, which is not checked: the settings themselves know amqps alone.
     plain = settings.model_copy(update={"broker": settings.broker.model_copy(update={"endpoints": (endpoint,)})})
-    daemon.run(plain, Files(config))
+    starting.run(plain, Files(config))
 
 
 if __name__ == "__main__":

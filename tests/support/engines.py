@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provider.core.commands import Command, PutSetting
 from provider.core.entries import Change
-from provider.core.replica import Progress
+from provider.core.replica import Ask, Progress
 from provider.core.state import Accepted, Answer, State
 from provider.engine import Engine, Result
 from provider.store import Store
@@ -80,14 +80,22 @@ class ValveLog(MemoryLog):
 class Host:
     """A node's engine, on a store in `directory`. `seed` is what the store begins with; without it, what is there."""
 
-    def __init__(self, name: str, stream: MemoryLogStream, directory: Path, *, seed: State | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        stream: MemoryLogStream,
+        directory: Path,
+        *,
+        seed: State | None = None,
+        on_ask: Callable[[Ask], None] | None = None,
+    ) -> None:
         self.name = name
         self.url = f"sqlite:///{directory / f'{name}.db'}"
         self.store = Store(self.url, busy_s=0.02)
         self.store.migrate()
         if seed is not None:
             self.store.seed(seed, None)
-        self.log = ValveLog(stream)
+        self._stream = stream
         self.results: dict[int, list[Result]] = {}
         self.durable: dict[int, int] = {}
         """By ticket, the revision that the store had when the result was told."""
@@ -96,8 +104,18 @@ class Host:
         self.on_change: list[Callable[[], None]] = []
         self._news = threading.Condition()
         self.engine = Engine(
-            node=name, store=self.store, log_=self.log, on_applied=self._on_applied, on_results=self._on_results
+            node=name,
+            store=self.store,
+            make_log=self._make_log,
+            on_applied=self._on_applied,
+            on_results=self._on_results,
         )
+        if on_ask is not None:
+            self.engine.attach(on_ask=on_ask, on_lost=lambda: None)
+
+    def _make_log(self, _generation: str) -> ValveLog:
+        self.log = ValveLog(self._stream)
+        return self.log
 
     def start(self) -> "Host":
         self.engine.start()

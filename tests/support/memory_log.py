@@ -107,7 +107,7 @@ class MemoryLog:
     def __init__(self, stream: MemoryLogStream, *, prefetch: int = PREFETCH) -> None:
         self._stream, self._prefetch = stream, prefetch
         self._sink: LogSink | None = None
-        self._up = self._ended = False
+        self._up = self._ended = self._anywhere = False
         self._at = 0
         self._stand: Position | None = None
         self._last: tuple[int, bytes] | None = None
@@ -127,8 +127,8 @@ class MemoryLog:
     def blocked(self) -> str | None:
         return None
 
-    def start(self, position: Position | None, sink: LogSink) -> None:
-        self._stand, self._sink = position, sink
+    def start(self, position: Position | None, sink: LogSink, *, anywhere: bool = False) -> None:
+        self._stand, self._sink, self._anywhere = position, sink, anywhere
         self._stream.add(self)
         self.later(self.connect)
         self._thread.start()
@@ -175,8 +175,10 @@ class MemoryLog:
         """Why the stream is not the one that we read; else where to go on is known."""
         stream, stand = self._stream, self._stand
         if stand is None:
-            self._at = 0
-            return None if stream.first == 0 else f"truncated: the log begins at offset {stream.first}"
+            self._at = stream.first
+            return (
+                None if stream.first == 0 or self._anywhere else f"truncated: the log begins at offset {stream.first}"
+            )
         if stand.offset < stream.first:
             return f"truncated: the log begins at offset {stream.first}, and we have read up to {stand.offset}"
         if stand.offset >= stream.next:

@@ -1,18 +1,16 @@
 """How newcomers get in: nodes and agents, each with a one-time token."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from provider.api import direct
 from provider.api.access.policy import needs
 from provider.api.context import Context, context
-from provider.api.reads import answer, reading
+from provider.api.reads import answer
 from provider.api.routes.resources import documented, parse
 from provider.api.writes import Write, commit, receive, render, to_primary
 from provider.broker.host.facts import Facts, objections
@@ -28,18 +26,12 @@ from provider.core.documents import (
     SettingKey,
 )
 from provider.core.state import Answer, State
-from provider.log.port import Position
 from provider.settings import AmqpsUrl, HttpsUrl, configuration
-from provider.snapshot import write_snapshot
 from provider.trust.authorities import bundle
 from shared.errors import Refused
 from shared.version import VERSION
 
 router = direct.router("joining")
-LINES_IN_A_PIECE = 200
-"""Of a snapshot. Most are some hundred bytes, the longest 100 KB."""
-
-
 Hex256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -196,22 +188,3 @@ async def enroll(request: Request) -> Response:
     await ctx.broker_user_ready(body.id)
     advice = ctx.membership.advice(ctx.gateway.state).model_dump(mode="json")
     return answer({"username": body.id, "advice": advice}, 201)
-
-
-# ── the snapshot ──
-
-
-@router.get("/snapshot")
-@needs("admin")
-async def snapshot(request: Request) -> Response:
-    """This node's whole state, for a node that joins: lines of JSON, a head, then documents and keys, then a count."""
-    ctx, _, _ = await reading(request)
-    state, position = ctx.gateway.engine.snapshot()
-    return StreamingResponse(_lines(state, position), media_type="application/x-ndjson")
-
-
-def _lines(state: State, position: Position | None) -> Iterator[bytes]:
-    lines = write_snapshot(state, position)
-    # Each piece is made on another thread: one line at a time would be mostly going there and back.
-    while piece := list(islice(lines, LINES_IN_A_PIECE)):
-        yield "\n".join([*piece, ""]).encode()

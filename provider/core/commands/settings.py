@@ -23,7 +23,8 @@ FREE_SETTINGS = (USER_SETTINGS, REHEARSAL_SETTINGS)
 
 CLUSTER_ID = "cluster.id"
 LOG_SIZES = "cluster.log"
-"""How much log is kept. Fixed when the log is begun: the broker refuses a node that declares it with other sizes."""
+"""How much log is kept, and how long. Fixed when the log is begun: the broker refuses a node that declares it with
+other figures. A log that was begun before there was `max_age_s` has none."""
 CERTIFICATE_DAYS = "certificates.days"
 CERTIFICATE_HOSTS = "cluster.certificate_hosts"
 CLOCK_SKEW = "cluster.clock_skew_s"
@@ -38,7 +39,11 @@ HOSTS_MAX = 16
 """More than these names make each handshake of each node longer for nothing."""
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z)(\*\.)?({_LABEL}\.)*(?!\d+\Z){_LABEL}")
-LOG_SIZES_DEFAULT: Mapping[str, int] = {"max_bytes": 2_000_000_000, "segment_bytes": 50_000_000}
+LOG_SIZES_DEFAULT: Mapping[str, int] = {
+    "max_bytes": 2_000_000_000,
+    "segment_bytes": 50_000_000,
+    "max_age_s": 14 * 86_400,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+"""A node's own history, for `core.comparing`: what the store has, and what is not in it yet."""
+
+from collections.abc import Sequence
+
+from provider.core.comparing import Kept
+from provider.core.entries import Barrier, Unreadable, decode
+from provider.core.state import Accepted
+from provider.store import HistoryRow, Store
+
+PAGE = 500
+"""Records that are read at once: nearly always in order."""
+
+
+class StoredPast:
+    """Implements `core.comparing.Past`. `unsaved` follows what is stored. Raises `Unavailable` where the store does."""
+
+    def __init__(self, store: Store, unsaved: Sequence[Accepted]) -> None:
+        self._store = store
+        self._unsaved = {one.state.revision: Kept(one.record, one.state.epoch) for one in unsaved}
+        self._page: dict[int, HistoryRow] = {}
+        self._oldest: int | None = None
+        self._claims: dict[int, int | None] = {}
+
+    def oldest(self) -> int | None:
+        if self._oldest is None:
+            self._oldest = self._store.oldest_history()
+        return self._oldest if self._oldest is not None else min(self._unsaved, default=None)
+
+    def at(self, revision: int) -> Kept | None:
+        unsaved = self._unsaved.get(revision)
+        if unsaved is not None:
+            return unsaved
+        oldest = self.oldest()
+        if oldest is None or revision < oldest:
+            return None
+        if revision not in self._page:
+            self._page = {row.revision: row for row in self._store.history(revision - 1, PAGE)}
+        row = self._page.get(revision)
+        return None if row is None else _kept(row)
+
+    def claim(self, ends: int) -> int | None:
+        if ends not in self._claims:
+            self._claims[ends] = self._claim(ends)
+        return self._claims[ends]
+
+    def _claim(self, ends: int) -> int | None:
+        for revision, kept in self._unsaved.items():
+            if kept.record.type == "claim" and kept.record.ends == ends:
+                return revision
+        revision = self._store.history_of_epoch(ends + 1) or 0
+        found = self.at(revision)
+        return revision if found is not None and found.record.type == "claim" and found.record.ends == ends else None
+
+
+def _kept(row: HistoryRow) -> Kept | None:
+    try:
+        record = decode(row.record.encode())
+    except Unreadable:  # of a version that no node runs any more
+        return None
+    return None if isinstance(record, Barrier) else Kept(record, row.epoch)

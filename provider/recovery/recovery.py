@@ -1,0 +1,240 @@
+"""Asks the other members before this node writes what is new, and takes the state of one where it has lost the log.
+
+One thread. What it decides is decided in `core.vouching` and in `donor`, which are pure.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from provider.backfill import fetch_history
+from provider.core.commands import CLUSTER_ID, need
+from provider.core.replica import OWN_WRITES, Ask
+from provider.core.state import State
+from provider.core.vouching import Finding, Question, Verdict, Word, judge
+from provider.engine import Engine
+from provider.fleet.view import View
+from provider.recovery.aside import set_aside
+from provider.recovery.known import Known, known_of, write_known
+from provider.recovery.members import ANSWER_S, QUICK_S, Members, Standing
+from provider.store import Store
+from shared.errors import BellwetherError, Refused
+from shared.logs import log
+
+AGAIN_S = 0.25
+"""Between two rounds of questions."""
+HEAL_AGAIN_S = 2.0
+LOOK_S = 2.0
+"""How often it is looked whether this node misses something."""
+FORGET_S = 900.0
+"""A question about a promotion that nobody waits for any more."""
+
+
+def donor(own: Word, cluster: str, standings: Mapping[str, Standing | None]) -> str | None:
+    """Whose state to take: a member that follows the log, the primary first, then who has read furthest; one of a newer
+    log before all others. None: nobody can give one."""
+    fit = {
+        name: one
+        for name, one in standings.items()
+        if one is not None and one.healthy and one.cluster == cluster and _same_or_newer(one.word, own)
+    }
+    return max(fit, key=lambda name: (fit[name].word.epoch, fit[name].primary, fit[name].word.revision), default=None)
+
+
+def _same_or_newer(word: Word, own: Word) -> bool:
+    return word.generation == own.generation or word.epoch > own.epoch
+
+
+class Recovery:
+    """`asked` and `lost` are called on the engine's thread, `start` and `stop` on any. `view()` is what was heard."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        engine: Engine,
+        store: Store,
+        data_dir: Path,
+        members: Members,
+        view: Callable[[], View],
+    ) -> None:
+        self._node, self._engine, self._store, self._data_dir = node, engine, store, data_dir
+        self._members, self._view = members, view
+        self._news = threading.Condition()
+        self._questions: dict[int, tuple[Ask, float]] = {}
+        self._heals = self._stopping = False
+        self._gaps_seen = 0
+        self._noted: Known | None = None
+        self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+        engine.attach(on_ask=self.asked, on_lost=self.lost)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._news:
+            self._stopping = True
+            self._news.notify_all()
+        self._thread.join(5.0)
+
+    def asked(self, ask: Ask) -> None:
+        """The engine's `on_ask`."""
+        with self._news:
+            known = self._questions.get(ask.about)
+            since_s = known[1] if known is not None else time.monotonic()
+            self._questions[ask.about] = (ask, since_s)
+            self._news.notify_all()
+
+    def lost(self) -> None:
+        """The engine's `on_lost`."""
+        with self._news:
+            self._heals = True
+            self._news.notify_all()
+
+    def _run(self) -> None:
+        pause_s = LOOK_S
+        while True:
+            with self._news:
+                if not self._stopping and not (pause_s == LOOK_S and (self._questions or self._heals)):
+                    self._news.wait(pause_s)
+                if self._stopping:
+                    return
+                questions = list(self._questions.values())
+            if questions:
+                self._answer(questions)
+            if self._heals:
+                self._heal()
+            elif not questions:
+                self._note_members()
+                self._look_whether_all_is_back()
+                self._look_for_gaps()
+            pause_s = AGAIN_S if self._questions else HEAL_AGAIN_S if self._heals else LOOK_S
+
+    # ── before anything new is written ──
+
+    def _answer(self, questions: list[tuple[Ask, float]]) -> None:
+        first = any(time.monotonic() - since_s < QUICK_S for _, since_s in questions)
+        standings = self._standings(QUICK_S if first else ANSWER_S)
+        words = {name: one.word if one is not None else None for name, one in standings.items()}
+        for ask, since_s in questions:
+            waited_s = time.monotonic() - since_s
+            finding = judge(self._question(ask), words, waited_s)
+            self._engine.waits_for = finding.why or None
+            if finding.verdict is Verdict.WAIT and waited_s < FORGET_S:
+                continue
+            self._close(ask, finding)
+
+    def _close(self, ask: Ask, finding: Finding) -> None:
+        with self._news:
+            if self._questions.get(ask.about, (None,))[0] == ask:
+                del self._questions[ask.about]
+        if finding.silent:
+            log(silent=", ".join(finding.silent)).warning(
+                "goes on without having asked all members: what they alone have accepted would be lost"
+            )
+        self._engine.waits_for = None
+        if finding.verdict is Verdict.GO:
+            self._engine.vouched(ask.about, ask.connection)
+        elif ask.about == OWN_WRITES:
+            self._engine.lose(finding.why)
+        else:
+            self._engine.vouched(ask.about, ask.connection, Refused(finding.why))
+
+    def _question(self, ask: Ask) -> Question:
+        own, state, reading = self._word(), self._engine.state, self._engine.reading
+        heard = self._view().nodes.get(state.primary)
+        return Question(
+            own,
+            newest_ms=state.now,
+            promotion=ask.about != OWN_WRITES,
+            loss_seen=reading.loss_seen,
+            in_touch=heard is not None and heard.pulse.revision <= own.revision,
+        )
+
+    def _word(self) -> Word:
+        reading = self._engine.reading
+        state = reading.course.replica.state
+        return Word(state.generation, state.epoch, state.revision, reading.since_ms, reading.lost is not None)
+
+    def _standings(self, patience_s: float = ANSWER_S) -> dict[str, Standing | None]:
+        return self._members.standings(others(self._engine.state, self._node), patience_s)
+
+    # ── where this node cannot go on with the log ──
+
+    def _note_members(self) -> None:
+        known = known_of(self._engine.state)
+        if known == self._noted:
+            return
+        try:
+            write_known(self._data_dir, known)
+        except OSError as error:
+            log(why=str(error)).warning("the list of members could not be written; trying again")
+            return
+        self._noted = known
+
+    def _look_whether_all_is_back(self) -> None:
+        """After a loss: once all members follow the log, nobody holds anything that is not in it."""
+        engine = self._engine
+        if not (engine.reading.loss_seen and engine.health.caught_up):
+            return
+        if all(one is not None and one.healthy for one in self._standings().values()):
+            engine.reading.loss_seen = False
+
+    def _look_for_gaps(self) -> None:
+        """A log in which something is missing for us: others have accepted it, and we have read on."""
+        gaps, health = self._engine.gaps, self._engine.health
+        if gaps == self._gaps_seen or not health.caught_up:
+            return
+        self._gaps_seen = gaps
+        before = [one.word.reached for one in self._standings().values() if one is not None and one.healthy]
+        with self._news:
+            self._news.wait_for(lambda: self._stopping, LOOK_S)
+        own = self._word()
+        if any(reached > own.reached for reached in before):
+            self._engine.lose(
+                f"the log goes on behind something that is missing in it: this node is at revision {own.revision}"
+            )
+
+    def _heal(self) -> None:
+        """Take the state of another member."""
+        engine = self._engine
+        if engine.reading.lost is None:
+            self._heals = False
+            return
+        state, standings = engine.state, self._standings()
+        cluster = str(need(state, "setting", CLUSTER_ID).spec["value"])
+        name = donor(self._word(), cluster, standings)
+        if name is None:
+            engine.healing = None
+            return
+        url = others(state, self._node)[name]
+        engine.healing = f"taking a snapshot from {name}"
+        log(member=name, why=engine.reading.lost).warning("taking the state of another member")
+        try:
+            self._take_over(name, url, cluster)
+        except (BellwetherError, OSError) as error:
+            log(member=name, why=str(error)).warning("its state could not be taken; trying again")
+            return
+        finally:
+            engine.healing = None
+        self._heals = False
+
+    def _take_over(self, name: str, url: str, cluster: str) -> None:
+        began_s, engine = time.monotonic(), self._engine
+        state, position = self._members.snapshot(url)
+        if str(need(state, "setting", CLUSTER_ID).spec["value"]) != cluster:
+            raise Refused(f"{name} belongs to another cluster")
+        if engine.reading.missing_from is not None:
+            kept = set_aside(self._store, self._data_dir, engine.reading.missing_from, engine.state.revision)
+            if kept is not None:
+                log(file=str(kept)).error("this node had accepted what the others went on without: it is kept there")
+        engine.replace(state, position).result()
+        took_s = round(time.monotonic() - began_s, 2)
+        log(member=name, revision=state.revision, seconds=took_s).info("follows the log again, with its state")
+        fetch_history(self._store, lambda until: self._members.history(url, until), state.revision)
+
+
+def others(state: State, node: str) -> dict[str, str]:
+    """URLs of the other members, by name."""
+    return {one.id: str(one.spec["url"]) for one in state.of("node") if one.id != node}

@@ -1,0 +1,102 @@
+"""`provider run`: from what is on this host to a running node."""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Mapping
+
+import uvloop
+
+from provider.address import followed
+from provider.backfill import fetch_history
+from provider.core.state import State
+from provider.core.vouching import Word
+from provider.daemon import Node
+from provider.hostfiles import check_private, locked, store_address
+from provider.log.port import Position
+from provider.recovery.known import Known, known_members
+from provider.recovery.members import HttpMembers, Members
+from provider.recovery.recovery import donor
+from provider.settings import Files, ProviderSettings
+from provider.store import Store, StoreCorrupt, StoreTooNew, set_store_aside, split_password
+from shared.errors import Refused, Unavailable
+from shared.logs import log
+
+SWITCH_S = 0.0005
+"""How long one thread may keep the others waiting. Python's 5 ms would be most of a commit's time."""
+REBUILD_S = 60.0
+"""How long a node that has lost its store waits for another one that can give it the state."""
+AGAIN_S = 1.0
+
+
+def run(settings: ProviderSettings, files: Files) -> None:
+    """Runs until SIGTERM or SIGINT. Raises a `BellwetherError` where it cannot start, or cannot go on."""
+    check_private(settings, files)
+    with locked(settings.data_dir):
+        store, loaded = opened(store_address(settings, files), settings, HttpMembers(files))
+        sys.setswitchinterval(SWITCH_S)
+        node = Node(followed(settings, files, loaded[0]), files, store, loaded)
+        # What is there now stays: not looking at it again and again keeps the collector's pauses short.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(node.serve())
+
+
+def opened(
+    url: str, settings: ProviderSettings, members: Members, patience_s: float = REBUILD_S
+) -> tuple[Store, tuple[State, Position | None]]:
+    """The store and what is in it. One that is torn is never served: it is set aside, and made anew from another
+    member's state. Raises `StoreCorrupt`, `Refused` where nobody can give one; any other `BellwetherError`."""
+    known = known_members(settings.data_dir)
+    others = {} if known is None else {name: at for name, at in known.urls.items() if name != settings.name}
+    store = Store(url)
+    try:
+        store.migrate()
+        if store.exists():
+            return store, store.load()
+    except StoreTooNew:
+        raise
+    except StoreCorrupt as error:
+        store.close()
+        if not others:
+            raise StoreCorrupt(
+                f"{error.detail}. No other member is known: restore a backup (docs/RECOVERY.md)"
+            ) from None
+        kept = set_store_aside(url)
+        log(why=error.detail, kept=kept).critical("the store is torn; it is set aside, and made anew from another node")
+        store = Store(url)
+        store.migrate()
+    if known is None or not others:
+        shown, _ = split_password(settings.store_url)
+        raise Refused(f"{shown} holds no state; `provider init` or `provider join` makes it")
+    _rebuild(store, known, others, members, patience_s)
+    return store, store.load()
+
+
+def _rebuild(store: Store, known: Known, others: Mapping[str, str], members: Members, patience_s: float) -> None:
+    until_s = time.monotonic() + patience_s
+    nothing = Word("", epoch=0, revision=0, since_ms=0)
+    while True:
+        name = donor(nothing, known.cluster, members.standings(others))
+        try:
+            if name is not None:
+                _take(store, name, others[name], members)
+                return
+            why = f"none of {', '.join(others)} follows the log and answers"
+        except (Unavailable, OSError) as error:
+            why = f"{name}: {error}"
+        if time.monotonic() > until_s:
+            store.close()
+            raise Refused(f"this node has no state, and no other could give it one ({why}): start another member first")
+        log(why=why).warning("waiting for a member that can give this node its state")
+        time.sleep(AGAIN_S)
+
+
+def _take(store: Store, name: str, url: str, members: Members) -> None:
+    state, position = members.snapshot(url)
+    store.seed(state, position)
+    log(member=name, revision=state.revision).warning("this node begins with the state of another member")
+    fetch_history(store, lambda until: members.history(url, until), state.revision)

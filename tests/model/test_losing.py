@@ -1,0 +1,232 @@
+"""Brokers that lose the end of the log, again and again, whatever the nodes are doing: nothing acknowledged is lost.
+
+The same examples in each run; the long ones are new each time (`BELLWETHER_MODEL_EXAMPLES=N` says how many).
+"""
+
+import os
+from typing import Any, ClassVar
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from provider.core.comparing import Comparison
+from provider.core.entries import Claim, Entry, LogRecord
+from provider.core.replica import Instruction, Now, Replica
+from tests.model.losing import Node, World
+
+SHORT = settings(
+    max_examples=250,
+    stateful_step_count=50,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+LONG = settings(
+    SHORT,
+    max_examples=int(os.environ.get("BELLWETHER_MODEL_EXAMPLES", "5000")),
+    stateful_step_count=120,
+    derandomize=False,
+)
+WHO = st.integers(0, 2)
+
+
+class Machine(RuleBasedStateMachine):
+    variant: ClassVar[dict[str, Any]] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = World(**self.variant)
+        self.world.settle()
+
+    def up(self, who: int) -> Node | None:
+        node = self.world.nodes[who]
+        return node if node.course is not None else None
+
+    @rule(who=WHO)
+    def put(self, who: int) -> None:
+        if node := self.up(who):
+            self.world.put(node)
+
+    @rule()
+    def put_at_the_primary(self) -> None:
+        for node in self.world.nodes:
+            if node.course is not None and node.course.replica.is_primary:
+                self.world.put(node)
+
+    @rule(many=st.integers(1, 4))
+    def commit(self, many: int) -> None:
+        """The primary, or who takes himself for it, commits: nobody else reads."""
+        for _ in range(many):
+            self.put_at_the_primary()
+            for who, node in enumerate(self.world.nodes):
+                if node.course is not None and node.course.replica.is_primary:
+                    self.flow(who)
+
+    @rule(who=WHO)
+    def promote(self, who: int) -> None:
+        if node := self.up(who):
+            self.world.promote(node)
+
+    @rule(who=WHO)
+    def take_over(self, who: int) -> None:
+        self.promote(who)
+        self.flow(who)
+
+    @precondition(lambda self: self.world.wire)
+    @rule(which=st.integers(0, 20), many=st.integers(1, 6))
+    def arrive(self, which: int, many: int) -> None:
+        for _ in range(many):
+            if self.world.wire:
+                self.world.arrive(which)
+
+    @rule(who=WHO, many=st.integers(1, 8))
+    def read(self, who: int, many: int) -> None:
+        for _ in range(many):
+            self.world.read(self.world.nodes[who])
+
+    @rule(who=WHO)
+    def ask(self, who: int) -> None:
+        self.world.answer_asks(self.world.nodes[who])
+
+    @rule(who=WHO)
+    def flow(self, who: int) -> None:
+        """For a while all goes well with one node."""
+        node = self.world.nodes[who]
+        for _ in range(4):
+            while (at := next((i for i, (n, _) in enumerate(self.world.wire) if n is node), None)) is not None:
+                self.world.arrive(at)
+            while self.world.read(node):
+                pass
+            self.world.answer_asks(node)
+
+    @rule()
+    def rest(self) -> None:
+        self.world.settle()
+
+    @rule()
+    def sync(self) -> None:
+        self.world.synced = len(self.world.log)
+
+    @rule(keep=st.integers(0, 5), all_hosts=st.booleans())
+    def power_cut(self, keep: int, all_hosts: bool) -> None:
+        self.world.power_cut(keep, all_hosts=all_hosts)
+
+    @rule(who=WHO)
+    def come_back(self, who: int) -> None:
+        node = self.world.nodes[who]
+        if node.course is None:
+            self.world.start(node)
+        elif not node.connected:
+            self.world.connect(node)
+
+    @rule(who=WHO)
+    def kill(self, who: int) -> None:
+        self.world.kill(self.world.nodes[who])
+
+    @rule(who=WHO)
+    def cut(self, who: int) -> None:
+        node = self.world.nodes[who]
+        if node.connected:
+            self.world.cut(node)
+
+    @rule(who=WHO)
+    def heal(self, who: int) -> None:
+        if self.world.nodes[who].lost:
+            self.world.heal_lost(self.world.nodes[who])
+
+    @invariant()
+    def promises_are_kept(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.end()
+
+
+class ImpatientMachine(Machine):
+    variant: ClassVar[dict[str, Any]] = {"impatient": True}
+
+
+PROFILES = pytest.mark.parametrize(
+    "profile", [SHORT, pytest.param(LONG, marks=pytest.mark.long)], ids=["short", "long"]
+)
+
+
+@PROFILES
+def test_nothing_acknowledged_is_lost_whatever_the_brokers_lose(profile: settings) -> None:
+    run_state_machine_as_test(Machine, settings=profile)
+
+
+@PROFILES
+def test_what_is_lost_where_nobody_waits_is_never_lost_silently(profile: settings) -> None:
+    """A promotion by force, or a node that stays away for longer than others wait for it."""
+    run_state_machine_as_test(ImpatientMachine, settings=profile)
+
+
+# ── would the model notice? ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def puts_nothing_back(self: Comparison, wall_ms: int) -> list[LogRecord]:
+    self.in_line = self.lost is None
+    return []
+
+
+def takes_any_record_for_its_own(self: Comparison, record: Entry | Claim, known: int) -> None:
+    kept = self.past.at(known + 1)
+    if kept is not None and (not isinstance(record, Entry) or record.seq == known + 1):
+        self._is_known(known + 1, kept.epoch)
+
+
+def sees_no_conflict(self: Comparison, record: Entry | Claim, known: int) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "machine"),
+    [
+        ("_end_reached", puts_nothing_back, Machine),
+        ("_follow", takes_any_record_for_its_own, ImpatientMachine),
+        ("_accepted", sees_no_conflict, ImpatientMachine),
+    ],
+)
+def test_finds_a_comparison_that_errs(method: str, broken: Any, machine: type[Machine]) -> None:
+    with mock.patch.object(Comparison, method, broken):
+        assert_found(machine)
+
+
+class ClaimsUnasked(Replica):
+    def barrier(self, *arguments: Any, **options: Any) -> list[Instruction]:
+        return super().barrier(*arguments, **options | {"force": True})
+
+
+class WritesUnasked(Replica):
+    def log_up(self, now: Now) -> list[Instruction]:
+        out = super().log_up(now)
+        self.held = False
+        return out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("broken", [ClaimsUnasked, WritesUnasked])
+def test_finds_a_replica_that_does_not_ask_first(broken: type[Replica]) -> None:
+    assert_found(Machine, make=broken)
+
+
+def assert_found(machine: type[Machine], **variant: Any) -> None:
+    broken = type(machine.__name__, (machine,), {"variant": machine.variant | variant})
+    profile = settings(SHORT, max_examples=3000, stateful_step_count=60, phases=[Phase.generate], print_blob=False)
+    with mock.patch("hypothesis.reporting.default", lambda _: None), pytest.raises(AssertionError) as found:
+        run_state_machine_as_test(broken, settings=profile)
+    print(found.value)

@@ -1,0 +1,333 @@
+"""A node that asks the others, and takes the state of one: real engines and stores, a log in memory."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from provider.client import Broken
+from provider.core.commands import CLUSTER_ID, PutSetting
+from provider.core.entries import Change
+from provider.core.replica import Progress
+from provider.core.state import State
+from provider.core.vouching import Word
+from provider.fleet.view import View
+from provider.log.port import Position
+from provider.recovery.known import Known, known_members, write_known
+from provider.recovery.members import Standing, resumed
+from provider.recovery.recovery import Recovery, donor
+from provider.settings import ApiSettings, BrokerSettings, ProviderSettings
+from provider.snapshot import read_snapshot, write_snapshot
+from provider.starting import opened
+from provider.store import StoreCorrupt
+from shared.errors import Refused, StaleRevision
+from tests.support.engines import PATIENCE_S, Host
+from tests.support.history import GENERATION, START_MS
+from tests.support.memory_log import MemoryLogStream
+
+NAMES = ("p1", "p2", "p3")
+
+
+def founded() -> State:
+    nodes = [Change(kind="node", id=n, spec={"url": f"https://{n}:1", "version": "1", "endpoints": []}) for n in NAMES]
+    cluster = Change(kind="setting", id=CLUSTER_ID, spec={"value": "a cluster"})
+    return State.genesis(generation=GENERATION, primary="p1", now=START_MS, changes=(*nodes, cluster))
+
+
+class Cluster:
+    """Implements `Members` for all nodes in this process: those that are up answer."""
+
+    def __init__(self, directory: Path) -> None:
+        self.stream, self.directory = MemoryLogStream(), directory
+        self.up: dict[str, Host] = {}
+        self.recoveries: dict[str, Recovery] = {}
+        self.fetched = 0
+
+    def start(self, name: str, *, seed: State | None = None) -> Host:
+        host = Host(name, self.stream, self.directory, seed=seed)
+        recovery = Recovery(
+            node=name,
+            engine=host.engine,
+            store=host.store,
+            data_dir=self.data_dir(name),
+            members=self,
+            view=View,
+        )
+        self.up[name], self.recoveries[name] = host, recovery
+        recovery.start()
+        return host.start()
+
+    def data_dir(self, name: str) -> Path:
+        found = self.directory / name
+        found.mkdir(exist_ok=True)
+        return found
+
+    def stop(self, name: str) -> None:
+        self.recoveries.pop(name).stop()
+        self.up.pop(name).stop()
+
+    def standings(self, urls: Mapping[str, str], patience_s: float = 1.0) -> dict[str, Standing | None]:
+        return {name: self._standing(name) for name in urls}
+
+    def _standing(self, name: str) -> Standing | None:
+        host = self.up.get(name)
+        if host is None:
+            return None
+        reading, health = host.engine.reading, host.engine.health
+        state = reading.course.replica.state
+        word = Word(state.generation, state.epoch, state.revision, reading.since_ms, reading.lost is not None)
+        return Standing(word, "a cluster", health.connected and health.caught_up, state.primary == name)
+
+    def snapshot(self, url: str) -> tuple[State, Position | None]:
+        self.fetched += 1
+        return self._at(url).engine.snapshot()
+
+    def history(self, url: str, until: int) -> Iterator[str]:
+        rows = self._at(url).store.history_back(until + 1, 0, 10_000)
+        yield from (json.dumps([row.revision, row.epoch, row.at, row.record]) for row in rows)
+        yield json.dumps(["end", len(rows)])
+
+    def _at(self, url: str) -> Host:
+        return self.up[url.removeprefix("https://").partition(":")[0]]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    found = Cluster(tmp_path)
+    yield found
+    for name in list(found.up):
+        found.stop(name)
+
+
+def all_started(cluster: Cluster) -> list[Host]:
+    return [cluster.start(name, seed=founded()) for name in NAMES]
+
+
+def test_a_primary_writes_when_all_have_answered(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    assert p1.answer(p1.put("a")).revision == 2
+    assert p2.reach(2).digest == p3.reach(2).digest
+
+
+def test_a_deposed_primary_that_the_log_tells_nothing_of_it_waits_for_who_knows(cluster: Cluster) -> None:
+    """p2 took over and committed; then the brokers lost all of it, and p1, who was down, has nothing to compare."""
+    p1, p2, _ = all_started(cluster)
+    p1.answer(p1.put("a", 1))
+    p2.reach(2)
+    cluster.stop("p1")
+    kept = len(cluster.stream.records)
+    p2.promoted()
+    newest = p2.answer(p2.put("a", 2)).revision
+    cluster.stream.forget(kept)
+    cluster.stop("p2")
+    cluster.stop("p3")
+    p2 = cluster.start("p2")
+    p1 = cluster.start("p1")
+    ticket = p1.put("a", 3, again="key")
+    assert not isinstance(p1.result(ticket), Progress)
+    assert p1.reach(newest).primary == "p2"
+    assert p2.value("a") == p1.value("a") == 2
+
+
+def test_who_has_lost_the_log_takes_the_state_and_the_history_of_another(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    p1.answer(p1.put("a", 0))
+    p2.reach(2)
+    p3.reach(2)
+    cluster.stop("p3")
+    for number in range(5):
+        p1.answer(p1.put("a", number))
+    p2.reach(7)
+    cluster.stream.truncate(cluster.stream.next - 1)
+    p3 = cluster.start("p3")
+    p3.until(lambda: p3.engine.state.revision == 7, what="it does not follow")
+    p3.until(lambda: p3.store.oldest_history() == 2, what="it has no history")
+    assert p3.engine.health.diverged is None
+    assert p3.engine.state.digest == p1.engine.state.digest
+    assert cluster.fetched == 1
+    revision = p1.answer(p1.put("a", "on")).revision
+    assert p3.reach(revision).digest == p1.engine.state.digest
+
+
+def test_what_only_a_given_up_node_had_is_kept_in_a_file(cluster: Cluster) -> None:
+    p1, p2, _ = all_started(cluster)
+    p1.answer(p1.put("a", 1))
+    p2.reach(2)
+    cluster.up["p3"].reach(2)
+    cluster.stop("p2")
+    cluster.stop("p3")
+    kept = len(cluster.stream.records)
+    lost = p1.answer(p1.put("a", "lost")).revision
+    cluster.stop("p1")
+    cluster.stream.forget(kept)
+    p2 = cluster.start("p2")
+    ticket = p2.engine.ticket()
+    p2.engine.barrier(ticket, wait_s=PATIENCE_S, promote=True, force=True)
+    assert isinstance(p2.result(ticket), Progress)
+    cluster.start("p3")
+    revision = p2.answer(p2.put("a", "new")).revision
+    p1 = cluster.start("p1")
+    assert p1.reach(revision).digest == p2.engine.state.digest
+    (file,) = (cluster.data_dir("p1") / "set-aside").iterdir()
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [record["revision"] for record in records] == [lost]
+    assert "lost" in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_who_reads_on_over_a_hole_that_others_do_not_see_takes_a_snapshot(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    p1.answer(p1.put("a", 0))
+    p2.reach(2)
+    p3.reach(2)
+    p3.log.deaf = True
+    hidden = cluster.stream.next
+    p1.answer(p1.put("a", 1))
+    p2.reach(3)
+    with cluster.stream.lock:  # its broker's replica has lost what the others have
+        cluster.stream.records[hidden] = b"{}"
+    p3.log.reread("a test")
+    revision = p1.answer(p1.put("a", 2)).revision
+    assert p3.reach(revision).digest == p2.reach(revision).digest
+    assert p3.engine.gaps == 0
+
+
+# ── which member's state ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def standing(revision: int, *, primary: bool = False, healthy: bool = True, epoch: int = 1, log: str = "g") -> Standing:
+    return Standing(Word(log, epoch, revision, since_ms=0), "c", healthy, primary)
+
+
+@pytest.mark.parametrize(
+    ("standings", "chosen"),
+    [
+        ({"p2": standing(5), "p3": standing(9)}, "p3"),
+        ({"p2": standing(5, primary=True), "p3": standing(9)}, "p2"),
+        ({"p2": standing(5, primary=True, healthy=False), "p3": standing(9)}, "p3"),
+        ({"p2": standing(5), "p3": standing(9, epoch=7, log="h")}, "p3"),
+        ({"p2": standing(5), "p3": standing(9, epoch=1, log="h")}, "p2"),
+        ({"p2": None, "p3": standing(9, healthy=False)}, None),
+    ],
+)
+def test_whose_state_is_taken(standings: Mapping[str, Standing | None], chosen: str | None) -> None:
+    assert donor(Word("g", 1, 7, since_ms=0, lost=True), "c", standings) == chosen
+    assert donor(Word("g", 1, 7, since_ms=0, lost=True), "another", standings) is None
+
+
+# ── a snapshot that breaks off ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Breaking:
+    """A client whose connections break after so many lines; the member has another state after `forgets` of them."""
+
+    def __init__(self, state: State, after: int, forgets: int = 99) -> None:
+        self.lines_of, self.after, self.forgets = list(write_snapshot(state, Position(3, "d"))), after, forgets
+        self.asked: list[str] = []
+
+    def lines(self, _method: str, path: str, **_: object) -> Iterator[str]:
+        self.asked.append(path)
+        first = int(path.partition("from=")[2] or 0)
+        if len(self.asked) > self.forgets:
+            raise StaleRevision("gone")
+        for number, line in enumerate(self.lines_of[first:]):
+            if number == self.after:
+                raise Broken("cut")
+            yield line
+
+
+def filled() -> State:
+    changes = tuple(Change(kind="setting", id=f"user.{n}", spec={"value": n}) for n in range(20))
+    return State.genesis(generation="g", primary="p1", now=1, changes=changes)
+
+
+def test_a_snapshot_goes_on_where_it_broke_off() -> None:
+    client = Breaking(filled(), after=9)
+    state, position = read_snapshot(resumed(client))  # type: ignore[arg-type]
+    assert (state.digest, position) == (filled().digest, Position(3, "d"))
+    assert len(client.asked) == 3
+    assert client.asked[1] == f"/snapshot?digest={state.digest}&from=9"
+
+
+def test_one_whose_state_is_gone_meanwhile_is_not_patched_together() -> None:
+    with pytest.raises(StaleRevision):
+        read_snapshot(resumed(Breaking(filled(), after=9, forgets=1)))  # type: ignore[arg-type]
+
+
+# ── a store that is torn ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings(cluster: Cluster, name: str) -> ProviderSettings:
+    return ProviderSettings(
+        name=name,
+        url=f"https://{name}:1",
+        data_dir=cluster.data_dir(name),
+        store_url=f"sqlite:///{cluster.directory / f'{name}.db'}",
+        broker=BrokerSettings(endpoints=("amqps://x:1",), username="x"),
+        api=ApiSettings(listen=":1"),
+    )
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+
+
+def a_row_lost(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM documents WHERE id LIKE 'user.%'")
+    connection.close()
+
+
+def page_torn(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+
+
+@pytest.mark.parametrize("tear", [overwritten, a_row_lost, page_torn, Path.unlink])
+def test_a_torn_store_is_set_aside_and_made_anew_from_another_member(
+    cluster: Cluster, tear: Callable[[Path], object]
+) -> None:
+    p1, p2, p3 = all_started(cluster)
+    answer = p1.answer(p1.submit(PutSetting("user.a", "x")))
+    p2.reach(answer.revision)
+    p3.reach(answer.revision)
+    cluster.stop("p3")
+    p1.answer(p1.put("a", "y"))
+    path = cluster.directory / "p3.db"
+    tear(path)
+    write_known(cluster.data_dir("p3"), Known("a cluster", {name: f"https://{name}:1" for name in NAMES}))
+    store, (state, position) = opened(f"sqlite:///{path}", settings(cluster, "p3"), cluster)
+    assert state.digest == p1.engine.state.digest
+    assert position is not None
+    assert store.oldest_history() == 2
+    store.close()
+    assert any(cluster.directory.glob("p3.db.torn-*")) == (tear is not Path.unlink)
+    assert cluster.start("p3").caught_up().value("a") == "y"
+
+
+def test_a_torn_store_of_a_node_that_knows_no_other_is_left_as_it_is(cluster: Cluster) -> None:
+    path = cluster.directory / "p1.db"
+    overwritten(path)
+    with pytest.raises(StoreCorrupt, match="restore a backup"):
+        opened(f"sqlite:///{path}", settings(cluster, "p1"), cluster)
+    assert path.exists()
+
+
+def test_a_node_without_a_store_says_so_where_nobody_answers(cluster: Cluster) -> None:
+    write_known(cluster.data_dir("p1"), Known("a cluster", {"p1": "https://p1:1", "p2": "https://p2:1"}))
+    path = cluster.directory / "p1.db"
+    with pytest.raises(Refused, match="start another member first"):
+        opened(f"sqlite:///{path}", settings(cluster, "p1"), cluster, patience_s=0.0)
+
+
+def test_a_running_node_notes_who_the_members_are(cluster: Cluster) -> None:
+    p1, *_ = all_started(cluster)
+    p1.answer(p1.put("a"))
+    p1.until(lambda: known_members(cluster.data_dir("p1")) is not None, what="it notes nothing")
+    known = known_members(cluster.data_dir("p1"))
+    assert known is not None
+    assert set(known.urls) == set(NAMES)
+    assert known.cluster == "a cluster"
