@@ -20,7 +20,7 @@ from shared.errors import BellwetherError, Invalid
 
 ANSWER_S = 0.7
 """Members are near: one that does not answer in this time does not answer."""
-QUICK_S = 0.25
+QUICK_S = 0.15
 """Where somebody may hang, and those who answer may be enough."""
 SILENCE_S = 15.0
 """A snapshot that does not go on for so long has broken off."""
