@@ -71,6 +71,7 @@ _SEEN: Mapping[str, Mapping[str, Schema]] = {
     },
     "instance": {
         "observed": {"type": "object", "description": "what its agent last reported"},
+        "unmanaged": {"type": "object", "description": "names of what is there and in no wish; of one instance only"},
         "positions": {"type": "object", "additionalProperties": TEXT},
         "uptime_s": _or_null({"type": "integer"}),
     },

@@ -79,6 +79,15 @@ def of_instance(state: State, view: View, instance: d.Document) -> Iterator[Item
             yield _unmanaged(instance.id, kind, name, there[name])
 
 
+def unmanaged(state: State, view: View, instance: d.Document) -> dict[str, list[str]]:
+    """Names of what is on an instance's server and in no wish."""
+    found = [item for item in of_instance(state, view, instance) if item.state == "unmanaged"]
+    return {
+        "databases": sorted(item.name for item in found if item.kind == "database"),
+        "accounts": sorted(item.name for item in found if item.kind == "account"),
+    }
+
+
 def to_adopt(
     state: State, view: View, instance: str, names: Mapping[c.WishKind, Sequence[str]] | None
 ) -> list[c.Adopted]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider.backup.content import Content
-from provider.backup.making import make, recovery_of, tidy
-from provider.backup.targets import target_of
+from provider.backup.making import Made, make, recovery_of, tidy
+from provider.backup.targets import Target, target_of
 from provider.client import local
 from provider.core import commands as c
 from provider.core.state import Accepted, State
@@ -135,6 +135,8 @@ class Backups:
         self._settings, self._files, self._vault = settings, files, vault
         self._state, self._well = state, well
         self._stopping = False
+        self._not_before_ms = 0
+        """After an attempt that the cluster does not know of."""
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backups", daemon=True)
 
@@ -170,26 +172,39 @@ class Backups:
         schedule = Schedule.of(state)
         if schedule is None or schedule.maker(state) != self._settings.name or not self._well():
             return
-        if now_ms < schedule.due_ms(state) or state.get("credential", c.RECOVERY) is None:  # `warnings` tells of that
+        if state.get("credential", c.RECOVERY) is None:  # `warnings` tells of that
             return
+        if now_ms < max(self._not_before_ms, schedule.due_ms(state)):
+            return
+        self._not_before_ms = now_ms + RETRY_MS
         try:
-            noted: dict[str, Any] = {"made": self._make(state, schedule)}
+            made, target = self._make(state, schedule)
         except BellwetherError as error:
             log(to=schedule.to, why=error.detail).error("the scheduled backup could not be made")
-            noted = {"failed": f"{schedule.to}: {error.detail}" if schedule.to not in error.detail else error.detail}
+            why = error.detail if schedule.to in error.detail else f"{schedule.to}: {error.detail}"
+            self._note({"failed": why})
+            return
+        if self._note({"made": dict(made.noted())}):  # else another one follows soon, and must not push out older ones
+            gone = tidy(target, made.name, schedule.keep)
+            log(where=made.where, revision=made.revision, bytes=made.size_bytes, removed=len(gone)).info("backup made")
+
+    def _note(self, what: dict[str, Any]) -> bool:
+        """Tells the cluster what became of it; whether that could be done. From then on the state says when the next
+        one is due."""
         try:
             with closing(local(self._settings, self._files)) as client:
-                client.request("POST", "/backups", {**noted, "scheduled": True})
+                client.request("POST", "/backups", {**what, "scheduled": True})
         except BellwetherError as error:
             log(why=error.detail).warning("what became of the backup could not be noted")
+            return False
+        self._not_before_ms = 0
+        return True
 
-    def _make(self, state: State, schedule: Schedule) -> dict[str, Any]:
+    def _make(self, state: State, schedule: Schedule) -> tuple[Made, Target]:
         recovery = recovery_of(state, self._vault)
         if recovery is None:
             raise Refused(NO_KEY)
         keys = {document.id: self._vault.key(document.id) for document in state.of("key")}
         target = target_of(schedule.to, endpoint=schedule.endpoint, credentials=self._files.s3_credentials)
-        made = make(Content(state, keys, set_apart(self._settings)), self._settings.name, [recovery], target)
-        gone = tidy(target, made.name, schedule.keep)
-        log(where=made.where, revision=made.revision, bytes=made.size_bytes, removed=len(gone)).info("backup made")
-        return dict(made.noted())
+        content = Content(state, keys, set_apart(self._settings))
+        return make(content, self._settings.name, [recovery], target), target

@@ -15,6 +15,7 @@ from provider.api.http.limits import too_deep
 from provider.api.reads import answer, choice, flag, paging, reading, shown
 from provider.api.views import document_view, instance_view, page, rest
 from provider.api.writes import Write, commit, receive, render, respond, to_primary
+from provider.backup.review import unmanaged
 from provider.core import commands as c
 from provider.core.documents import AccountSpec, DatabaseSpec
 from shared.errors import Invalid
@@ -94,9 +95,12 @@ async def list_instances(request: Request) -> Response:
 @router.get("/instances/{instance}", tags=["instances"])
 @needs("viewer")
 async def get_instance(request: Request, instance: str) -> Response:
+    """An instance, what its agent last reported, and what of that is in no wish (`status.unmanaged`)."""
     ctx, state, _ = await reading(request)
     document = c.need(state, "instance", instance)
-    return shown(document, instance_view(document, ctx.hub.view), request)
+    view = instance_view(document, ctx.hub.view)
+    view["status"]["unmanaged"] = unmanaged(state, ctx.hub.view, document)
+    return shown(document, view, request)
 
 
 # ── databases and accounts ──

@@ -7,7 +7,7 @@ import pytest
 from immutables import Map
 
 from provider.backup.concerns import warnings
-from provider.backup.review import review, to_adopt
+from provider.backup.review import review, to_adopt, unmanaged
 from provider.core import commands as c
 from provider.core import documents as d
 from provider.core.commands import StatusUpdate
@@ -116,6 +116,9 @@ def test_what_is_on_the_server_and_in_no_wish_is_listed_but_not_what_is_the_serv
         "database/db1/shop": "held",
     }
     assert "provider adopt list" in warnings(restored(), NOW)[0]
+    instance = restored().get("instance", "db1")
+    assert instance is not None
+    assert unmanaged(restored(), view, instance) == {"databases": ["later"], "accounts": ["late"]}
 
 
 def test_what_is_adopted_is_wished_as_the_server_has_it_and_is_only_looked_at() -> None:

@@ -1,18 +1,22 @@
 """Invariant: a backup is made by one node, when it is due; what is missing for it, or late, is warned about."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provider.api.routes.backups import backups_view
 from provider.backup.concerns import warnings
-from provider.backup.schedule import HOUR_MS, RETRY_MS, Schedule
+from provider.backup.recovery import RecoveryKey
+from provider.backup.schedule import HOUR_MS, RETRY_MS, Backups, Schedule
+from provider.backup.targets import name_of
 from provider.core import commands as c
 from provider.core.entries import Change
 from provider.core.state import State
+from provider.settings import load_settings
 from shared.errors import Invalid
-from tests.support.backups import changed
+from tests.support.backups import changed, content_of, founded, place, vault_of
 from tests.support.history import START_MS, genesis
 
 NOW = START_MS + 10
@@ -118,3 +122,19 @@ def test_settings_are_looked_at_before_they_are_taken(key: str, good: list[Any],
     for value in bad:
         with pytest.raises(Invalid, match=key):
             c.PutSetting(key, value).plan(genesis(), NOW)
+
+
+def test_one_that_the_cluster_could_not_be_told_of_pushes_out_no_other(tmp_path: Path) -> None:
+    """Else a node that makes backups while no primary is there would soon have made all of them anew."""
+    state = founded(tmp_path / "p1")
+    vault, lie = vault_of(tmp_path / "p1", state), tmp_path / "backups"
+    key = RecoveryKey.new().clusters_half
+    state = done(state, c.PutRecoveryKey(key.public, vault.seal(key.secret, c.RECOVERY)))
+    state = with_settings(state, to=str(lie), keep=1)
+    lie.mkdir()
+    (lie / name_of(content_of(tmp_path / "p1", state).head("p1", 1000))).touch()
+    where = place(tmp_path / "p1")
+    backups = Backups(load_settings(where.config), where.files, vault, lambda: state, lambda: True)
+    for now_ms in (NOW, NOW + 30_000, NOW + RETRY_MS - 1):
+        backups.look(now_ms)
+    assert len(list(lie.iterdir())) == 2, "it is made once, the daemon at its address does not answer"
