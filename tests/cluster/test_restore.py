@@ -10,12 +10,13 @@ import pytest
 from localcluster.broker import Broker, BrokerPorts
 from localcluster.cluster import BROKER_USER, Cluster
 from localcluster.ports import free_ports
+from localcluster.process import ProcessFailed
 from localcluster.provider import Provider
 
 from shared.files import write_atomically
 from tests.cluster.conftest import StartCluster
 from tests.support.api import Client, client
-from tests.support.nodes import Said, command, promote
+from tests.support.nodes import Said, command, promote, wait_equal
 from tests.support.sql import accounts, databases, sql, sql_as, wait_for_database
 
 BASE = "/instances/db1"
@@ -187,6 +188,24 @@ def test_of_one_backup_a_cluster_is_made_again_and_nothing_on_the_servers_is_los
     _ready(again, f"{BASE}/accounts/app")
     sql_as(server, "app", BEFORE, "SELECT 1")
     assert json.loads(_well(command(cluster, "p1", "provider", "adopt", "list", "--json")))["items"]
+
+    # ── and it grows again ──
+    with pytest.raises(ProcessFailed, match="never comes back"):
+        _join(cluster, "p2", tmp_path / "token")
+    _join(cluster, "p3", tmp_path / "token")
+    wait_equal(cluster, ["p1", "p3"])
+
+
+def _join(cluster: Cluster, name: str, token: Path) -> None:
+    """Makes a new standby, and has it run. Raises `ProcessFailed`."""
+    first = cluster.first
+    first.create_token("node", token)
+    joining = Provider(name, cluster.layout.provider(name), free_ports(1)[0], user=first.user)
+    joining.join(first, token)
+    cluster.providers[name] = joining
+    cluster.members = {**cluster.members, name: joining}
+    joining.launch()
+    joining.wait_ready()
 
 
 def _all_looked_at(adoption: dict[str, Any]) -> bool:
