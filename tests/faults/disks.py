@@ -70,6 +70,10 @@ class Disk:
         self._mount()
         self.off = False
 
+    def sync(self) -> None:
+        """All that was written so far is on the disk."""
+        _run("sync", "--file-system", str(self.directory))
+
     def fill(self) -> None:
         """Not a byte more fits on it."""
         with (self.directory / FILLER).open("wb", buffering=0) as file:

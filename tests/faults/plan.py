@@ -49,8 +49,8 @@ KINDS = {
     "disk full": Kind(2, NODES, 2.0, "disks"),
     "power cut": Kind(3, NODES, 1.0, "disks"),
     "all power cut": Kind(1, longest_s=1.0, needs="disks"),
-    "broker power cut": Kind(2, longest_s=1.0, needs="put back"),
-    "blackout": Kind(2, longest_s=1.0, needs="put back"),
+    "broker power cut": Kind(2, longest_s=1.0, needs="disks"),
+    "blackout": Kind(2, longest_s=1.0, needs="disks"),
     "backup": Kind(1, NODES),
 }
 """Everything that there is to draw from."""

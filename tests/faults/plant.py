@@ -3,6 +3,7 @@
 import http.client
 import json
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,18 @@ class Plant(Cluster):
         made = PlantAgent(name, self.layout.agent(name), self.servers[name], self.agent_is_well)
         made.options, made.links = self._options, self.links
         return made
+
+    def up(self) -> None:
+        """As if all had been there for a while: RabbitMQ, which syncs little, would else not survive its foundation."""
+        super().up()
+        if self._disks is not None:
+            self._disks.of("broker").sync()
+
+    def refound_broker(self) -> None:
+        """A broker that cannot start from what it has begins anew, with nothing: it is disposable."""
+        self.kill("broker")
+        shutil.rmtree(self.broker.data)
+        self.broker.launch()
 
     def _init(self) -> None:
         if self.store is not None:

@@ -145,7 +145,9 @@ VARIANTS = {
     "ignore epoch": Variant(
         "accepts entries and claims of an epoch that is over", ignore_epoch, ("two at once", "asleep"), ("epochs",)
     ),
-    "skip fsync": Variant("does not sync its store", skip_fsync, ("power cut",), ("reads", "lost", "healing")),
+    "skip fsync": Variant(
+        "does not sync its store", skip_fsync, ("power cut", "blackout"), ("reads", "lost", "healing")
+    ),
     "apply twice": Variant("counts an entry that comes twice as two", apply_twice, ("stop", "promote"), ("once",)),
     "forget keys": Variant(
         "keeps no idempotency keys", forget_keys, ("kill", "broker killed", "broker stopped"), ("once", "refused")
