@@ -19,7 +19,7 @@ LONGEST_S = 600.0
 def bad_days(directory: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and what was printed. What a failure leaves is below `directory`."""
     done = subprocess.run(
-        [ALONE, *arguments],
+        [ALONE, "-m", "tests.faults", *arguments],
         env=os.environ | {"TMPDIR": str(directory)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
