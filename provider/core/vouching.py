@@ -17,12 +17,12 @@ from enum import Enum
 
 MARGIN_MS = 5_000
 """By which clocks may differ."""
-START_PATIENCE_S = 10.0
+START_PATIENCE_S = 30.0
 """How long a primary that begins anew waits for members that do not answer: hosts that were switched on together do not
 come up together."""
 CLAIM_PATIENCE_S = 3.0
 """The same before a promotion: somebody has decided that they do not come."""
-LOSS_PATIENCE_S = 30.0
+LOSS_PATIENCE_S = 60.0
 """The same where the log is seen to have lost something."""
 
 
@@ -83,7 +83,8 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     silent = tuple(name for name, word in words.items() if word is None)
     if not silent:
         return Finding(Verdict.GO)
-    if not question.loss_seen and (_witness(question, words) or (question.promotion and question.in_touch)):
+    touch = question.promotion and question.in_touch
+    if not question.loss_seen and (touch or _witness(question, words)):
         return Finding(Verdict.GO)
     if waited_s < _patience_s(question):
         return Finding(Verdict.WAIT, f"{_and(silent)} does not answer, and may know more than the log holds")

@@ -129,4 +129,24 @@ def test_who_was_given_up_takes_a_snapshot_by_itself_and_keeps_what_only_it_had(
     assert lines[0]["revision"] <= answer.json["revision"]
     audit = client(own, old).read("/audit?limit=1")
     assert audit["items"], "it has the history, too"
-    wait_until(lambda: client(own, old).read("/cluster")["primary"] == new, timeout_s=10, what="another primary")
+
+
+def test_a_standby_whose_store_is_torn_comes_back_by_itself(own: Cluster) -> None:
+    name = standbys_of(own)[0]
+    before = wait_equal(own)
+    wait_until(lambda: _data(own, name, "members.json").exists(), timeout_s=20, what="it does not know the others")
+    own.kill(name)
+    with _data(own, name, "state.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 8192)
+    _data(own, name, "state.db-wal").unlink(missing_ok=True)
+    with seen(own, name, "begins with the state of another member"):
+        restart(own, name)
+        client(own, name).wait_for("/health/ready", lambda h: h["state"] == "active")
+    after = wait_equal(own)
+    assert (after["epoch"], after["primary"]) == (before["epoch"], before["primary"])
+    assert list(_data(own, name, "").glob("state.db.torn-*"))
+
+
+def _data(own: Cluster, name: str, file: str) -> Path:
+    return own.layout.provider(name).config.parent / "data" / file

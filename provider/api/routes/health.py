@@ -35,7 +35,7 @@ async def ready(request: Request) -> Response:
     ctx = context(request)
     gateway = ctx.gateway
     here = without_maintenance(gateway.engine, ctx.node)
-    if here.state in ("out_of_sync", "removed"):
+    if here.state in ("out_of_sync", "removed") or gateway.engine.health.diverged is not None:
         return _no(f"{here.state}: {here.reason}")
     if not gateway.engine.has_caught_up:
         return _no(f"the log has not been read since this node started: {here.reason}")
