@@ -30,6 +30,7 @@ SEEDS = 10**6
 
 def main() -> int:
     asked = _arguments()
+    links.loopback()
     no_disks, no_links = disks.available(), links.available()
     if no_disks is not None:
         print(f"Without full disks and power cuts: {no_disks}.")

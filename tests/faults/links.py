@@ -7,9 +7,12 @@ from p1 stays. Clients have no mark and are always heard. All of it is in a netw
 It needs root, and what `tests/faults/alone` has made (`available`).
 """
 
+import fcntl
 import os
 import secrets
 import shutil
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -26,6 +29,7 @@ GROUPS = Path("/sys/fs/cgroup")
 """Where nft looks for control groups. In our mount namespace it is the unified hierarchy."""
 _TABLE, _GROUP = "bellwether_faults", "bellwether-faults"
 _OLD_S = 86_400.0
+SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1  # netdevice(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,8 @@ def available() -> str | None:
     """Why links cannot be cut here; None where they can."""
     if PRIVATE not in os.environ:
         return "there is no network namespace of our own"
-    for program in ("nft", "ip"):
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
-            return f"{program} is not installed"
+    if shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        return "nft is not installed"
     try:
         unify()
         probe = GROUPS / f"{_GROUP}-probe-{secrets.token_hex(3)}"
@@ -62,9 +65,15 @@ def available() -> str | None:
     return None
 
 
+def loopback() -> None:
+    """In a network namespace of our own nobody else does it: 127.0.0.1 is there."""
+    if PRIVATE in os.environ:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
 def unify() -> None:
-    """The loopback interface is up, and the unified hierarchy is where nft looks for it. Raises `ProcessFailed`."""
-    _run("ip", "link", "set", "lo", "up")
+    """The unified hierarchy is where nft looks for it. Raises `ProcessFailed`."""
     if not (GROUPS / "cgroup.procs").exists():
         _run("mount", "-t", "cgroup2", "none", str(GROUPS))
     for group in GROUPS.glob(f"{_GROUP}-*"):  # of commands that were killed: groups alone outlive them

@@ -41,6 +41,7 @@ except OSError:
 LINKS = """
 import socket, subprocess, sys
 from tests.faults import links
+links.loopback()
 if links.available(): sys.exit(77)
 CLIENT = '''
 import socket, sys
