@@ -217,14 +217,17 @@ class RabbitLink:
         self._next_endpoint %= len(endpoints)
         endpoint = endpoints[self._next_endpoint]
         session = self._session = Session(self, self._loop, self._outbox, endpoint, self._passwords[0])
+        self._open(session, self._topology())
+
+    def _open(self, session: Session, topology: Topology) -> None:
         try:
             credentials = replace(self._credentials, password=session.password)
-            how = parameters(endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
+            how = parameters(session.endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
         except OSError as error:  # the CA file cannot be read: perhaps it is being replaced
-            self._lost(session, f"cannot use {self._credentials.ca_file}: {error}")
+            self.lost(session, f"cannot use {self._credentials.ca_file}: {error}")
             return
         self._loop.call_later(self._connect_timeout_s, partial(self._too_slow, session))
-        session.open(how, self._topology(), self._properties)
+        session.open(how, topology, self._properties)
 
     def _too_slow(self, session: Session) -> None:
         if session in (self._session, self._scout) and not session.up:
@@ -283,14 +286,7 @@ class RabbitLink:
         if session is not self._session or self._scout is not None or not self._is_away(session):
             return
         scout = self._scout = Session(self, self._loop, self._outbox, self._endpoints()[0], session.password)
-        try:
-            credentials = replace(self._credentials, password=session.password)
-            how = parameters(scout.endpoint, credentials, self._heartbeat_s, self._connect_timeout_s)
-        except OSError as error:
-            self.lost(scout, str(error))
-            return
-        self._loop.call_later(self._connect_timeout_s, partial(self._too_slow, scout))
-        scout.open(how, _only_read(self._topology()), self._properties)
+        self._open(scout, _only_read(self._topology()))
 
     def _go_home(self) -> None:
         self._end_scout()
