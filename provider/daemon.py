@@ -359,6 +359,7 @@ class Node:
     def _refused_by_broker(self) -> None:
         """Links' threads. This node was removed, or the broker was wiped and knows its user no more."""
         self.trust.refused()
+        self.own_broker.refused()
         if self.users is not None:
             self.users.refused()
 

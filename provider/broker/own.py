@@ -5,6 +5,7 @@ sees it change and has `provider broker apply` act on it.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from shared.files import write_atomically
 from shared.logs import log
 
 RETRY_S = 5.0
+ASK_AGAIN_S = 30.0
 STOP_S = 5.0
 
 
@@ -58,6 +60,7 @@ class OwnBroker:
         broker = known.spec.get("broker") if known is not None else None
         self._name: str | None = BrokerNode.model_validate(broker).node if broker else None
         self._removed = False
+        self._asked_s = float("-inf")
         self._written: Wanted | None = None
         """None after a start: written again even if nothing has changed, so that root looks again as well."""
         self._news = threading.Condition()
@@ -83,6 +86,14 @@ class OwnBroker:
             self._state = state
             self._look = True
             self._news.notify_all()
+
+    def refused(self) -> None:
+        """Links' threads, often. The broker lets this node in no more: root is to look whether it is well."""
+        with self._news:
+            now_s = time.monotonic()
+            if now_s - self._asked_s >= ASK_AGAIN_S:
+                self._asked_s, self._written, self._look = now_s, None, True
+                self._news.notify_all()
 
     def removed(self) -> None:
         """This node is no member any more: its broker is to leave the others."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from provider.broker.host.apply import STATUS, Apply, read_wanted, record
+from provider.broker.host.apply import STATUS, Apply, apply_newest, read_wanted, record
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.wanted import FILE
 from provider.cli.console import AsJson, application, plain, print_json, table
@@ -33,11 +33,8 @@ def apply(file: WantedFile = INSTALLED_DATA / FILE) -> None:
     broker = _local()
 
     def work() -> None:
-        wanted = read_wanted(file)
-        if wanted is None:
+        if not apply_newest(lambda: read_wanted(file), Apply(broker).run):
             plain("The cluster does not administer the broker of this host: nothing to do.")
-        else:
-            Apply(broker).run(wanted)
 
     record(work)
 

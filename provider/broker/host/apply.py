@@ -55,6 +55,7 @@ class Apply:
         if not wanted.member:
             self._broker.leave()
             return
+        self._broker.mend()
         # Names first: a broker that cannot start for want of them is helped by that alone.
         self._broker.know(wanted.brokers, wanted.own)
         assert wanted.cookie is not None  # noqa: S101 - `Wanted` sees to it
@@ -91,6 +92,16 @@ class Apply:
                 broker.drop_replica(stream, node)
             case AddReplica(stream):
                 broker.ensure_replica(stream)
+
+
+def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None]) -> bool:
+    """Has `run` make it so until what is `read` afterwards is what was made: a path unit does not see what changes
+    while the service runs that it has started. False where nothing is wanted."""
+    done, wanted = None, read()
+    while wanted is not None and wanted != done:
+        run(wanted)
+        done, wanted = wanted, read()
+    return done is not None
 
 
 def record(outcome: Callable[[], None], path: Path = STATUS) -> None:

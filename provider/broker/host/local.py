@@ -48,6 +48,7 @@ _HAS_A_SAY = (
     "case ra:members(Own, 5000) of {ok, All, _} -> lists:member(Own, All); _ -> false end."
 )
 """RabbitMQ's coordinator of streams takes new brokers in one by one, some time after they have joined the cluster."""
+_STORE_ENDED = "rabbit_khepri:is_enabled() andalso whereis(rabbitmq_metadata) =:= undefined."
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
@@ -260,6 +261,17 @@ class LocalBroker:
         raise Refused(f"the brokers have no stream {stream} in virtual host {vhost}")
 
     # ── kept as wanted ──
+
+    def mend(self) -> None:
+        """Starts a broker anew that runs and has lost its metadata store, as after its disk was full: it lets nobody
+        in, and does not come round by itself."""
+        try:
+            ended = self._about_own().running and self._commands.evaluate(_STORE_ENDED) == "true"
+        except BrokerAway:
+            return  # what comes next says so
+        if ended:
+            self._say("RabbitMQ has lost its metadata store, and lets nobody in: starting it anew")
+            service("restart")
 
     def expected_node(self) -> str:
         """What this host's broker is called: after the host."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provider.broker.host.apply import read_wanted
+from provider.broker.host.apply import apply_newest, read_wanted
 from provider.broker.host.wanted import SIZE_MAX, Wanted, parse
 from provider.core.documents import BrokerNode
 from shared.errors import Invalid
@@ -93,6 +93,15 @@ def test_only_a_plain_file_is_read(tmp_path: Path) -> None:
         with pytest.raises(Invalid):
             read_wanted(path)
     assert read_wanted(secret) == parse(wanted())
+
+
+def test_what_is_asked_for_while_it_works_is_not_missed() -> None:
+    """A host that is removed in the moment in which it has joined is asked to leave again at once."""
+    member, removed = parse(wanted()), Wanted(own="rabbit@p1", member=False)
+    asked, made = [member, removed, removed], list[Wanted]()
+    assert apply_newest(lambda: asked.pop(0), made.append)
+    assert made == [member, removed]
+    assert not apply_newest(lambda: None, made.append)
 
 
 def test_a_removed_node_needs_no_more_than_its_name() -> None:
