@@ -48,7 +48,10 @@ _HAS_A_SAY = (
     "case ra:members(Own, 5000) of {ok, All, _} -> lists:member(Own, All); _ -> false end."
 )
 """RabbitMQ's coordinator of streams takes new brokers in one by one, some time after they have joined the cluster."""
-_STORE_ENDED = "rabbit_khepri:is_enabled() andalso whereis(rabbitmq_metadata) =:= undefined."
+_STORE_ENDED = (
+    "erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled() "
+    "andalso whereis(rabbitmq_metadata) =:= undefined."
+)
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
