@@ -1,26 +1,32 @@
 """Says, for root on this host, how its broker is to be: `broker.json` in the data directory, as the state wants it.
 
 The daemon may not touch RabbitMQ, and root does not ask the daemon: the file is all that goes between them. A path unit
-sees it change and has `provider broker apply` act on it.
+sees it change and has `provider broker apply` act on it. That unit is blind while what it has started still runs: what
+root says it has done is compared with what was asked for, which is asked for again where it is not that.
 """
 
+import json
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
-from provider.broker.host.wanted import FILE, Wanted
+from provider.broker.host.wanted import FILE, STATUS, Wanted
 from provider.core.commands import BROKER_COOKIE, gone_brokers
 from provider.core.documents import BrokerNode
 from provider.core.state import Accepted, State
 from provider.trust.membership import broker_cookie
 from provider.trust.vault import Vault
+from shared.backoff import Backoff
 from shared.errors import BellwetherError
 from shared.files import write_atomically
 from shared.logs import log
 
 RETRY_S = 5.0
 ASK_AGAIN_S = 30.0
+MADE_S, MADE_LONGEST_S = 4.0, 60.0
+"""Root is asked again after so long, and then longer and longer: a join may take it minutes."""
 STOP_S = 5.0
 
 
@@ -54,13 +60,17 @@ def _concerned(accepted: Accepted) -> bool:
 class OwnBroker:
     """One thread. Public methods may be called from any other, and do not wait."""
 
-    def __init__(self, *, node: str, data_dir: Path, state: State, vault: Vault) -> None:
+    def __init__(self, *, node: str, data_dir: Path, state: State, vault: Vault, status: Path = STATUS) -> None:
         self._node, self._path, self._state, self._vault = node, data_dir / FILE, state, vault
         known = state.get("node", node)
         broker = known.spec.get("broker") if known is not None else None
         self._name: str | None = BrokerNode.model_validate(broker).node if broker else None
         self._removed = False
         self._asked_s = float("-inf")
+        self._status = status
+        self._unmade: Wanted | None = None
+        """What root has not said yet that it has done."""
+        self._again = Backoff(MADE_S, MADE_LONGEST_S)
         self._written: Wanted | None = None
         """None after a start: written again even if nothing has changed, so that root looks again as well."""
         self._news = threading.Condition()
@@ -87,6 +97,11 @@ class OwnBroker:
             self._look = True
             self._news.notify_all()
 
+    @property
+    def made(self) -> bool:
+        """Whether root has said that all is as it was asked."""
+        return self._unmade is None
+
     def refused(self) -> None:
         """Links' threads, often. The broker lets this node in no more: root is to look whether it is well."""
         with self._news:
@@ -103,12 +118,13 @@ class OwnBroker:
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._look or self._stopping)
+                wait_s = self._again.next_s() if self._unmade is not None else None
+                self._news.wait_for(lambda: self._look or self._stopping, wait_s)
                 if self._stopping:
                     return
-                self._look = False
+                look, self._look = self._look, False
             try:
-                self._write()
+                self._write() if look else self._ask_again()
             except (BellwetherError, OSError) as error:
                 log(why=str(error)).warning("what this host's broker is to be could not be written; trying again")
                 with self._news:
@@ -125,6 +141,22 @@ class OwnBroker:
         self._name = wanted.own
         if wanted == self._written:
             return
-        write_atomically(self._path, wanted.text())
+        self._unmade = wanted.model_copy(update={"asked": uuid4().hex})
+        self._again.reset()
+        write_atomically(self._path, self._unmade.text())
         self._written = wanted
         log(broker=wanted.own, member=wanted.member).info("what this host's broker is to be has changed")
+
+    def _ask_again(self) -> None:
+        """Unless root has said that it is done."""
+        unmade = self._unmade
+        if unmade is None:
+            return
+        try:
+            made = json.loads(self._status.read_text(encoding="utf-8"))["made"]
+        except (OSError, ValueError, LookupError, TypeError):
+            made = None  # nobody has looked yet
+        if made == unmade.asked:
+            self._unmade = None
+        else:
+            write_atomically(self._path, unmade.text())

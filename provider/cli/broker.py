@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from provider.broker.host.apply import STATUS, Apply, apply_newest, read_wanted, record
+from provider.broker.host.apply import Apply, apply_newest, read_wanted, record
 from provider.broker.host.local import LocalBroker
-from provider.broker.host.wanted import FILE
+from provider.broker.host.wanted import FILE, STATUS, Wanted
 from provider.cli.console import AsJson, application, plain, print_json, table
 from provider.founding import INSTALLED_DATA
 from shared.errors import Invalid, Refused
@@ -32,9 +32,11 @@ def apply(file: WantedFile = INSTALLED_DATA / FILE) -> None:
     """Make this host's broker as the cluster wants it. Again does no harm."""
     broker = _local()
 
-    def work() -> None:
-        if not apply_newest(lambda: read_wanted(file), Apply(broker).run):
+    def work() -> Wanted | None:
+        made = apply_newest(lambda: read_wanted(file), Apply(broker).run)
+        if made is None:
             plain("The cluster does not administer the broker of this host: nothing to do.")
+        return made
 
     record(work)
 

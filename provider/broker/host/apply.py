@@ -13,15 +13,13 @@ from pathlib import Path
 from provider.broker.host.commands import BrokerAway
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.plan import AddReplica, CutOff, DropReplica, Forget, Join, Leave, Step, next_step
-from provider.broker.host.wanted import SIZE_MAX, Wanted, parse
+from provider.broker.host.wanted import SIZE_MAX, STATUS, Wanted, parse
 from shared.errors import BellwetherError, Invalid, Refused
 from shared.files import write_atomically
 
 PATIENCE_S = 30.0
 """How long a removed broker may take to leave by itself."""
 STEPS_MAX = 100
-STATUS = Path("/run/bellwether-broker/status.json")
-"""What became of it, for everybody on this host to read. It holds no secret."""
 
 
 def read_wanted(path: Path) -> Wanted | None:
@@ -94,24 +92,26 @@ class Apply:
                 broker.ensure_replica(stream)
 
 
-def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None]) -> bool:
+def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None]) -> Wanted | None:
     """Has `run` make it so until what is `read` afterwards is what was made: a path unit does not see what changes
-    while the service runs that it has started. False where nothing is wanted."""
+    while the service runs that it has started. What was made in the end; None where nothing is wanted."""
     done, wanted = None, read()
     while wanted is not None and wanted != done:
         run(wanted)
         done, wanted = wanted, read()
-    return done is not None
+    return done
 
 
-def record(outcome: Callable[[], None], path: Path = STATUS) -> None:
+def record(outcome: Callable[[], Wanted | None], path: Path = STATUS) -> None:
     """Does it, and writes down what became of it. Raises what `outcome` raises."""
     detail: str | None = None
+    made: Wanted | None = None
     try:
-        outcome()
+        made = outcome()
     except BellwetherError as error:
         detail = error.detail
         raise
     finally:
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        write_atomically(path, json.dumps({"problem": detail, "at": int(time.time())}) + "\n", mode=0o644)
+        said = {"problem": detail, "at": int(time.time()), "made": made.asked if made is not None else None}
+        write_atomically(path, json.dumps(said) + "\n", mode=0o644)

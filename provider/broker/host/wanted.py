@@ -5,6 +5,7 @@ can do no harm outside the brokers, whatever the user wrote, and what is too muc
 """
 
 import json
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -13,6 +14,8 @@ from provider.core.documents import BrokerNode
 from shared.errors import Invalid
 
 FILE = "broker.json"
+STATUS = Path("/run/bellwether-broker/status.json")
+"""What became of it, for everybody on this host to read. It holds no secret."""
 SIZE_MAX = 64 * 1024
 _RESERVED = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback", "broadcasthost"})
 Cookie = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=_-]{16,255}$")]
@@ -27,6 +30,9 @@ class Wanted(BaseModel):
 
     v: Literal[1] = 1
     own: NodeName = Field(description="this host's broker; one of another name is left alone")
+    asked: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")] = Field(
+        default="", description="a number of its own; root says which it has done"
+    )
     member: bool = Field(description="no: this node was removed, and its broker is to leave")
     brokers: tuple[BrokerNode, ...] = Field(default=(), max_length=16, description="of the cluster, own included")
     gone: tuple[NodeName, ...] = Field(default=(), max_length=1000, description="brokers of nodes that were removed")

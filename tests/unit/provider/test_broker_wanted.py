@@ -99,9 +99,9 @@ def test_what_is_asked_for_while_it_works_is_not_missed() -> None:
     """A host that is removed in the moment in which it has joined is asked to leave again at once."""
     member, removed = parse(wanted()), Wanted(own="rabbit@p1", member=False)
     asked, made = [member, removed, removed], list[Wanted]()
-    assert apply_newest(lambda: asked.pop(0), made.append)
+    assert apply_newest(lambda: asked.pop(0), made.append) == removed
     assert made == [member, removed]
-    assert not apply_newest(lambda: None, made.append)
+    assert apply_newest(lambda: None, made.append) is None
 
 
 def test_a_removed_node_needs_no_more_than_its_name() -> None:
