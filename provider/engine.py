@@ -351,7 +351,7 @@ class Engine:
                 case Apply(accepted):
                     self._durable.unsaved.append(accepted)
                 case Reread() if self._durable.problem is None and not self._stalled:
-                    self.reading.log.reread("the log goes on, and nothing of it was delivered")
+                    self.reading.log.reread("the log goes on, and nothing of it was delivered; reading anew")
                 case Reread():  # it is here, and waits for the store
                     continue
                 case Ask():

@@ -61,6 +61,6 @@ class Hearing:
             return LOOK_S
         for name in missed:
             if not self._stopping.is_set() and self._alive(name):
-                self._restart(f"{name} is alive, and nothing is heard of it here")
+                self._restart(f"{name} is alive, and nothing is heard of it here; connecting anew")
                 return SILENT_S + self._backoff.next_s()
         return SILENT_S

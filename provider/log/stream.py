@@ -118,7 +118,7 @@ class StreamLog:
     def _appended(self, token: object, outcome: Outcome) -> None:
         """Appending link's thread. While brokers elect a leader this takes seconds; longer: we were not told of it."""
         if outcome is Outcome.UNKNOWN and self._writer.endpoint is not None and self._writer.blocked is None:
-            self._writer.restart("what was appended was not confirmed in time")
+            self._writer.restart("what was appended was not confirmed in time; connecting anew")
         if self._sink is not None:
             self._sink.on_append(token, outcome)
 

@@ -55,7 +55,7 @@ def test_the_connection_is_made_anew_only_where_somebody_answers_who_is_not_hear
     assert restarted.wait(20)
     hearing.stop()
     assert asked == ["p2", "p3"]
-    assert reasons == ["p3 is alive, and nothing is heard of it here"]
+    assert reasons == ["p3 is alive, and nothing is heard of it here; connecting anew"]
 
 
 def test_a_host_that_is_gone_costs_no_connection() -> None:
