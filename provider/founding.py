@@ -130,6 +130,26 @@ class Secrets:
         token = Token("node", name, new_token("node").secret)
         return cls(pki.new_key(), new_private_key(), token, new_token("node").secret)
 
+    def as_node(
+        self,
+        settings: ProviderSettings,
+        certificate: d.CertificateSpec,
+        broker: d.BrokerNode | None,
+        *,
+        managed: bool,
+    ) -> d.NodeSpec:
+        """The node that holds them, as the state knows it. `managed`: its broker user is made by providers."""
+        return d.NodeSpec(
+            url=settings.url,
+            endpoints=settings.broker.endpoints,
+            version=VERSION,
+            token_sha256=self.token.hashed,
+            public_key=public_key(self.secrets_key),
+            broker_password_hash=broker_password_hash(self.broker_password) if managed else None,
+            broker=broker,
+            certificates=(certificate,),
+        )
+
     def write(self, files: Files) -> None:
         write_atomically(files.key, self.key)
         write_atomically(files.secrets_key, self.secrets_key)
@@ -192,16 +212,7 @@ def init(
     trusting = State.genesis(generation=generation, primary=place.name, now=now, changes=founding)
     request, among_brokers = pki.new_request(own.key, place.name), own_broker[0].host if own_broker else None
     certificate, given = membership.sign(trusting, request, place.name, place.url, among_brokers)
-    node = d.NodeSpec(
-        url=place.url,
-        endpoints=settings.broker.endpoints,
-        version=VERSION,
-        token_sha256=own.token.hashed,
-        public_key=public_key(own.secrets_key),
-        broker_password_hash=broker_password_hash(own.broker_password) if managed else None,
-        broker=own_broker[0] if own_broker else None,
-        certificates=(given,),
-    )
+    node = own.as_node(settings, given, own_broker[0] if own_broker else None, managed=managed)
     changes = (c.put("node", place.name, node), *founding)
     state = State.genesis(generation=generation, primary=place.name, now=now, changes=changes)
     write_atomically(place.files.ca, bundle(state), mode=0o644)

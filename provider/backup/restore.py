@@ -24,7 +24,6 @@ from provider.trust.membership import Membership, sealed_cookie
 from provider.trust.vault import Vault, new_data_key, public_key
 from shared.errors import Invalid, Refused
 from shared.files import write_atomically
-from shared.passwords import broker_password_hash
 from shared.version import VERSION
 
 
@@ -103,16 +102,7 @@ def _begin(
     request = pki.new_request(own.key, place.name)
     membership, among_brokers = Membership(settings, place.files, vault), own_broker[0].host if own_broker else None
     certificate, given = membership.sign(begun, request, place.name, place.url, among_brokers)
-    node = d.NodeSpec(
-        url=place.url,
-        endpoints=settings.broker.endpoints,
-        version=VERSION,
-        token_sha256=own.token.hashed,
-        public_key=public_key(own.secrets_key),
-        broker_password_hash=broker_password_hash(own.broker_password) if managed else None,
-        broker=own_broker[0] if own_broker else None,
-        certificates=(given,),
-    )
+    node = own.as_node(settings, given, own_broker[0] if own_broker else None, managed=managed)
     credentials = {}
     if managed:
         sealed = vault.seal(broker_admin[1], c.BROKER_ADMIN)
