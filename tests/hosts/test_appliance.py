@@ -24,6 +24,14 @@ def hosts(bed: Bed) -> Iterator[list[Host]]:
     yield hosts
 
 
+@pytest.fixture(scope="module")
+def primary(hosts: list[Host]) -> Host:
+    """The first of the hosts, once it is a cluster's first node."""
+    p1 = hosts[0]
+    p1.run(f"provider init --name p1 --url https://{p1.address}:8443 --admin-token-file /root/admin.token")
+    return p1
+
+
 def unit(host: Host, name: str, setting: str) -> str:
     return host.run(f"systemctl show --value --property={setting} {name}").out.strip()
 
@@ -85,27 +93,24 @@ def test_broker_then_provider_then_proxy_and_nobody_without_its_configuration(ho
         assert unit(p1, name, "Restart") == "always"
 
 
-def test_a_cluster_begins_with_one_command(hosts: list[Host]) -> None:
-    p1 = hosts[0]
-    p1.run(f"provider init --name p1 --url https://{p1.address}:8443 --admin-token-file /root/admin.token")
-    assert unit(p1, "bellwether-provider", "ActiveState") == "active"
-    assert unit(p1, "bellwether-provider", "WatchdogUSec") == "3min", "one that hangs is ended"
-    p1.wait_for("provider status | grep -q 'writes are accepted'")
+def test_a_cluster_begins_with_one_command(primary: Host) -> None:
+    assert unit(primary, "bellwether-provider", "ActiveState") == "active"
+    assert unit(primary, "bellwether-provider", "WatchdogUSec") == "3min", "one that hangs is ended"
+    primary.wait_for("provider status | grep -q 'writes are accepted'")
 
 
-def test_broker_and_provider_that_are_killed_come_back(hosts: list[Host]) -> None:
-    p1 = hosts[0]
+def test_broker_and_provider_that_are_killed_come_back(primary: Host) -> None:
     for name in ("rabbitmq-server", "bellwether-provider"):
-        before = unit(p1, name, "MainPID")
-        p1.run(f"systemctl kill --signal=KILL {name}")
+        before = unit(primary, name, "MainPID")
+        primary.run(f"systemctl kill --signal=KILL {name}")
         wait_until(
             lambda name=name, before=before: (
-                unit(p1, name, "ActiveState") == "active" and unit(p1, name, "MainPID") != before
+                unit(primary, name, "ActiveState") == "active" and unit(primary, name, "MainPID") != before
             ),
             timeout_s=120,
             what=f"{name} again",
         )
-    p1.wait_for("provider status | grep -q 'writes are accepted'")
+    primary.wait_for("provider status | grep -q 'writes are accepted'")
 
 
 def test_logs_have_an_end(hosts: list[Host]) -> None:

@@ -19,8 +19,8 @@ def test_the_operator_logs_in_and_asks_for_the_status(healthy: Cluster) -> None:
 def test_a_host_vanishes_and_comes_back(healthy: Cluster) -> None:
     primary, standby, other = healthy.primary(), *healthy.standbys()
     standby.power_off()
-    healthy.api(primary).write("PUT", "/settings/user.while_it_was_away", {"value": 1})
-    assert healthy.api(other).get("/settings/user.while_it_was_away").status == 200
+    written = healthy.api(primary).write("PUT", "/settings/user.while_it_was_away", {"value": 1})
+    healthy.api(other).read("/settings/user.while_it_was_away", bellwether_min_revision=str(written.json["revision"]))
     standby.boot()
     healthy.healthy()
     assert healthy.api(standby).get("/settings/user.while_it_was_away").status == 200
