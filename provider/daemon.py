@@ -91,7 +91,7 @@ class Node:
             current=lambda: self.engine.health.caught_up,
             connected=lambda: self.engine.health.connected,
         )
-        self.links = Links(settings, files, self._refused_by_broker, lambda: self._known)
+        self.links = Links(settings, files, self._turned_away_by_broker, lambda: self._known)
         if not state.of("authority"):
             raise Refused(
                 f"the state in {settings.data_dir} is of a version that kept the authority in a file; this one cannot "
@@ -356,8 +356,8 @@ class Node:
 
         return told
 
-    def _refused_by_broker(self) -> None:
-        """Links' threads. This node was removed, or the broker was wiped and knows its user no more."""
+    def _turned_away_by_broker(self) -> None:
+        """Links' threads. This node was removed, or the broker was wiped and knows its user no more, or is not well."""
         self.trust.refused()
         self.own_broker.refused()
         if self.users is not None:

@@ -103,7 +103,7 @@ class OwnBroker:
         return self._unmade is None
 
     def refused(self) -> None:
-        """Links' threads, often. The broker lets this node in no more: root is to look whether it is well."""
+        """Links' threads, often. The broker does not serve this node: root is to look whether it is well."""
         with self._news:
             now_s = time.monotonic()
             if now_s - self._asked_s >= ASK_AGAIN_S:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provider.broker.host.commands import BrokerAway
 from provider.broker.host.local import LocalBroker
-from provider.broker.host.plan import AddReplica, CutOff, DropReplica, Forget, Join, Leave, Step, next_step
+from provider.broker.host.plan import AddReplica, CutOff, DropReplica, Forget, Join, Leave, Step, WakeReplica, next_step
 from provider.broker.host.wanted import SIZE_MAX, STATUS, Wanted, parse
 from shared.errors import BellwetherError, Invalid, Refused
 from shared.files import write_atomically
@@ -90,6 +90,8 @@ class Apply:
                 broker.drop_replica(stream, node)
             case AddReplica(stream):
                 broker.ensure_replica(stream)
+            case WakeReplica(stream):
+                broker.wake_replica(stream)
 
 
 def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None]) -> Wanted | None:

@@ -40,6 +40,8 @@ START_S = 330.0
 KNOWN_S = 60.0
 """How long the others may take to know the name of a host that joins."""
 REPLICA_S = 60.0
+WAKES_S = 10.0
+"""How long a broker that has just started may take to start its copy of a stream."""
 RESET_S = 60.0
 SEEN_S = 20.0
 """While another broker goes, such a question may hang; asked again it is answered."""
@@ -285,9 +287,11 @@ class LocalBroker:
         if not self._about_own().running:
             raise BrokerAway("the RabbitMQ on this host starts, or waits for others of its cluster")
         cluster = self._commands.json("cluster_status", deadline_s=SEEN_S)
-        queues = self._commands.json("list_queues", "-p", VHOST, "name", "type", "members", deadline_s=SEEN_S)
+        columns = ("name", "type", "members", "online")
+        queues = self._commands.json("list_queues", "-p", VHOST, *columns, deadline_s=SEEN_S)
+        own = self.expected_node()
         return Seen(
-            own=self.expected_node(),
+            own=own,
             cluster=frozenset(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"]),
             running=frozenset(str(node) for node in cluster["running_nodes"]),
             replicas={
@@ -296,7 +300,23 @@ class LocalBroker:
                 if one["type"] == "stream"
             },
             empty=not queues,
+            asleep=frozenset(
+                str(one["name"])
+                for one in queues
+                if one["type"] == "stream" and own in one["members"] and own not in one["online"]
+            ),
         )
+
+    def wake_replica(self, stream: str, vhost: str = VHOST) -> None:
+        """Has RabbitMQ start a stream anew whose copy here does not run, unless it starts by itself meanwhile. A broker
+        that was killed may come back without it, and then goes on without it for ever (seen with 4.0.5)."""
+        own = self.expected_node()
+        if any(own in self._replicas(stream, vhost)[1] for _ in wait_until_s(WAKES_S)):
+            return
+        self._say(f"the copy of {stream} on this broker does not run: starting the stream anew")
+        self._commands.run("rabbitmq-streams", "restart_stream", "--vhost", vhost, stream)
+        if not any(own in self._replicas(stream, vhost)[1] for _ in wait_until_s(REPLICA_S)):
+            raise BrokerAway(f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s")
 
     def cut_off(self, node: str) -> None:
         """Ends this broker's connection with another one, which has the old cookie and cannot come back."""

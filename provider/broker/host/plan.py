@@ -21,6 +21,8 @@ class Seen:
     """By stream, the brokers that hold a copy."""
     empty: bool = False
     """It holds no queue and no stream."""
+    asleep: frozenset[str] = frozenset()
+    """Streams of which this broker holds a copy that it does not count among those that run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,14 @@ class AddReplica:
     stream: str
 
 
-Step = Leave | Join | CutOff | Forget | DropReplica | AddReplica
+@dataclass(frozen=True, slots=True)
+class WakeReplica:
+    """This broker's copy does not run: nobody can read the log here, and of one broker nobody can write to it."""
+
+    stream: str
+
+
+Step = Leave | Join | CutOff | Forget | DropReplica | AddReplica | WakeReplica
 
 
 def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None:
@@ -84,4 +93,6 @@ def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None
     log = wanted.stream
     if log is not None and log in seen.replicas and seen.own not in seen.replicas[log]:
         return AddReplica(log)
+    if log is not None and log in seen.asleep and 2 * len(seen.running) > len(seen.cluster):
+        return WakeReplica(log)  # fewer could not, and come round by themselves when they are enough again
     return None

@@ -1,6 +1,6 @@
 """Steps towards what is wanted, tried on brokers that are only played."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from provider.broker.host.plan import (
     Leave,
     Seen,
     Step,
+    WakeReplica,
     next_step,
 )
 from provider.broker.host.wanted import Wanted
@@ -71,6 +72,15 @@ def test_a_broker_that_nobody_removed_is_never_forgotten() -> None:
 def test_an_emptied_broker_joins_again_and_the_one_with_the_log_waits_for_the_others() -> None:
     assert next_step(wanted(1, 2), Seen("rabbit@p1", names(1), names(1), {}, empty=True), patient=True) == Join()
     assert next_step(wanted(1, 2), seen(names(1), names(1), names(1)), patient=True) is None
+
+
+def test_a_copy_that_does_not_run_is_started_while_enough_brokers_run() -> None:
+    def asleep(running: frozenset[str], log: str = LOG) -> Seen:
+        return replace(seen(names(1, 2, 3), running, names(1, 2, 3)), asleep=frozenset({log}))
+
+    assert next_step(wanted(1, 2, 3), asleep(names(1, 2)), patient=True) == WakeReplica(LOG)
+    assert next_step(wanted(1, 2, 3), asleep(names(1)), patient=False) is None, "one of three cannot"
+    assert next_step(wanted(1, 2, 3), asleep(names(1, 2), "others.own"), patient=True) is None, "only the log is ours"
 
 
 def test_a_removed_node_s_broker_leaves_and_then_has_nothing_to_do() -> None:
