@@ -90,8 +90,8 @@ class Apply:
                 broker.drop_replica(stream, node)
             case AddReplica(stream):
                 broker.ensure_replica(stream)
-            case WakeReplica(stream):
-                broker.wake_replica(stream)
+            case WakeReplica(stream, alone):
+                broker.wake_replica(stream, alone=alone)
 
 
 def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None]) -> Wanted | None:

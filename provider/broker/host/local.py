@@ -42,6 +42,8 @@ KNOWN_S = 60.0
 REPLICA_S = 60.0
 WAKES_S = 10.0
 """How long a broker that has just started may take to start its copy of a stream."""
+RESTARTED_S = 30.0
+"""How long a stream may take that was started anew."""
 RESET_S = 60.0
 SEEN_S = 20.0
 """While another broker goes, such a question may hang; asked again it is answered."""
@@ -307,16 +309,28 @@ class LocalBroker:
             ),
         )
 
-    def wake_replica(self, stream: str, vhost: str = VHOST) -> None:
+    def wake_replica(self, stream: str, vhost: str = VHOST, *, alone: bool) -> None:
         """Has RabbitMQ start a stream anew whose copy here does not run, unless it starts by itself meanwhile. A broker
-        that was killed may come back without it, and then goes on without it for ever (seen with 4.0.5)."""
-        own = self.expected_node()
-        if any(own in self._replicas(stream, vhost)[1] for _ in wait_until_s(WAKES_S)):
+        that was killed may come back without it, and then goes on without it for ever (seen with 4.0.5). One that is
+        `alone` is started anew itself where that does not help: without the log it is of no use to anybody."""
+        if self._runs(stream, vhost, WAKES_S):
             return
         self._say(f"the copy of {stream} on this broker does not run: starting the stream anew")
-        self._commands.run("rabbitmq-streams", "restart_stream", "--vhost", vhost, stream)
-        if not any(own in self._replicas(stream, vhost)[1] for _ in wait_until_s(REPLICA_S)):
-            raise BrokerAway(f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s")
+        try:
+            self._commands.run("rabbitmq-streams", "restart_stream", "--vhost", vhost, stream)
+            if self._runs(stream, vhost, RESTARTED_S):
+                return
+            why = f"the copy of {stream} on this broker has not begun within {RESTARTED_S:.0f} s"
+        except (BrokerAway, CommandFailed) as error:
+            why = error.detail
+        if alone:
+            self._say(f"{why}: starting RabbitMQ anew")
+            service("restart")
+        raise BrokerAway(why)
+
+    def _runs(self, stream: str, vhost: str, within_s: float) -> bool:
+        own = self.expected_node()
+        return any(own in self._replicas(stream, vhost)[1] for _ in wait_until_s(within_s))
 
     def cut_off(self, node: str) -> None:
         """Ends this broker's connection with another one, which has the old cookie and cannot come back."""

@@ -60,9 +60,10 @@ class AddReplica:
 
 @dataclass(frozen=True, slots=True)
 class WakeReplica:
-    """This broker's copy does not run: nobody can read the log here, and of one broker nobody can write to it."""
+    """This broker's copy does not run: nobody can read the log here. `alone`: nor anywhere else."""
 
     stream: str
+    alone: bool
 
 
 Step = Leave | Join | CutOff | Forget | DropReplica | AddReplica | WakeReplica
@@ -94,5 +95,7 @@ def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None
     if log is not None and log in seen.replicas and seen.own not in seen.replicas[log]:
         return AddReplica(log)
     if log is not None and log in seen.asleep and 2 * len(seen.running) > len(seen.cluster):
-        return WakeReplica(log)  # fewer could not, and come round by themselves when they are enough again
+        return WakeReplica(
+            log, alone=len(seen.cluster) == 1
+        )  # fewer could not, and come round by themselves when they are enough again
     return None
