@@ -91,11 +91,13 @@ def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None
     for stream, nodes in sorted(seen.replicas.items()):
         for node in sorted(nodes & set(wanted.gone)):
             return DropReplica(stream, node)
-    log = wanted.stream
+    return _own_copy(wanted.stream, seen)
+
+
+def _own_copy(log: str | None, seen: Seen) -> Step | None:
     if log is not None and log in seen.replicas and seen.own not in seen.replicas[log]:
         return AddReplica(log)
-    if log is not None and log in seen.asleep and 2 * len(seen.running) > len(seen.cluster):
-        return WakeReplica(
-            log, alone=len(seen.cluster) == 1
-        )  # fewer could not, and come round by themselves when they are enough again
+    enough = 2 * len(seen.running) > len(seen.cluster)
+    if log in seen.asleep and enough:  # fewer could not, and come round by themselves when they are enough again
+        return WakeReplica(str(log), alone=len(seen.cluster) == 1)
     return None
