@@ -78,7 +78,7 @@ def test_a_planned_switchover_fails_no_request(cluster: Cluster, proxy: Proxy) -
         for name in standbys_of(cluster):
             load.go_on()
             promote(cluster, name)
-            proxy.wait_for(name, "UP", "leader")
+            proxy.wait_for_leader(name)
             assert proxy.client(proxy.leader).get("/cluster").headers["bellwether-node"] == name
             load.go_on()
     assert load.failures == []
@@ -137,7 +137,7 @@ def test_while_nobody_leads_reads_go_on_and_the_leader_s_port_follows(cluster: C
             refused = proxy.client(proxy.leader).put("/settings/user.leader", {"value": 1})
             assert (refused.status, refused.code) == (503, "no_primary"), "a node says so, not the proxy"
             promote(cluster, heir)
-            proxy.wait_for(heir, "UP", "leader")
+            proxy.wait_for_leader(heir)
             asked = proxy.client(proxy.leader)
             assert asked.write("PUT", "/settings/user.leader", {"value": 2}).headers["bellwether-node"] == heir
             reads.wait_for_more()

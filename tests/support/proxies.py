@@ -51,6 +51,14 @@ class Proxy:
             what=f"{node} is not {status} for the proxy",
         )
 
+    def wait_for_leader(self, node: str, *, timeout_s: float = 30.0) -> None:
+        """Until the leader's port leads to that node alone: the one before it is UP for two more looks."""
+        wait_until(
+            lambda: [name for name, status in self.servers("leader").items() if status.startswith("UP")] == [node],
+            timeout_s=timeout_s,
+            what=f"the leader's port does not lead to {node}",
+        )
+
 
 def before(cluster: Cluster) -> tuple[Node, ...]:
     return tuple(Node.at(name, provider.url) for name, provider in cluster.providers.items())
