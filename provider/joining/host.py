@@ -23,7 +23,7 @@ from provider.core.documents import BrokerNode
 from provider.core.state import State
 from provider.founding import Place
 from provider.joining.join import Host
-from provider.joining.steps import Steps
+from provider.joining.steps import Steps, Tell
 from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, host_of
 from provider.trust.vault import Vault
 from shared.errors import BellwetherError, Invalid, Refused, Unavailable
@@ -37,6 +37,8 @@ FOLLOW_S = 120.0
 LOOK_S = 0.2
 BROKER_UP_S = 60.0
 """A broker that was just started, or whose host is busy, may not answer at once."""
+JOIN_S = 120.0
+"""And one that is joining itself at this moment is stopped for a while."""
 _SOMEWHERE = "https://192.0.2.1"
 """An address for documentation (RFC 5737), to which nothing is sent: from which of ours would it be?"""
 BROKER_PORT, MANAGEMENT_PORT = 5671, 15671
@@ -69,7 +71,7 @@ def find(place: Place, steps: Steps, *, own_broker: bool | None) -> Found:
     if not broker.prepared:
         raise Refused("the RabbitMQ on this host is not set up for Bellwether yet: run broker-setup first")
     endpoint = f"amqps://{_in_url(host_of(place.url))}:{BROKER_PORT}"
-    return Found(OwnRabbit(broker, place.url), service, (endpoint,), f"https://127.0.0.1:{MANAGEMENT_PORT}")
+    return Found(OwnRabbit(broker, place.url, steps.note), service, (endpoint,), f"https://127.0.0.1:{MANAGEMENT_PORT}")
 
 
 def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str] | None:
@@ -98,9 +100,11 @@ class OwnRabbit:
     local: LocalBroker
     url: str
     """Of this node."""
+    note: Tell
+    """Is told what is waited for."""
 
     def look(self, url: str) -> BrokerNode:
-        facts = patiently(self.local.facts)
+        facts = patiently(self.local.facts, self.note)
         problems = objections(facts, ()) if not facts.others else []
         if problems:
             raise Refused("; ".join(problems))
@@ -110,27 +114,38 @@ class OwnRabbit:
         own, others = _brokers(state, name)
         cookie = _cookie(state, vault)
         give_certificate()
-        patiently(lambda: self.local.check(others, cookie, skew_s=clock_skew_s(state)))
-        patiently(lambda: self.local.join(others, cookie, own.address))
-        return f"{own.node} is one broker with {', '.join(broker.node for broker in others)}"
+        met = patiently(
+            lambda: self.local.join(others, cookie, own.address, skew_s=clock_skew_s(state)), self.note, JOIN_S
+        )
+        joining = f"; joining too: {_names(met.joining)}" if met.joining else ""
+        return f"{own.node} is one broker with {_names(met.brokers)}{joining}"
 
     def replicate(self, generation: str) -> str:
         stream = f"bellwether.log.{generation}"
-        patiently(lambda: self.local.ensure_replica(stream))
+        patiently(lambda: self.local.ensure_replica(stream), self.note)
         return f"this host's broker has a copy of {stream}"
 
 
-def patiently(ask: Callable[[], T], patience_s: float = BROKER_UP_S, pause_s: float = 1.0) -> T:
+def patiently(
+    ask: Callable[[], T], note: Tell = lambda _: None, patience_s: float = BROKER_UP_S, pause_s: float = 1.0
+) -> T:
     """What `ask` gives, which is asked again for so long while a broker does not answer: all that is asked of brokers
-    here may be asked again. Raises what it raises."""
-    deadline_s = time.monotonic() + patience_s
+    here may be asked again. `note` is told what is waited for. Raises what it raises."""
+    deadline_s, noted = time.monotonic() + patience_s, ""
     while True:
         try:
             return ask()
-        except BrokerAway:
+        except BrokerAway as error:
             if time.monotonic() >= deadline_s:
                 raise
+            if error.detail != noted:
+                note(f"waiting: {error.detail}")
+            noted = error.detail
             time.sleep(pause_s)
+
+
+def _names(brokers: Sequence[BrokerNode]) -> str:
+    return ", ".join(broker.node for broker in brokers)
 
 
 def give_certificate() -> None:

@@ -124,3 +124,27 @@ def test_a_broker_that_holds_other_things_is_refused_before_anything_is_changed(
     host.run(join)
     healthy.nodes["p4"] = host
     assert "rabbit@p4" in copies(primary)
+
+
+def test_a_broker_with_another_cookie_is_named_before_anything_is_changed(healthy: Cluster) -> None:
+    primary, other = healthy.primary(), healthy.standbys()[0]
+    host = healthy.bed.provider("p5")
+    host.boot()
+    host.write("/root/join.token", primary.run("provider token create --role node").out, mode="600")
+    join = f"provider join {url_of(primary)} --name p5 --url {url_of(host)} --token-file /root/join.token"
+    before = cookie(host)
+    other.run("systemctl stop bellwether-broker.path")
+    other.run("echo \"erlang:set_cookie('another-cookie-of-somebody').\" | rabbitmqctl eval")
+    said = host.run(join, check=False)
+    assert said.code == 1
+    assert f"rabbit@{other.name} does not accept the cluster's Erlang cookie" in said.err
+    assert cookie(host) == before
+    assert brokers(host) == ["rabbit@p5"]
+    assert "rabbit@p5" not in copies(primary)
+    other.run(
+        "printf another-cookie-of-somebody >/tmp/cookie; install -m 400 -o rabbitmq -g rabbitmq /tmp/cookie "
+        "/var/lib/rabbitmq/.erlang.cookie; provider broker apply; systemctl start bellwether-broker.path"
+    )
+    host.run(join)
+    healthy.nodes["p5"] = host
+    assert "rabbit@p5" in copies(primary)

@@ -5,6 +5,7 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -228,3 +229,21 @@ def test_to_standalone_and_back_while_a_client_reads(cluster: Cluster) -> None:
     assert reader.failures == []
     assert reader.answers > 100
     assert cluster.api("p4").read("/settings/user.alone")["spec"]["value"] == 1
+
+
+def test_two_hosts_join_at_the_same_moment(cluster: Cluster) -> None:
+    hosts = [cluster.bed.provider(name) for name in ("p5", "p6")]
+    for host in hosts:
+        host.boot(wait=False)
+    for host in hosts:
+        host.wait_booted()
+        token_on(cluster, host)
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(host.run, join_command(cluster, host, host.name), timeout_s=JOIN_S) for host in hosts]
+        said = [one.result() for one in running]
+    assert all(" s  follow   standby, active" in one.out for one in said), said
+    cluster.nodes.update({host.name: host for host in hosts})
+    cluster.healthy()
+    wait_brokers(cluster, set(cluster.nodes))
+    cluster.api(hosts[0]).write("PUT", "/settings/user.together", {"value": 1})
+    assert cluster.api(hosts[1]).read("/settings/user.together")["spec"]["value"] == 1

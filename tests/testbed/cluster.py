@@ -1,6 +1,7 @@
 """A cluster on the hosts of a bed, made by the commands that an operator would use."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,8 +61,10 @@ class Cluster:
         for host in (*hosts, *servers):
             host.boot(wait=False)
         self.found(hosts[0])
-        for host in hosts[1:]:
-            self.join(host)
+        with ThreadPoolExecutor() as pool:  # at once, as impatient operators do
+            for joined in [pool.submit(self.join, host) for host in hosts[1:]]:
+                joined.result()
+        self.nodes = {host.name: host for host in hosts}
         for host in servers:
             self.enroll(host)
         self.healthy()

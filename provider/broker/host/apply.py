@@ -79,7 +79,6 @@ class Apply:
                 broker.leave()
             case Join():
                 assert wanted.cookie is not None  # noqa: S101 - `Wanted` sees to it
-                broker.check(wanted.brokers, wanted.cookie)
                 address = next(one.address for one in wanted.brokers if one.node == wanted.own)
                 broker.join(wanted.brokers, wanted.cookie, address)
             case CutOff(node):

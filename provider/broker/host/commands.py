@@ -1,6 +1,5 @@
 """rabbitmqctl and rabbitmq-streams, as RabbitMQ's own user, with deadlines. What fails becomes a plain sentence."""
 
-import json
 import os
 import pwd
 import re
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from provider.core.documents import BrokerNode
@@ -21,6 +21,7 @@ from shared.errors import BellwetherError, Unavailable
 DEADLINE_S = 60.0
 """For one command. It takes one second; a broker whose cluster has no majority may never answer."""
 SERVICE_S = 120.0
+END_S = 10.0
 _WORDS = re.compile(r"(?m)^(?:Error:)?[ \t]*(\S.*)$")
 
 
@@ -74,14 +75,6 @@ class Commands:
         not have yet)."""
         self._place, self._home, self._names = place, home or place.home, names
 
-    def json(self, *arguments: str, node: str | None = None, deadline_s: float = DEADLINE_S) -> Any:
-        """What `rabbitmqctl ARGUMENTS --formatter json` prints. Raises as `run`."""
-        text = self.run("rabbitmqctl", *arguments, "--formatter", "json", node=node, deadline_s=deadline_s)
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise CommandFailed(f"rabbitmqctl {arguments[0]}: what it printed is not JSON", text) from None
-
     def evaluate(self, expression: str, *, node: str | None = None, deadline_s: float = DEADLINE_S) -> str:
         """The value of an Erlang expression without secrets, as Erlang prints it. Raises as `run`."""
         return self.run("rabbitmqctl", "eval", expression, node=node, deadline_s=deadline_s).strip()
@@ -98,7 +91,41 @@ class Commands:
         where = [] if node is None else ["--node", node]
         return self._run([program, "--quiet", *where, *arguments], None, node, deadline_s)
 
+    @contextmanager
+    def asking(self, expression: str, *, node: str, deadline_s: float = DEADLINE_S) -> Iterator[str]:
+        """Yields the first line that an Erlang expression prints, which then goes on until its stdin is closed: at the
+        block's end, or with this process. Raises as `run`."""
+        command = ["rabbitmqctl", "--quiet", "--node", node, "eval", expression]
+        with self._started(command, stdin=subprocess.PIPE) as process:
+            timer = Timer(deadline_s, os.killpg, [process.pid, signal.SIGKILL])
+            timer.start()
+            try:
+                assert process.stdout is not None  # noqa: S101 - `_started` makes it
+                line = process.stdout.readline()
+                late = not timer.is_alive()
+            finally:
+                timer.cancel()
+            if not line:
+                output = "" if late else process.communicate()[1]
+                raise _late(command[:-1], node, deadline_s) if late else failure(command[:-1], node, output)
+            try:
+                yield line
+            finally:
+                _end(process)
+
     def _run(self, command: Sequence[str], text: str | None, node: str | None, deadline_s: float) -> str:
+        with self._started(command, stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL) as process:
+            try:
+                output, error = process.communicate(text, timeout=deadline_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                raise _late(command, node, deadline_s) from None
+        if process.returncode != 0:
+            raise failure(command, node, output + "\n" + error)
+        return str(output)
+
+    def _started(self, command: Sequence[str], *, stdin: int) -> "subprocess.Popen[str]":
         user = pwd.getpwnam(self._place.user)
         switch: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -106,9 +133,9 @@ class Commands:
         environment = {"HOME": str(self._home), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
         if self._names is not None:
             environment["ERL_INETRC"] = str(self._names)
-        process = subprocess.Popen(  # noqa: S603 - no shell; names and cookies were checked
+        return subprocess.Popen(  # noqa: S603 - no shell; names and cookies were checked
             [str(self._place.programs / command[0]), *command[1:]],
-            stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self._place.home,
@@ -118,15 +145,18 @@ class Commands:
             start_new_session=True,  # it is a shell script: what it started must end with it
             **switch,
         )
-        try:
-            output, error = process.communicate(text, timeout=deadline_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise BrokerAway(f"{_where(node)} did not answer `{_shown(command)}` within {deadline_s:.0f} s") from None
-        if process.returncode != 0:
-            raise failure(command, node, output + "\n" + error)
-        return str(output)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    try:
+        process.communicate(timeout=END_S)  # closes its stdin
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _late(command: Sequence[str], node: str | None, deadline_s: float) -> BrokerAway:
+    return BrokerAway(f"{_where(node)} did not answer `{_shown(command)}` within {deadline_s:.0f} s")
 
 
 def _where(node: str | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from provider.broker.host.questions import About
 from provider.core.documents import BrokerNode
 from shared.errors import Invalid
 
@@ -28,6 +29,8 @@ class Facts:
     """Those of them that it sees running."""
     holds: tuple[str, ...] = ()
     """What a new broker does not hold, in words: further virtual hosts, queues."""
+    more: int = 0
+    """And so many things that are not named."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -42,39 +45,16 @@ class Facts:
             raise Invalid(f"the broker on this host: {first['loc'][0]}: {first['msg']}") from None
 
 
-ASK = (
-    'io:format("~0p~n", [{os:system_time(millisecond), node(), rabbit:is_running(), '
-    "rabbit_misc:version(), rabbit_plugins:active()}])."
-)
-"""What every broker is asked, in Erlang; `about` reads the answer."""
-_ANSWER = re.compile(
-    r"\{(?P<clock>\d+),'?(?P<node>[A-Za-z0-9_.@-]+)'?,(?P<running>true|false),\"(?P<version>[^\"]+)\",\[(?P<plugins>[a-z0-9_,]*)\]\}"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What any broker says of itself, also one that is stopped or still starts."""
-
-    clock_s: float
-    """Its host's, Unix time."""
-    node: str
-    running: bool
-    version: str
-    plugins: tuple[str, ...]
-
-
-def about(answer: str) -> About:
-    """What `ASK` was answered. Raises `Invalid`."""
-    found = _ANSWER.search("".join(answer.split()))
-    if found is None:
-        raise Invalid("a broker answered something that was not understood")
-    return About(
-        clock_s=int(found["clock"]) / 1000,
-        node=found["node"],
-        running=found["running"] == "true",
-        version=found["version"],
-        plugins=tuple(sorted(found["plugins"].split(","))) if found["plugins"] else (),
+def facts(told: About) -> Facts:
+    """Of a broker that runs, from what it says of itself."""
+    return Facts(
+        node=told.node,
+        version=told.version,
+        plugins=told.plugins,
+        cluster=told.cluster,
+        running=told.seen,
+        holds=held(told.vhosts, told.some),
+        more=told.queues - len(told.some),
     )
 
 
@@ -111,6 +91,7 @@ def objections(own: Facts, peers: Sequence[BrokerNode]) -> list[str]:
             f"{own.node} belongs to a cluster with {', '.join(sorted(strangers))} already: take it out of that first"
         )
     if own.holds and not set(own.others) & names:
-        shown = ", ".join(own.holds[:_SHOWN]) + (f" and {len(own.holds) - _SHOWN} more" if own.holds[_SHOWN:] else "")
+        more = len(own.holds[_SHOWN:]) + own.more
+        shown = ", ".join(own.holds[:_SHOWN]) + (f" and {more} more" if more else "")
         found.append(f"{own.node} holds {shown}, which joining would delete: use an empty RabbitMQ")
     return found

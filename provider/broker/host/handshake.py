@@ -29,7 +29,6 @@ def why_refused(peer: BrokerNode, directory: Path) -> str:
         ):
             return (
                 f"{peer.node} does not accept the cluster's Erlang cookie: it has another one; "
-                "if it is joining just now, wait until it has, and run the same command again; else "
                 "`systemctl start bellwether-broker` on its host gives it the cluster's"
             )
     except ssl.SSLCertVerificationError as error:

@@ -3,7 +3,6 @@
 Whatever changes something here may be interrupted anywhere and begun again: it looks first at what there is.
 """
 
-import json
 import os
 import pwd
 import re
@@ -11,10 +10,13 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from provider.broker.host.commands import (
+    DEADLINE_S,
     BrokerAway,
     CommandFailed,
     Commands,
@@ -25,37 +27,32 @@ from provider.broker.host.commands import (
     service,
     wait_until_s,
 )
-from provider.broker.host.facts import ASK, VHOST, About, Facts, about, held, objections, series
+from provider.broker.host.company import Answer, Company, company
+from provider.broker.host.facts import VHOST, Facts, facts, objections, series
 from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
 from provider.broker.host.plan import Seen
+from provider.broker.host.questions import ASK, About, about, ask_copy, ask_entry, copy, entry
 from provider.core.documents import BrokerNode
-from shared.errors import Refused
+from shared.errors import BellwetherError, Refused
 from shared.files import read_text, write_atomically
 
 SKEW_S = 2.0
 """Clocks that differ by more are refused, unless the cluster's setting says otherwise."""
 START_S = 330.0
 """A broker waits this long for the others of its cluster when it starts (RabbitMQ: 10 times 30 s)."""
-KNOWN_S = 60.0
-"""How long the others may take to know the name of a host that joins."""
+TURN_S = 60.0
+"""How long the others may take to know the name of a host that joins, and another host to join before it."""
 REPLICA_S = 60.0
 WAKES_S = 10.0
 """How long a broker that has just started may take to start its copy of a stream."""
 RESTARTED_S = 30.0
 """How long a stream may take that was started anew."""
+PATIENT_S = 15.0
+"""So long a broker itself waits for what it was asked for."""
 RESET_S = 60.0
 SEEN_S = 20.0
 """While another broker goes, such a question may hang; asked again it is answered."""
-_HAS_A_SAY = (
-    "Own = {rabbit_stream_coordinator, node()}, "
-    "case ra:members(Own, 5000) of {ok, All, _} -> lists:member(Own, All); _ -> false end."
-)
-"""RabbitMQ's coordinator of streams takes new brokers in one by one, some time after they have joined the cluster."""
-_STORE_ENDED = (
-    "erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled() "
-    "andalso whereis(rabbitmq_metadata) =:= undefined."
-)
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
@@ -68,8 +65,9 @@ class LocalBroker:
         self.place = place or Place()
         self._say = say
         self._commands = Commands(self.place)
-        self._known: Facts | None = None
-        """What `facts` found last, until something was changed: each command takes a second, on a busy host several."""
+        self._known: About | None = None
+        """What this host's broker said last, until something was changed: each question takes a second, on a busy host
+        several."""
 
     @property
     def installed(self) -> bool:
@@ -84,91 +82,121 @@ class LocalBroker:
 
     def facts(self) -> Facts:
         """Of this host's broker. One whose joining was interrupted is started first."""
-        ask = self._commands
-        about = self._about_own()
-        if not about.running:
-            ask.run("rabbitmqctl", "start_app", deadline_s=START_S)
-            about = self._about_own()
-        cluster, holds = ask.json("cluster_status"), json.loads(ask.run("rabbitmqctl", "export_definitions", "-"))
-        self._known = Facts(
-            node=about.node,
-            version=about.version,
-            plugins=about.plugins,
-            cluster=tuple(sorted(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"])),
-            running=tuple(sorted(str(node) for node in cluster["running_nodes"])),
-            holds=held(
-                [str(one["name"]) for one in holds["vhosts"]],
-                [(str(one["vhost"]), str(one["name"])) for one in holds["queues"]],
-            ),
-        )
+        told = self._own()
+        if not told.running:
+            self._change("start_app", deadline_s=START_S)
+            told = self._own()
+        return facts(told)
+
+    def _own(self, deadline_s: float = DEADLINE_S) -> About:
+        """What this host's broker says of itself."""
+        if self._known is None:
+            self._known = about(self._commands.evaluate(ASK, deadline_s=deadline_s))
         return self._known
 
-    def _about_own(self) -> About:
-        return about(self._commands.evaluate(ASK))
+    def _change(self, *command: str, deadline_s: float = DEADLINE_S) -> None:
+        """Something is different after this rabbitmqctl command."""
+        self._known = None
+        self._commands.run("rabbitmqctl", *command, deadline_s=deadline_s)
 
     def cookie(self) -> str:
         """The Erlang cookie of this host's broker: whoever has it can do anything with it."""
         return read_text(self.place.cookie).strip()
 
-    def check(self, peers: Sequence[BrokerNode], cookie: str, *, skew_s: float = SKEW_S) -> Facts:
-        """Raises `Refused`, in one plain sentence for each thing that differs, where this broker cannot be one of
-        `peers`, whose cookie that is. Changes nothing, here or there."""
-        own = self._known or self.facts()
+    def check(self, peers: Sequence[BrokerNode], cookie: str, *, skew_s: float = SKEW_S) -> Company:
+        """Whom it is to join. Raises `Refused`, in one plain sentence for each thing that differs, where this broker
+        cannot be one of `peers`, whose cookie that is. Changes nothing, here or there."""
+        own = self.facts()
         problems = objections(own, peers)
         with_block(read_text(self.place.etc_hosts), peers, own.node)
-        with guest(self.place, cookie, peers) as others:
-            for peer in peers:
-                if peer.node == own.node:
-                    continue
-                began_s = time.time()
-                there = self._asked(others, peer)
-                off_s = max(began_s - there.clock_s, there.clock_s - time.time())
-                if off_s > skew_s:
-                    problems.append(f"the clocks of this host and of {peer.node}'s differ by {off_s:.1f} s at least")
-                if not there.running:
-                    raise BrokerAway(f"{peer.node} is stopped: a broker joins only while all the others run")
-                now = peer.model_copy(update={"version": there.version, "plugins": there.plugins})
-                problems += [one for one in objections(own, [now]) if peer.node in one]
+        others = [peer for peer in peers if peer.node != own.node]
+        found = self._asked(others, cookie)
+        met = company(others, {node: answer for node, (answer, _) in found.items()})
+        for peer in met.brokers:
+            there, off_s = found[peer.node]
+            if off_s > skew_s:
+                problems.append(f"the clocks of this host and of {peer.node}'s differ by {off_s:.1f} s at least")
+            assert isinstance(there, About)  # noqa: S101 - `company` sees to it
+            now = peer.model_copy(update={"version": there.version, "plugins": there.plugins})
+            problems += [one for one in objections(own, [now]) if peer.node in one]
         if problems:
             raise Refused("; ".join(dict.fromkeys(problems)))
-        return own
+        return met
 
-    def _asked(self, others: Commands, peer: BrokerNode) -> About:
+    def _asked(self, peers: Sequence[BrokerNode], cookie: str) -> dict[str, tuple[Answer, float]]:
+        """What they say, or why they do not, all asked at once; and by how many seconds their hosts' clocks differ from
+        this one's at least."""
+        with guest(self.place, cookie, peers) as there, ThreadPoolExecutor() as pool:
+            answers = pool.map(lambda peer: self._ask(there, peer), peers)
+            return dict(zip((peer.node for peer in peers), answers, strict=True))
+
+    def _ask(self, there: Commands, peer: BrokerNode) -> tuple[Answer, float]:
+        began_s = time.time()
         try:
-            return about(others.evaluate(ASK, node=peer.node))
+            told = about(there.evaluate(ASK, node=peer.node))
         except CookieRefused:
-            raise Refused(why_refused(peer, self.place.configuration / "bellwether")) from None
+            return Refused(why_refused(peer, self.place.configuration / "bellwether")), 0.0
+        except BellwetherError as error:
+            return error, 0.0
+        return told, max(began_s - told.clock_s, told.clock_s - time.time())
 
     def replicate_metadata(self) -> None:
         """Has RabbitMQ keep what it knows of users, exchanges and queues in Khepri, which has a majority decide. Its
         older way, Mnesia, forgets a part of it when brokers lose sight of each other for a moment, and says nothing.
         Those that join take it over. Nothing before 4.0, where it was not fit for use."""
-        own = self._known or self.facts()
-        if series(own.version) >= (4, 0):
-            self._commands.run("rabbitmqctl", "enable_feature_flag", "--opt-in", "khepri_db")
+        if series(self.facts().version) >= (4, 0):
+            self._change("enable_feature_flag", "--opt-in", "khepri_db")
 
     # ── joined ──
 
-    def join(self, peers: Sequence[BrokerNode], cookie: str, own_address: str) -> None:
-        """Makes this host's broker one of `peers`, whose cookie that is. What it held is deleted: `check` first.
+    def join(self, peers: Sequence[BrokerNode], cookie: str, own_address: str, *, skew_s: float = SKEW_S) -> Company:
+        """Makes this host's broker one of `peers`, whose cookie that is, after `check`. What it held is deleted. Those
+        of them who are joining themselves, at this moment, are left out, and returned with the others.
 
         Waits until the hosts of the others know this one: they do once the state has it.
         """
-        own = self._known or self.facts()
-        others = [peer for peer in peers if peer.node != own.node]
+        met = self.check(peers, cookie, skew_s=skew_s)
+        own = self.facts()
         self.know(peers, own.node)
-        if not set(own.others) & {peer.node for peer in others}:
-            with guest(self.place, cookie, others) as there:
-                self._wait_known(there, others, own.node.partition("@")[2], own_address)
-                self._be_forgotten(there, others, own.node)
+        if set(own.others) & {peer.node for peer in met.brokers}:
             self.use_cookie(cookie)
-            self._known = None
-            self._say(f"joining the broker of this host to {others[0].node}")
-            for step in (("stop_app",), ("reset",), ("join_cluster", others[0].node)):
-                self._commands.run("rabbitmqctl", *step)
-            self._commands.run("rabbitmqctl", "start_app", deadline_s=START_S)
-        else:
+            return met
+        host = own.node.partition("@")[2]
+        with guest(self.place, cookie, met.brokers) as there, self._turn(there, met.brokers, host, own_address) as now:
+            self.know(met.with_those(now, peers), own.node)
+            if own.node in met.known:  # it was emptied behind their backs
+                there.run("rabbitmqctl", "forget_cluster_node", own.node, node=met.brokers[0].node)
             self.use_cookie(cookie)
+            self._say(f"joining the broker of this host to {met.brokers[0].node}")
+            # It stops, empties and starts by itself a broker that runs.
+            self._change("join_cluster", met.brokers[0].node, deadline_s=START_S)
+        return met
+
+    @contextmanager
+    def _turn(
+        self, there: Commands, others: Sequence[BrokerNode], host: str, address: str
+    ) -> Iterator[Mapping[str, str]]:
+        """Waits until the hosts of the others know this one, and no other broker joins them within this block. One that
+        takes very long is not waited for. Yields who is in the cluster by then, and at which address."""
+        question = ask_entry([peer.node for peer in others], host, address, PATIENT_S)
+        noted, unaware = False, ""
+        for _ in wait_until_s(TURN_S):
+            with there.asking(question, node=others[0].node) as answer:
+                found = entry(answer)
+                if found.turn:
+                    yield found.cluster
+                    return
+            lacking = [f"{node}, which knows {at or 'nothing'}" for node, at in found.known.items() if at != address]
+            unaware = "; ".join(lacking)
+            if not unaware and not noted:
+                self._say("waiting: another broker is joining at this moment")
+                noted = True
+        if unaware:
+            raise BrokerAway(
+                f"that {host} is {address} is not known yet on the host of {unaware}: is bellwether-broker.path "
+                "enabled there?"
+            )
+        yield found.cluster
 
     def know(self, brokers: Sequence[BrokerNode], own: str) -> None:
         """Has this host know the names of the others' hosts. Raises `Refused` where /etc/hosts says otherwise."""
@@ -184,8 +212,10 @@ class LocalBroker:
         if not _COOKIE.fullmatch(cookie):
             raise Refused("this is no Erlang cookie: 16 to 255 letters, digits, or + / = _ - are")
         if self.cookie() == cookie:
-            self._must_let_in(self._commands)
+            if self._known is None:
+                self._must_let_in(self._commands)
             return
+        self._known = None
         try:
             self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
         except CookieRefused:  # interrupted between this and the next step
@@ -219,53 +249,28 @@ class LocalBroker:
                 "certificate: `systemctl kill -s KILL rabbitmq-server`, and it starts again with what is there"
             ) from None
 
-    def _wait_known(self, there: Commands, others: Sequence[BrokerNode], host: str, address: str) -> None:
-        family = "inet6" if ":" in address else "inet"
-        ask = f'case inet:getaddr("{host}", {family}) of {{ok, A}} -> inet:ntoa(A); _ -> "nothing" end.'
-        for peer in others:
-            heard = "nothing"
-            for _ in wait_until_s(KNOWN_S):
-                heard = there.evaluate(ask, node=peer.node).strip('"')
-                if heard == address:
-                    break
-            else:
-                raise BrokerAway(
-                    f"the host of {peer.node} does not know yet that {host} is {address} (it knows {heard}): "
-                    "is bellwether-broker.path enabled there?"
-                )
-
-    def _be_forgotten(self, there: Commands, others: Sequence[BrokerNode], own: str) -> None:
-        """By those who still count this broker among theirs although it was emptied meanwhile."""
-        members = there.json("cluster_status", node=others[0].node)["disk_nodes"]
-        if own in members:
-            there.run("rabbitmqctl", "forget_cluster_node", own, node=others[0].node)
-
     def ensure_replica(self, stream: str, vhost: str = VHOST) -> None:
         """Has this broker hold a copy of the stream, and waits until it is in touch with the others', and has a say in
         who leads it: without that the loss of another one would leave too few who do."""
-        own, told = self._about_own().node, False
-        why = f"the copy of {stream} on {own} has not begun within {REPLICA_S:.0f} s"
+        self._say(f"copying the log ({stream}) to this host's broker")
+        self._known = None
+        question = ask_copy(vhost, stream, PATIENT_S, add=True)
+        why = "it has not begun"
         for _ in wait_until_s(REPLICA_S):
             try:
-                members, online = self._replicas(stream, vhost)
-                if own in members and own in online and self._commands.evaluate(_HAS_A_SAY) == "true":
-                    return
-                if own not in members:
-                    if not told:
-                        self._say(f"copying the log ({stream}) to this host's broker")
-                        told = True
-                    self._commands.run("rabbitmq-streams", "add_replica", "--vhost", vhost, stream, own)
+                found = copy(self._commands.evaluate(question))
             except (BrokerAway, CommandFailed) as error:
                 # Brokers may be electing, or too busy to answer in time. Asked again they say what it is.
                 why = error.detail
-        raise BrokerAway(why)
-
-    def _replicas(self, stream: str, vhost: str) -> tuple[list[str], list[str]]:
-        """Brokers that have the stream, and those of them where it is running. Raises `Refused` where there is none."""
-        for queue in self._commands.json("list_queues", "-p", vhost, "name", "type", "members", "online"):
-            if queue["name"] == stream and queue["type"] == "stream":
-                return [str(one) for one in queue["members"]], [str(one) for one in queue["online"]]
-        raise Refused(f"the brokers have no stream {stream} in virtual host {vhost}")
+                continue
+            if found.whole:
+                return
+            if not found.running:
+                self._change("start_app", deadline_s=START_S)
+            elif not found.there:
+                raise Refused(f"the brokers have no stream {stream} in virtual host {vhost}")
+            why = found.lacks
+        raise BrokerAway(f"no copy of {stream} on {self.expected_node()} within {REPLICA_S:.0f} s: {why}")
 
     # ── kept as wanted ──
 
@@ -273,11 +278,12 @@ class LocalBroker:
         """Starts a broker anew that runs and has lost its metadata store, as after its disk was full: it lets nobody
         in, and does not come round by itself."""
         try:
-            ended = self._about_own().running and self._commands.evaluate(_STORE_ENDED) == "true"
+            ended = self._own(SEEN_S).store_ended
         except BrokerAway:
             return  # what comes next says so
         if ended:
             self._say("RabbitMQ has lost its metadata store, and lets nobody in: starting it anew")
+            self._known = None
             service("restart")
 
     def expected_node(self) -> str:
@@ -286,33 +292,23 @@ class LocalBroker:
 
     def seen(self) -> Seen:
         """Raises `BrokerAway` where the broker is not running, or has stopped because it sees no majority."""
-        if not self._about_own().running:
+        told, self._known = self._own(SEEN_S), None  # the next look is a new one
+        if not told.running:
             raise BrokerAway("the RabbitMQ on this host starts, or waits for others of its cluster")
-        cluster = self._commands.json("cluster_status", deadline_s=SEEN_S)
-        columns = ("name", "type", "members", "online")
-        queues = self._commands.json("list_queues", "-p", VHOST, *columns, deadline_s=SEEN_S)
-        own = self.expected_node()
         return Seen(
-            own=own,
-            cluster=frozenset(str(node) for node in cluster["disk_nodes"] + cluster["ram_nodes"]),
-            running=frozenset(str(node) for node in cluster["running_nodes"]),
-            replicas={
-                str(one["name"]): frozenset(str(node) for node in one["members"])
-                for one in queues
-                if one["type"] == "stream"
-            },
-            empty=not queues,
-            asleep=frozenset(
-                str(one["name"])
-                for one in queues
-                if one["type"] == "stream" and own in one["members"] and own not in one["online"]
-            ),
+            own=self.expected_node(),
+            cluster=frozenset(told.cluster),
+            running=frozenset(told.seen),
+            replicas={name: nodes for vhost, name, nodes in told.streams if vhost == VHOST},
+            empty=not told.queues,
+            asleep=frozenset(name for vhost, name in told.asleep if vhost == VHOST),
         )
 
     def wake_replica(self, stream: str, vhost: str = VHOST, *, alone: bool) -> None:
         """Has RabbitMQ start a stream anew whose copy here does not run, unless it starts by itself meanwhile. A broker
         that was killed may come back without it, and then goes on without it for ever (seen with 4.0.5). One that is
         `alone` is started anew itself where that does not help: without the log it is of no use to anybody."""
+        self._known = None
         if self._runs(stream, vhost, WAKES_S):
             return
         self._say(f"the copy of {stream} on this broker does not run: starting the stream anew")
@@ -329,17 +325,18 @@ class LocalBroker:
         raise BrokerAway(why)
 
     def _runs(self, stream: str, vhost: str, within_s: float) -> bool:
-        own = self.expected_node()
-        return any(own in self._replicas(stream, vhost)[1] for _ in wait_until_s(within_s))
+        return copy(self._commands.evaluate(ask_copy(vhost, stream, within_s, add=False))).online
 
     def cut_off(self, node: str) -> None:
         """Ends this broker's connection with another one, which has the old cookie and cannot come back."""
         self._say(f"ending the connection with {node}")
+        self._known = None
         self._commands.evaluate(f"erlang:disconnect_node('{node}').")
 
     def forget(self, node: str) -> None:
         """Another host may be quicker."""
         self._say(f"forgetting {node}")
+        self._known = None
         try:
             self._commands.run("rabbitmqctl", "forget_cluster_node", node, deadline_s=START_S)
         except CommandFailed as error:
@@ -348,10 +345,12 @@ class LocalBroker:
 
     def drop_replica(self, stream: str, node: str, vhost: str = VHOST) -> None:
         self._say(f"deleting the copy of {stream} that was on {node}")
+        self._known = None
         try:
             self._commands.run("rabbitmq-streams", "delete_replica", "--vhost", vhost, stream, node)
         except CommandFailed:
-            if node in self._replicas(stream, vhost)[0]:  # else another host was quicker
+            held = {(where, name): nodes for where, name, nodes in self._own().streams}
+            if node in held.get((vhost, stream), ()):  # else another host was quicker
                 raise
 
     # ── taken out ──
@@ -361,26 +360,27 @@ class LocalBroker:
         start any more, as its cluster has forgotten it, is emptied where it lies. Nothing, where that was done."""
         own = self.expected_node()
         try:
-            facts = self.facts() if self._about_own().running else None
-            if facts is None or facts.others or facts.holds:
-                self._leave_orderly() if facts is not None else self._wipe(own)
+            known = self.facts() if self._own().running else None
+            if known is None or known.others or known.holds:
+                self._leave_orderly() if known is not None else self._wipe(own)
         except BrokerAway:
             self._wipe(own)
         self.know((), own)
 
     def _leave_orderly(self) -> None:
         self._say("taking the broker of this host out of its cluster, and emptying it")
-        self._commands.run("rabbitmqctl", "stop_app")
+        self._change("stop_app")
         try:
-            self._commands.run("rabbitmqctl", "reset", deadline_s=RESET_S)
+            self._change("reset", deadline_s=RESET_S)
         except (BrokerAway, CommandFailed):  # the others are gone, or have another cookie already
             self._wipe(self.expected_node())
             return
         self.use_cookie(secrets.token_urlsafe(32))
-        self._commands.run("rabbitmqctl", "start_app", deadline_s=START_S)
+        self._change("start_app", deadline_s=START_S)
 
     def _wipe(self, own: str) -> None:
         self._say("emptying the broker of this host where its data lies, without the others")
+        self._known = None
         service("stop")
         for path in sorted(self.place.data.glob(f"{own}*")):
             as_user(self.place.user, ["/bin/rm", "-rf", "--", str(path)])

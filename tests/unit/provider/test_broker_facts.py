@@ -3,9 +3,9 @@
 import pytest
 
 from provider.broker.host.commands import BrokerAway, CommandFailed, CookieRefused, failure
-from provider.broker.host.facts import Facts, about, held, objections, series
+from provider.broker.host.facts import Facts, facts, held, objections, series
+from provider.broker.host.questions import About
 from provider.core.documents import BrokerNode
-from shared.errors import Invalid
 
 PLUGINS = ("rabbitmq_management",)
 MEMBER = BrokerNode(node="rabbit@p1", version="4.0.5", address="10.0.0.1", plugins=PLUGINS)
@@ -54,13 +54,24 @@ def test_what_is_held_leaves_out_what_broker_setup_makes() -> None:
     assert held(["/", "shop"], [("/", "orders")]) == ("virtual host 'shop'", "queue 'orders' in virtual host '/'")
 
 
-def test_an_answer_is_read_however_erlang_breaks_its_lines() -> None:
-    found = about("{1795254772952,'rabbit@p-1',true,\"4.0.5\",\n [rabbitmq_management,\n  jose]}\nok\n")
-    assert (found.node, found.version, found.running) == ("rabbit@p-1", "4.0.5", True)
-    assert found.plugins == ("jose", "rabbitmq_management")
-    assert found.clock_s == 1795254772.952
-    with pytest.raises(Invalid):
-        about("{badrpc,nodedown}")
+def test_what_a_broker_says_of_itself_becomes_facts() -> None:
+    names = (("/", "a"), ("/", "b"), ("/", "c"), ("/", "d"))
+    told = About(
+        clock_ms=0,
+        node="rabbit@p2",
+        running=True,
+        version="4.0.5",
+        plugins=PLUGINS,
+        cluster=("rabbit@p2",),
+        seen=("rabbit@p2",),
+        vhosts=("/", "bellwether"),
+        queues=7,
+        some=names,
+    )
+    found = facts(told)
+    assert (found.node, found.others, found.more) == ("rabbit@p2", (), 3)
+    assert "holds queue 'a' in virtual host '/', queue 'b'" in (said := "; ".join(objections(found, [MEMBER])))
+    assert "'c' in virtual host '/' and 4 more, which joining would delete" in said
 
 
 def test_versions_are_compared_as_numbers() -> None:
