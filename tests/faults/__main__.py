@@ -19,7 +19,7 @@ from localcluster.process import ProcessFailed
 from tests.faults import disks, links, report
 from tests.faults.day import Outcome, live
 from tests.faults.members import Options
-from tests.faults.plan import KINDS, Plan, draw, possible
+from tests.faults.plan import KINDS, STEPS, Plan, draw, possible
 from tests.faults.plant import Plant
 from tests.faults.variants import VARIANTS
 from tests.support.proxies import proxied
@@ -30,6 +30,9 @@ SEEDS = 10**6
 
 def main() -> int:
     asked = _arguments()
+    if asked.report:
+        print(report.summary(report.kept(asked.report)))
+        return 0
     links.loopback()
     no_disks, no_links = disks.available(), links.available()
     if no_disks is not None:
@@ -38,18 +41,22 @@ def main() -> int:
         print(f"Without cut links: {no_links}.")
     options = Options(asked.variant, asked.agents, disks=no_disks is None, links=no_links is None, store=asked.store)
     root = Path(tempfile.mkdtemp(prefix="bellwether-faults-"))
-    outcomes: list[Outcome] = []
+    runs: list[report.Done] = []
+    failed: Outcome | None = None
     try:
         with _planted(root, options, proxy=asked.proxy) as (plant, doors):
             for number in range(asked.runs):
-                outcomes.append(_one_day(plant, asked, asked.seed + number, doors))
-                if outcomes[-1].violations:
+                outcome = _one_day(plant, asked, asked.seed + number, doors)
+                runs.append(report.done(outcome))
+                if asked.results is not None:
+                    report.keep(asked.results, runs[-1])
+                if outcome.violations:
+                    failed = outcome
                     break
     except ProcessFailed as error:
         print(f"the cluster did not start: {error}", *error.__notes__, sep="\n", file=sys.stderr)
         return 2
-    print(report.summary(outcomes))
-    failed = outcomes[-1] if outcomes[-1].violations else None
+    print(report.summary(runs))
     if failed is not None:
         _keep(failed, root, _replay(failed.plan, asked))
     elif not asked.keep:
@@ -81,7 +88,7 @@ def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str
         plan = Plan.read(asked.plan)
     else:
         kinds = asked.kinds.split(",") if asked.kinds else possible(plant.there)
-        plan = draw(seed, seconds=asked.seconds, kinds=kinds)
+        plan = draw(seed, seconds=asked.seconds, kinds=kinds, steps=asked.steps)
     if asked.verbose:
         print(*plan.steps, sep="\n", flush=True)
     outcome = live(plant, plan, doors=doors)
@@ -98,6 +105,9 @@ def _arguments() -> argparse.Namespace:
     )
     options.add_argument("--runs", type=int, default=1, help="how many, one after the other on one cluster (default 1)")
     options.add_argument("--seconds", type=float, default=8.0, help="length of each plan (default 8)")
+    options.add_argument(
+        "--steps", type=_steps, default=STEPS, help=f"faults in each plan, as 1-3 (default {STEPS[0]}-{STEPS[1]})"
+    )
     options.add_argument("--kinds", help=f"only these faults, with commas between them: {', '.join(KINDS)}")
     options.add_argument("--plan", type=Path, help="a plan that was kept, instead of one that is drawn")
     options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
@@ -106,13 +116,27 @@ def _arguments() -> argparse.Namespace:
     )
     options.add_argument("--proxy", action="store_true", help="clients ask through HAProxy as well")
     options.add_argument("--variant", choices=VARIANTS, help="a system with one rule broken, to try the checker")
+    options.add_argument("--results", type=Path, help="a file to which a line is added for each run")
+    options.add_argument("--report", type=Path, nargs="+", help="only sum up such files, of several sittings")
     options.add_argument("--keep", action="store_true", help="leave logs and data, whatever comes")
     options.add_argument("--verbose", action="store_true", help="print each plan, and what was done when")
     return options.parse_args()
 
 
+def _steps(text: str) -> tuple[int, int]:
+    least, _, most = text.partition("-")
+    if int(least) > int(most or least):
+        raise ValueError(text)
+    return int(least), int(most or least)
+
+
 def _replay(plan: Plan, asked: argparse.Namespace) -> str:
-    words = ["tests/faults/run", f"--seed {plan.seed}", f"--seconds {plan.seconds:g}"]
+    words = [
+        "tests/faults/run",
+        f"--seed {plan.seed}",
+        f"--seconds {plan.seconds:g}",
+        "--steps {}-{}".format(*asked.steps),
+    ]
     words += [f"--{name} '{value}'" for name in ("kinds", "variant") if (value := getattr(asked, name)) is not None]
     words += ["--store mariadb"] if asked.store == "mariadb" else []
     return " ".join([*words, "--proxy"] if asked.proxy else words)

@@ -20,13 +20,15 @@ HEARD_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`healed_s`: from the end of the last fault until every node was well and equal."""
+    """`healed_s`: from the end of the last fault until every node was well and had what any had; `whole_s`: when that
+    was, in monotonic seconds."""
 
     plan: Plan
     history: History
     violations: list[Violation]
     notes: list[str]
     healed_s: float
+    whole_s: float
 
 
 def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None) -> Outcome:
@@ -37,12 +39,13 @@ def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None) -> Ou
     clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6])
     nemesis = Nemesis(plant, plan, recorder)
     found: list[Violation] = []
-    healed_s = 0.0
+    healed_s = whole_s = 0.0
     with clients.running():
         nemesis.run()
         began_s = time.monotonic()
         try:
             nemesis.trouble += [f"healing: {what} after {took:.1f} s" for what, took in heal(plant).items() if took > 2]
+            whole_s = time.monotonic()
             clients.hear_from(urls.keys() & plant.providers.keys(), HEARD_S)
         except ProcessFailed as error:
             found.append(Violation("healing", str(error)))
@@ -68,4 +71,4 @@ def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None) -> Ou
         found += check(history)
     found += [Violation("answers", text) for text in clients.broken]
     found += [Violation("deeds", text) for text in nemesis.broken]
-    return Outcome(plan, history, found, nemesis.trouble, healed_s)
+    return Outcome(plan, history, found, nemesis.trouble, healed_s, whole_s)

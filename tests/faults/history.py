@@ -101,6 +101,8 @@ class Fault:
     began_s: float
     ended_s: float
     why_not: str | None = None
+    role: str = "-"
+    """What the target was when it began: `primary`, `standby`, or `-` where that is no question."""
 
 
 @dataclass(frozen=True, slots=True)

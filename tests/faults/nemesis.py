@@ -88,8 +88,14 @@ def _mend(links: Links, cuts: list[Cut]) -> None:
 
 
 def _alarm(plant: Plant, _names: list[str], _step: Step) -> Undo:
+    plant.broker_alarmed = True
     plant.broker.ctl("set_disk_free_limit", "100000GB")
-    return partial(plant.broker.ctl, "set_disk_free_limit", "100MB")
+    return partial(_no_alarm, plant)
+
+
+def _no_alarm(plant: Plant) -> None:
+    plant.broker.ctl("set_disk_free_limit", "100MB")
+    plant.broker_alarmed = False
 
 
 def _promote(plant: Plant, names: list[str], _step: Step) -> None:
@@ -235,9 +241,10 @@ class Nemesis:
     def _do(self, step: Step, began_s: float) -> None:
         deed = DEEDS[step.kind]
         self._ended.wait(max(0.0, began_s + step.at_s - time.monotonic()))
-        at_s, names, why_not = time.monotonic(), list[str](), None
+        at_s, names, why_not, role = time.monotonic(), list[str](), None, "-"
         try:
             names = deed.whom(self._plant, step.role)
+            role = self._role(step, names)
             with ExitStack() as stack:
                 for name in names if deed.alone else ():
                     stack.enter_context(self._plant.held(name))
@@ -250,7 +257,15 @@ class Nemesis:
             why_not = f"{type(error).__name__}: {error}"
         except ValueError as error:
             self.broken.append(f"{step.kind}: {error}")
-        self._recorder.fault(Fault(step.kind, " ".join(names), at_s, time.monotonic(), why_not))
+        self._recorder.fault(Fault(step.kind, " ".join(names), at_s, time.monotonic(), why_not, role))
+
+    def _role(self, step: Step, names: list[str]) -> str:
+        """What it hits: `newest` may be either."""
+        if step.role == "-":
+            return "-"
+        if step.role == "newest":
+            return "primary" if self._plant.leader() in names else "standby"
+        return "primary" if step.role == "primary" else "standby"
 
     def _undo(self, step: Step, undo: Undo) -> None:
         try:
@@ -282,7 +297,8 @@ def heal(plant: Plant, timeout_s: float = HEAL_S) -> dict[str, float]:
     except ProcessFailed:
         plant.refound_broker()
         until("the broker, which had to be founded anew, is there", plant.broker.ready)
-    plant.broker.ctl("set_disk_free_limit", "100MB")
+    if plant.broker_alarmed:
+        _no_alarm(plant)
     for name in plant.providers:
         until(f"{name} is well", partial(_is_well, plant, name))
     for name in list(plant.joining):

@@ -11,6 +11,9 @@ ROLES = ("primary", "standby", "other", "newest")
 member that joined last."""
 
 
+STEPS = (2, 5)
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of fault. `needs`: what must be there for it; `longest_s`: how long it lasts at most."""
@@ -19,6 +22,9 @@ class Kind:
     roles: tuple[str, ...] = ("-",)
     longest_s: float = 0.0
     needs: str | None = None
+    alone: bool = False
+    """Whether the system has to go on by itself while it lasts: recovery is then counted from its begin, and not from
+    its end. What hits a standby is always so."""
 
 
 NODES = ("primary", "primary", "standby", "other")
@@ -26,32 +32,32 @@ KINDS = {
     "kill": Kind(4, NODES, 3.5),
     "stop": Kind(4, NODES, 3.0),
     "restart": Kind(2, NODES),
-    "promote": Kind(6, ("standby", "other", "primary")),
-    "two at once": Kind(3),
-    "asleep": Kind(3, ("primary",), 3.0),
+    "promote": Kind(6, ("standby", "other", "primary"), alone=True),
+    "two at once": Kind(3, alone=True),
+    "asleep": Kind(3, ("primary",), 3.0, alone=True),
     "all killed": Kind(1, longest_s=1.0),
     "broker killed": Kind(2, longest_s=1.0),
     "broker stopped": Kind(2, longest_s=3.0),
     "broker alarm": Kind(1, longest_s=2.0),
-    "join": Kind(1),
-    "remove": Kind(1, ("newest",)),
-    "clock": Kind(2, NODES, 3.0),
+    "join": Kind(1, alone=True),
+    "remove": Kind(1, ("newest",), alone=True),
+    "clock": Kind(2, NODES, 3.0, alone=True),
     "store killed": Kind(3, longest_s=2.0, needs="store"),
     "store stopped": Kind(3, longest_s=3.0, needs="store"),
-    "agent killed": Kind(1, longest_s=1.0, needs="agent"),
-    "agent stopped": Kind(1, longest_s=3.0, needs="agent"),
+    "agent killed": Kind(1, longest_s=1.0, needs="agent", alone=True),
+    "agent stopped": Kind(1, longest_s=3.0, needs="agent", alone=True),
     "cut off": Kind(3, NODES, 5.0, "links"),
     "apart": Kind(1, NODES, 5.0, "links"),
     "deaf": Kind(2, NODES, 5.0, "links"),
     "mute": Kind(2, NODES, 5.0, "links"),
     "lossy": Kind(2, NODES, 5.0, "links"),
-    "agents cut off": Kind(1, longest_s=5.0, needs="links"),
+    "agents cut off": Kind(1, longest_s=5.0, needs="links", alone=True),
     "disk full": Kind(2, NODES, 2.0, "disks"),
     "power cut": Kind(3, NODES, 1.0, "disks"),
     "all power cut": Kind(1, longest_s=1.0, needs="disks"),
     "broker power cut": Kind(2, longest_s=1.0, needs="disks"),
     "blackout": Kind(2, longest_s=1.0, needs="disks"),
-    "backup": Kind(1, NODES),
+    "backup": Kind(1, NODES, alone=True),
 }
 """Everything that there is to draw from."""
 
@@ -88,16 +94,16 @@ class Plan:
         return Plan(raw["seed"], raw["seconds"], tuple(Step(**step) for step in raw["steps"]))
 
 
-def draw(seed: int, *, seconds: float, kinds: Collection[str]) -> Plan:
-    """The plan of this seed: two to five steps within `seconds`, of these kinds."""
+def draw(seed: int, *, seconds: float, kinds: Collection[str], steps: tuple[int, int] = STEPS) -> Plan:
+    """The plan of this seed: at least and at most so many steps within `seconds`, of these kinds."""
     chance = random.Random(f"plan {seed}")
     names = sorted(kinds)
     weights = [KINDS[name].weight for name in names]
-    steps = []
-    for _ in range(chance.randint(2, 5)):
+    drawn = []
+    for _ in range(chance.randint(*steps)):
         (name,) = chance.choices(names, weights)
         kind = KINDS[name]
-        steps.append(
+        drawn.append(
             Step(
                 at_s=round(chance.uniform(0.3, seconds - 0.5), 2),
                 kind=name,
@@ -106,7 +112,7 @@ def draw(seed: int, *, seconds: float, kinds: Collection[str]) -> Plan:
                 chance=chance.getrandbits(32),
             )
         )
-    return Plan(seed, seconds, tuple(sorted(steps, key=lambda step: step.at_s)))
+    return Plan(seed, seconds, tuple(sorted(drawn, key=lambda step: step.at_s)))
 
 
 def possible(there: Collection[str]) -> list[str]:

@@ -49,6 +49,7 @@ class Plant(Cluster):
         self._joined = len(self.providers)
         self.joining: dict[str, PlantProvider] = {}
         """Hosts that are to be members and are not yet."""
+        self.broker_alarmed = False
         self._busy: set[str] = set()
         self._lock = threading.Lock()
 

@@ -1,11 +1,44 @@
 """What bad days came to, in words and figures."""
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tests.faults.day import Outcome
 from tests.faults.history import Attempt, Fault, History
+from tests.faults.plan import KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """One fault that was done. `again_s`: until a write succeeded (see `recovery_s`); `whole_s`: from its end until all
+    members were well. None where others were there as well."""
+
+    kind: str
+    role: str
+    again_s: float | None
+    whole_s: float | None
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.role == "-" else f"{self.kind}, {self.role}"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One run, as it is kept."""
+
+    seed: int
+    seconds: float
+    requests: int
+    writes: int
+    healed_s: float
+    faults: tuple[Recovered, ...]
+    violations: tuple[str, ...]
 
 
 def line(outcome: Outcome) -> str:
@@ -32,38 +65,99 @@ def story(outcome: Outcome) -> str:
     return "\n".join([*lines, *outcome.notes])
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """How often each fault was done, and how soon a write succeeded after it."""
-    counts: dict[str, int] = defaultdict(int)
-    times: dict[str, list[float]] = defaultdict(list)
-    for outcome in outcomes:
-        for fault in outcome.history.faults:
-            if fault.why_not is None:
-                counts[fault.kind] += 1
-                recovered = recovery_s(outcome.history, fault)
-                if recovered is not None:
-                    times[fault.kind].append(recovered)
-    rows = ["", f"{'fault':<16} {'times':>5}  until a write that was asked for after it succeeded: median, worst"]
-    for kind in sorted(counts):
-        found = times[kind]
-        figures = f"{median(found):6.2f} s {max(found):6.2f} s  (of {len(found)})" if found else "     -"
-        rows.append(f"{kind:<16} {counts[kind]:>5}  {figures}")
-    bad = sum(1 for outcome in outcomes if outcome.violations)
-    return "\n".join([*rows, f"{len(outcomes)} runs, {bad} with violations"])
+def done(outcome: Outcome) -> Done:
+    """What is kept of it."""
+    history = outcome.history
+    faults = [fault for fault in history.faults if fault.why_not is None]
+    return Done(
+        seed=outcome.plan.seed,
+        seconds=outcome.plan.seconds,
+        requests=len(history.attempts),
+        writes=len({one.op for one in _written(history)}),
+        healed_s=round(outcome.healed_s, 2),
+        faults=tuple(_recovered(outcome, fault, only=len(faults) == 1) for fault in faults),
+        violations=tuple(map(str, outcome.violations)),
+    )
+
+
+def _recovered(outcome: Outcome, fault: Fault, *, only: bool) -> Recovered:
+    again_s = recovery_s(outcome.history, fault)
+    whole_s = outcome.whole_s - fault.ended_s if only and outcome.whole_s else None
+    return Recovered(
+        fault.kind,
+        fault.role,
+        None if again_s is None else round(again_s, 3),
+        None if whole_s is None else round(whole_s, 2),
+    )
+
+
+def summary(runs: Sequence[Done]) -> str:
+    """How often each fault was done, how soon a write succeeded after it, and how soon all nodes were well."""
+    found: dict[str, list[Recovered]] = defaultdict(list)
+    for run in runs:
+        for one in run.faults:
+            found[one.name].append(one)
+    rows = [
+        "",
+        f"{'':<30} {'':>5}  a write succeeds (s)         all are well (s)",
+        f"{'fault':<30} {'times':>5}  median   worst   of         median   worst   of",
+    ]
+    for name in sorted(found):
+        again = _figures([one.again_s for one in found[name]])
+        rows.append(
+            f"{name:<30} {len(found[name]):>5}  {again}        {_figures([one.whole_s for one in found[name]])}"
+        )
+    count = sum(len(ones) for ones in found.values())
+    bad = sum(1 for run in runs if run.violations)
+    writes = sum(run.writes for run in runs)
+    return "\n".join([*rows, f"{len(runs)} runs, {count} faults, {writes} acknowledged writes, {bad} with violations"])
+
+
+def _figures(times: Sequence[float | None]) -> str:
+    known = [one for one in times if one is not None]
+    return f"{median(known):6.2f}  {max(known):6.2f}  {len(known):>3}" if known else f"{'-':>6}  {'-':>6}  {0:>3}"
 
 
 def recovery_s(history: History, fault: Fault) -> float | None:
-    """From the end of the fault until the first success of a write that was asked for since; None where another fault
-    was there as well, so that nobody knows whose the time is."""
-    answered = [one.answered_s for one in _written(history) if one.asked_s >= fault.ended_s]
-    if not answered:
+    """Until the first success of a write that was asked for since: since the end of the fault, or, where the system has
+    to go on without that, since its begin. None where another fault was there as well, or was not over yet, so that
+    nobody knows whose the time is."""
+    since_s = fault.began_s if KINDS[fault.kind].alone or fault.role == "standby" else fault.ended_s
+    end_s = _success_after(history, since_s)
+    if end_s is None:
         return None
-    end_s = min(answered)
-    others = [one for one in history.faults if one is not fault and one.why_not is None]
-    if any(one.began_s < end_s and one.ended_s > fault.began_s for one in others):
-        return None
-    return end_s - fault.ended_s
+    for one in history.faults:
+        if one is fault or one.why_not is not None or one.began_s >= end_s:
+            continue
+        over_s = _success_after(history, one.ended_s)
+        if one.ended_s > fault.began_s or over_s is None or over_s > fault.began_s:
+            return None
+    return end_s - since_s
+
+
+def _success_after(history: History, since_s: float) -> float | None:
+    """When the first write that was asked for since then was answered with success."""
+    return min((one.answered_s for one in _written(history) if one.asked_s >= since_s), default=None)
 
 
 def _written(history: History) -> list[Attempt]:
     return [one for one in history.attempts if one.action == "put" and one.done]
+
+
+# ── over many sittings ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def keep(file: Path, run: Done) -> None:
+    """Adds it to `file`, as a line."""
+    with file.open("a") as lines:
+        lines.write(json.dumps(asdict(run)) + "\n")
+
+
+def kept(files: Iterable[Path]) -> list[Done]:
+    """What `keep` wrote."""
+    return [_read(json.loads(line)) for file in files for line in file.read_text().splitlines()]
+
+
+def _read(raw: dict[str, Any]) -> Done:
+    faults = tuple(Recovered(**one) for one in raw["faults"])
+    return Done(**raw | {"faults": faults, "violations": tuple(raw["violations"])})
