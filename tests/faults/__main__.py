@@ -22,6 +22,7 @@ from tests.faults.members import Options
 from tests.faults.plan import KINDS, STEPS, Plan, draw, possible
 from tests.faults.plant import Plant
 from tests.faults.variants import VARIANTS
+from tests.faults.workload import PAUSE_S
 from tests.support.proxies import proxied
 
 SHOWN = 20
@@ -91,7 +92,7 @@ def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str
         plan = draw(seed, seconds=asked.seconds, kinds=kinds, steps=asked.steps)
     if asked.verbose:
         print(*plan.steps, sep="\n", flush=True)
-    outcome = live(plant, plan, doors=doors)
+    outcome = live(plant, plan, doors=doors, pause_s=asked.pause)
     print(report.line(outcome), flush=True)
     if asked.verbose:
         print(report.story(outcome), flush=True)
@@ -113,6 +114,12 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
     options.add_argument(
         "--store", choices=("sqlite", "mariadb"), default="sqlite", help="what providers keep their state in"
+    )
+    options.add_argument(
+        "--pause",
+        type=float,
+        default=PAUSE_S,
+        help=f"seconds that a client pauses at most (default {PAUSE_S}); more, where many runs share a machine",
     )
     options.add_argument("--proxy", action="store_true", help="clients ask through HAProxy as well")
     options.add_argument("--variant", choices=VARIANTS, help="a system with one rule broken, to try the checker")
@@ -138,7 +145,8 @@ def _replay(plan: Plan, asked: argparse.Namespace) -> str:
         "--steps {}-{}".format(*asked.steps),
     ]
     words += [f"--{name} '{value}'" for name in ("kinds", "variant") if (value := getattr(asked, name)) is not None]
-    words += ["--store mariadb"] if asked.store == "mariadb" else []
+    words += [f"--store {asked.store}"] if asked.store != "sqlite" else []
+    words += [f"--pause {asked.pause:g}"] if asked.pause != PAUSE_S else []
     return " ".join([*words, "--proxy"] if asked.proxy else words)
 
 

@@ -12,7 +12,7 @@ from tests.faults.history import History, Recorder
 from tests.faults.nemesis import Nemesis, heal
 from tests.faults.plan import Plan
 from tests.faults.plant import Plant
-from tests.faults.workload import Clients
+from tests.faults.workload import PAUSE_S, Clients
 from tests.support.api import client
 
 HEARD_S = 60.0
@@ -31,12 +31,12 @@ class Outcome:
     whole_s: float
 
 
-def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None) -> Outcome:
-    """One day. `doors`: who is asked besides the nodes, as a proxy."""
+def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None, pause_s: float = PAUSE_S) -> Outcome:
+    """One day. `doors`: who is asked besides the nodes, as a proxy. `pause_s`: see `Clients`."""
     before = client(plant, plant.first.name).read("/cluster")
     recorder = Recorder()
     urls = {name: provider.url for name, provider in plant.providers.items()} | (doors or {})
-    clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6])
+    clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6], pause_s=pause_s)
     nemesis = Nemesis(plant, plan, recorder)
     found: list[Violation] = []
     healed_s = whole_s = 0.0

@@ -32,8 +32,19 @@ SHARED, COUNTED = 6, 2
 class Clients:
     """All clients of one run. `doors`: name → URL of everybody who may be asked."""
 
-    def __init__(self, cluster: Cluster, doors: Mapping[str, str], seed: int, recorder: Recorder, mark: str) -> None:
-        """`mark` makes the ops of this run differ from those of an earlier one with the same seed."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        doors: Mapping[str, str],
+        seed: int,
+        recorder: Recorder,
+        mark: str,
+        *,
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        """`mark` makes the ops of this run differ from those of an earlier one with the same seed. `pause_s`: what a
+        client pauses at most between two wishes."""
+        self._pause_s = pause_s
         self._cluster, self._doors, self._recorder = cluster, dict(doors), recorder
         self.prefix = f"user.f{seed}.{mark}."
         """What the names of the run's settings begin with."""
@@ -59,7 +70,7 @@ class Clients:
         client = _Client(name, self)
         while not self._stopping.is_set():
             plan(client)
-            self._stopping.wait(client.chance.uniform(0, PAUSE_S))
+            self._stopping.wait(client.chance.uniform(0, self._pause_s))
         client.close()
 
     @contextmanager
