@@ -65,9 +65,10 @@ class Durable:
         taken, self.unsaved = self.unsaved, []
         return taken
 
-    def replace(self, state: State, position: Position | None) -> None:
-        """Another state in the place of this one. Raises a `BellwetherError`."""
-        self.store.seed(state, position)
+    def replace(self, state: State, position: Position | None, *, stored: bool) -> None:
+        """Another state in the place of this one; `stored`: the store holds it. Raises a `BellwetherError`."""
+        if not stored:
+            self.store.seed(state, position)
         self.unsaved.clear()
         self._position, self._anew, self.problem = None, False, None
         self.shown = (state, position)

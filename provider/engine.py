@@ -211,10 +211,11 @@ class Engine:
         """Records that were skipped because something before them is missing here."""
         return self._replica.gaps
 
-    def replace(self, state: State, position: Position | None) -> "Future[None]":
-        """Go on from this state of another member. Done when it is durable here; fails where it cannot be stored."""
+    def replace(self, state: State, position: Position | None, *, stored: bool = False) -> "Future[None]":
+        """Go on from this state of another member, or of the store, where that is ahead of this node (`stored`). Done
+        when it is durable here; fails where it cannot be stored."""
         done: Future[None] = Future()
-        self._inbox.put(Replace(state, position, done))
+        self._inbox.put(Replace(state, position, done, stored))
         return done
 
     # ── the thread ──
@@ -319,9 +320,13 @@ class Engine:
         self._durable.forget_position()
 
     def _replace(self, event: Replace) -> list[Instruction]:
-        out, before = self._replica.abandon(), self._durable.shown[0]
+        before = self._durable.shown[0]
+        if event.stored and event.state.revision <= before.revision and self.reading.lost is None:
+            event.done.set_result(None)  # the log has led there meanwhile
+            return []
+        out = self._replica.abandon()
         try:
-            self._durable.replace(event.state, event.position)
+            self._durable.replace(event.state, event.position, stored=event.stored)
         except BellwetherError as error:
             event.done.set_exception(error)
             return out

@@ -93,11 +93,12 @@ class Lose:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Go on from the state of another member."""
+    """Go on from the state of another member; `stored`: it is what the store holds already."""
 
     state: State
     position: Position | None
     done: "Future[None]"
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from provider.backfill import fetch_history
 from provider.broker.users import node_user
 from provider.client import Client
+from provider.core.commands import CLUSTER_ID, need
 from provider.core.documents import BrokerNode
 from provider.core.state import State
 from provider.founding import Place, write_store_password
@@ -18,6 +19,7 @@ from provider.joining.steps import Steps
 from provider.recovery.members import resumed
 from provider.settings import COMMON, ProviderSettings, load_settings, nested, to_toml
 from provider.snapshot import read_snapshot
+from provider.store import Store
 from provider.trust import pki
 from provider.trust.vault import Vault, data_keys, public_key
 from shared.errors import Invalid
@@ -204,9 +206,20 @@ class _Admission:
             state, position = read_snapshot(resumed(member, newest))
             data_keys(state.of("key"), self.place.name, self.journal.secrets_key)  # or all that it has is of no use
             with closing(self.place.open_store()) as store:
+                if _shared(store, state):
+                    return state
                 store.seed(state, position)
                 fetch_history(store, lambda until: member.lines("GET", f"/history?until={until}"), state.revision)
         return state
+
+
+def _shared(store: Store, state: State) -> bool:
+    """Whether other members keep their state in the same database: it holds this node's own admission, then."""
+    reached = store.reached()
+    if reached is None or reached[0] != state.generation or reached[2] < state.revision:
+        return False
+    held, _ = store.load()
+    return need(held, "setting", CLUSTER_ID).spec == need(state, "setting", CLUSTER_ID).spec
 
 
 def _count(state: State) -> int:

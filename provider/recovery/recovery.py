@@ -27,6 +27,9 @@ AGAIN_S = 0.25
 HEAL_AGAIN_S = 2.0
 LOOK_S = 2.0
 """How often it is looked whether this node misses something."""
+STORE_AHEAD_S = 2.0
+"""Where nodes share a database, the first of them stores what all are about to read. What this node still has not read
+after so long, it will not."""
 FORGET_S = 900.0
 """A question about a promotion that nobody waits for any more."""
 
@@ -65,6 +68,8 @@ class Recovery:
         self._questions: dict[int, tuple[Ask, float]] = {}
         self._heals = self._stopping = False
         self._gaps_seen = 0
+        self._behind: tuple[tuple[int, int], float] | None = None
+        """What this node had reached when its store was first seen to be ahead of that, and when."""
         self._noted: Known | None = None
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
         engine.attach(on_ask=self.asked, on_lost=self.lost)
@@ -103,6 +108,7 @@ class Recovery:
                 questions = list(self._questions.values())
             if questions:
                 self._answer(questions)
+            self._look_at_store()
             if self._heals:
                 self._heal()
             elif not questions:
@@ -119,7 +125,7 @@ class Recovery:
         words = {name: one.word if one is not None else None for name, one in standings.items()}
         for ask, since_s in questions:
             waited_s = time.monotonic() - since_s
-            finding = judge(self._question(ask), words, waited_s)
+            finding = self._stored_more() or judge(self._question(ask), words, waited_s)
             self._engine.waits_for = finding.why or None
             if finding.verdict is Verdict.WAIT and waited_s < FORGET_S:
                 continue
@@ -195,6 +201,37 @@ class Recovery:
             self._engine.lose(
                 f"the log goes on behind something that is missing in it: this node is at revision {own.revision}"
             )
+
+    def _stored_more(self) -> Finding | None:
+        """The store holds what this node has not read: others keep their state in the same database."""
+        try:
+            stored = self._store.reached()
+        except BellwetherError:
+            return None  # without it nothing can be written anyway
+        own = self._word()  # afterwards: under load it is ahead of us at any moment, and we are there at the next
+        if stored is None or (stored[1:] <= own.reached if stored[0] == own.generation else stored[1] <= own.epoch):
+            return None
+        return Finding(Verdict.WAIT, f"the store has revision {stored[2]}, this node {own.revision}: reading on")
+
+    def _look_at_store(self) -> None:
+        """Others who keep their state in the same database stored what the log has lost since: it is taken from there,
+        and put back."""
+        reached = self._word().reached
+        if self._stored_more() is None:
+            self._behind = None
+            return
+        now_s = time.monotonic()
+        if self._behind is None or self._behind[0] != reached:
+            self._behind = reached, now_s
+        if now_s < self._behind[1] + STORE_AHEAD_S and self._engine.reading.lost is None:
+            return
+        try:
+            state, position = self._store.load()
+            self._engine.replace(state, position, stored=True).result()
+        except BellwetherError as error:
+            log(why=error.detail).warning("what others have stored could not be read; trying again")
+            return
+        log(revision=state.revision).warning("the store was ahead of this node: goes on with what others stored")
 
     def _heal(self) -> None:
         """Take the state of another member."""

@@ -63,6 +63,13 @@ class Store:
         with self._reading() as connection:
             return loading.has_tables(connection) and connection.scalar(select(func.count()).select_from(meta)) == 1
 
+    def reached(self) -> tuple[str, int, int] | None:
+        """Generation, epoch and revision of the state that it holds; None: none. More than this node has read, where
+        other nodes keep their state in the same database and are ahead of it."""
+        with self._reading() as connection:
+            row = connection.execute(select(meta.c.generation, meta.c.epoch, meta.c.revision)).one_or_none()
+            return None if row is None else (row.generation, row.epoch, row.revision)
+
     def load(self) -> tuple[State, Position | None]:
         """The state and the last position read from the log (None: none yet).
 

@@ -113,7 +113,10 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--plan", type=Path, help="a plan that was kept, instead of one that is drawn")
     options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
     options.add_argument(
-        "--store", choices=("sqlite", "mariadb"), default="sqlite", help="what providers keep their state in"
+        "--store",
+        choices=("sqlite", "mariadb", "shared"),
+        default="sqlite",
+        help="what providers keep their state in; shared: all of them in one MariaDB database",
     )
     options.add_argument(
         "--pause",

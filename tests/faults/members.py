@@ -27,13 +27,14 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True, slots=True)
 class Options:
     """`variant`: the rule that is broken, None: none is. `agents`: how many, each with a MariaDB server. `disks`,
-    `links`: whether these can be cut. `store`: what the providers keep their state in."""
+    `links`: whether these can be cut. `store`: what the providers keep their state in; `shared`: all of them in one
+    database."""
 
     variant: str | None = None
     agents: int = 1
     disks: bool = True
     links: bool = True
-    store: Literal["sqlite", "mariadb"] = "sqlite"
+    store: Literal["sqlite", "mariadb", "shared"] = "sqlite"
 
 
 def _started_as(program: str, config: Path) -> list[str | Path]:
@@ -115,14 +116,17 @@ class PlantBroker(Broker):
 
 
 class PlantStore(MariaDB):
-    """The databases of all providers, one each."""
+    """The databases of all providers, one each; or one for all of them."""
+
+    shared = False
 
     @property
     def log(self) -> Path:
         return self.directory.parent / "store.log"
 
     def options_for(self, name: str) -> tuple[str, ...]:
-        """A database for that node, unless it has one; as `provider init` and `join` are told of it."""
+        """A database for that node, unless there is one; as `provider init` and `join` are told of it."""
+        name = "shared" if self.shared else name
         password = self.directory.parent / "store.password"
         if not sql(self, "SHOW DATABASES LIKE %s", name):
             _, given = split_password(new_database(self, name))

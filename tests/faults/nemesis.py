@@ -173,7 +173,7 @@ def _hosts(plant: Plant, _role: str) -> list[str]:
 
 
 def _all_hosts(plant: Plant, _role: str) -> list[str]:
-    return ["broker", *plant.providers]
+    return [*plant.servers_cut, *plant.providers]
 
 
 def _everybody(plant: Plant, _role: str) -> list[str]:
@@ -204,6 +204,7 @@ DEEDS = {
     "clock": _Deed(_one, _clock, alone=False),
     "store killed": _Deed(_store, _kill),
     "store stopped": _Deed(_store, _stop),
+    "store power cut": _Deed(_store, _power),
     "agent killed": _Deed(_agents, _kill),
     "agent stopped": _Deed(_agents, _stop),
     "cut off": _Deed(_one, _cut, alone=False),

@@ -44,6 +44,7 @@ KINDS = {
     "clock": Kind(2, NODES, 3.0, alone=True),
     "store killed": Kind(3, longest_s=2.0, needs="store"),
     "store stopped": Kind(3, longest_s=3.0, needs="store"),
+    "store power cut": Kind(3, longest_s=1.0, needs="store's disk"),
     "agent killed": Kind(1, longest_s=1.0, needs="agent", alone=True),
     "agent stopped": Kind(1, longest_s=3.0, needs="agent", alone=True),
     "cut off": Kind(3, NODES, 5.0, "links"),

@@ -34,16 +34,19 @@ class Plant(Cluster):
         self._options = options
         self.store: PlantStore | None = None
         self.links = Links(secrets.token_hex(3)) if options.links else None
-        if options.store == "mariadb":
+        if options.store != "sqlite":
             directory = root.absolute() / "store"
             directory.parent.mkdir(mode=0o700)
             self.store = PlantStore(directory, free_ports(1)[0])
+            self.store.shared = options.store == "shared"
         super().__init__(root, providers=3, databases=options.agents, tell=tell)
         if self.store is not None:
             self.members = {**self.members, "store": self.store}
         self._disks = Disks(self.layout.root / "images") if options.disks else None
         if self._disks is not None:
             self._disks.make("broker", self.layout.broker, size=BROKER_DISK)
+            if self.store is not None:
+                self._disks.make("store", self.store.directory, size=BROKER_DISK)
             for name, provider in self.providers.items():
                 self._disks.make(name, provider.files.directory)
         self._joined = len(self.providers)
@@ -57,7 +60,8 @@ class Plant(Cluster):
     def there(self) -> set[str]:
         """What kinds of faults may need."""
         has = {"store": self.store, "disks": self._disks, "links": self.links, "agent": self.agents or None}
-        return {name for name, what in has.items() if what is not None}
+        found = {name for name, what in has.items() if what is not None}
+        return found | {"store's disk"} if found >= {"store", "disks"} else found
 
     def _make_provider(self, name: str, *, broker_reads: bool) -> PlantProvider:
         return PlantProvider(name, self.layout.provider(name), self.ports[name], self._options, self.links, self.store)
@@ -71,7 +75,13 @@ class Plant(Cluster):
         """As if all had been there for a while: RabbitMQ, which syncs little, would else not survive its foundation."""
         super().up()
         if self._disks is not None:
-            self._disks.of("broker").sync()
+            for name in self.servers_cut:
+                self._disks.of(name).sync()
+
+    @property
+    def servers_cut(self) -> list[str]:
+        """Those besides the providers whose power can be cut."""
+        return ["broker"] if self.store is None else ["broker", "store"]
 
     def refound_broker(self) -> None:
         """A broker that cannot start from what it has begins anew, with nothing: it is disposable."""

@@ -45,8 +45,8 @@ class Cluster:
         self.recoveries: dict[str, Recovery] = {}
         self.fetched = 0
 
-    def start(self, name: str, *, seed: State | None = None) -> Host:
-        host = Host(name, self.stream, self.directory, seed=seed)
+    def start(self, name: str, *, seed: State | None = None, database: str | None = None) -> Host:
+        host = Host(name, self.stream, self.directory, seed=seed, database=database)
         recovery = Recovery(
             node=name,
             engine=host.engine,
@@ -192,6 +192,47 @@ def test_who_reads_on_over_a_hole_that_others_do_not_see_takes_a_snapshot(cluste
     revision = p1.answer(p1.put("a", 2)).revision
     assert p3.reach(revision).digest == p2.reach(revision).digest
     assert p3.engine.gaps == 0
+
+
+# ── nodes that share a database ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def all_on_one(cluster: Cluster) -> list[Host]:
+    return [cluster.start(name, seed=founded() if name == "p1" else None, database="one") for name in NAMES]
+
+
+def test_on_a_shared_database_each_entry_is_stored_once_whoever_comes_first(cluster: Cluster) -> None:
+    p1, p2, p3 = all_on_one(cluster)
+    for number in range(20):
+        p1.answer(p1.put("a", number, again=f"key {number}"))
+    p2.promoted()
+    newest = p2.answer(p2.put("a", "last")).revision
+    assert p1.reach(newest).digest == p2.reach(newest).digest == p3.reach(newest).digest
+    assert [row.revision for row in p3.store.history(0, 100)] == list(range(2, newest + 1))
+    cluster.stop("p3")
+    assert cluster.start("p3", database="one").reach(newest).digest == p1.engine.state.digest
+    assert cluster.fetched == 0
+
+
+def test_what_only_the_shared_database_still_knows_is_put_back(cluster: Cluster) -> None:
+    """p1 stored it, and is gone for good; the others had not read it when the brokers lost it."""
+    p1, p2, p3 = all_on_one(cluster)
+    p1.answer(p1.put("a", "before"))
+    p2.reach(2)
+    p3.reach(2)
+    p2.log.deaf = p3.log.deaf = True
+    kept = len(cluster.stream.records)
+    last = p1.answer(p1.put("a", "acknowledged")).revision
+    cluster.stop("p1")
+    cluster.stream.forget(kept)
+    cluster.stream.cut()
+    p2.reach(last)
+    ticket = p2.engine.ticket()
+    p2.engine.barrier(ticket, wait_s=PATIENCE_S, promote=True, force=True)
+    assert isinstance(p2.result(ticket), Progress)
+    newest = p2.answer(p2.put("b")).revision
+    assert p2.value("a") == p3.value("a") == "acknowledged"
+    assert p3.reach(newest).digest == p2.engine.state.digest
 
 
 # ── which member's state ─────────────────────────────────────────────────────────────────────────────────────────────

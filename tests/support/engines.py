@@ -88,10 +88,12 @@ class Host:
         *,
         seed: State | None = None,
         on_ask: Callable[[Ask], None] | None = None,
+        database: str | None = None,
     ) -> None:
+        """`database`: a name that it shares with others; its own, unless given."""
         self.name = name
-        self.url = f"sqlite:///{directory / f'{name}.db'}"
-        self.store = Store(self.url, busy_s=0.02)
+        self.url = f"sqlite:///{directory / f'{database or name}.db'}"
+        self.store = Store(self.url, busy_s=0.02 if database is None else 1.0)
         self.store.migrate()
         if seed is not None:
             self.store.seed(seed, None)
