@@ -15,6 +15,9 @@ NOT_DONE = frozenset({"no_primary", "log_unavailable", "disk_full", "store_unava
 """Codes that say: nothing was done."""
 REFUSED = frozenset({"stale_revision", "conflict", "not_found", "invalid", "refused", "forbidden"})
 """Codes that say: nothing was done, and nothing will be."""
+FORGETFUL, SLACK_S = "clock far off", 3.0
+"""Under a primary whose clock is a day ahead, idempotency keys are over at once, on all nodes alike; an entry of that
+time may still be on its way when the clock is right again."""
 CATCH_UP_S = 4.0
 """An answer that comes sooner is not one of a node that waited in vain for its own copy (5 s) before it passed on the
 primary's."""
@@ -150,6 +153,13 @@ def _writes(history: History) -> Iterator[tuple[str, list[Attempt]]]:
     yield from ops.items()
 
 
+def _forgotten(history: History, attempts: list[Attempt]) -> bool:
+    """Whether the key of this op may have been forgotten between two of its attempts: then it may be done again."""
+    first_s, last_s = attempts[0].asked_s, attempts[-1].asked_s
+    jumps = [one for one in history.faults if one.kind == FORGETFUL and one.why_not is None]
+    return any(first_s <= one.ended_s + SLACK_S and last_s >= one.began_s - SLACK_S for one in jumps)
+
+
 def _once(history: History, log: _Log) -> Iterator[Violation]:
     """What was acknowledged is there, once, where it was said to be; nothing is there that nobody asked for."""
     asked = set()
@@ -157,6 +167,10 @@ def _once(history: History, log: _Log) -> Iterator[Violation]:
         asked.add(op)
         puts = log.of_value.get(op, [])
         told = {attempt.document for attempt in attempts if attempt.done}
+        if len(puts) > 1 and _forgotten(history, attempts):
+            if not told <= {put.revision for put in puts}:
+                yield Violation("once", f"{op} was acknowledged at {told}, and is at {[put.revision for put in puts]}")
+            continue
         if len(puts) > 1:
             yield Violation("once", f"{op} was done {len(puts)} times: {[put.revision for put in puts]}")
         if told and not puts:
@@ -176,6 +190,8 @@ def _refused(history: History, log: _Log) -> Iterator[Violation]:
             continue
         at = log.of_value[op][0].revision
         final = [one for one in attempts if one.code in REFUSED]
+        if final and _forgotten(history, attempts):
+            continue  # done, forgotten, asked for again, and refused: it had replaced what it was to replace
         if final:
             yield Violation("refused", f"{op} was refused with {final[0].code} by {final[0].node}, and is at {at}")
         elif all(one.code in NOT_DONE for one in attempts):

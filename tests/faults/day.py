@@ -31,6 +31,23 @@ class Outcome:
     whole_s: float
 
 
+class Phases:
+    """How long each part of a day took."""
+
+    def __init__(self) -> None:
+        self._since_s = time.monotonic()
+        self._parts: list[str] = []
+
+    def end(self, name: str) -> None:
+        now_s = time.monotonic()
+        self._parts.append(f"{name} {now_s - self._since_s:.1f} s")
+        self._since_s = now_s
+
+    @property
+    def text(self) -> str:
+        return ", ".join(self._parts)
+
+
 def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None, pause_s: float = PAUSE_S) -> Outcome:
     """One day. `doors`: who is asked besides the nodes, as a proxy. `pause_s`: see `Clients`."""
     before = client(plant, plant.first.name).read("/cluster")
@@ -40,16 +57,21 @@ def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None, pause
     nemesis = Nemesis(plant, plan, recorder)
     found: list[Violation] = []
     healed_s = whole_s = 0.0
+    phases = Phases()
     with clients.running():
         nemesis.run()
+        phases.end("faults")
         began_s = time.monotonic()
         try:
             nemesis.trouble += [f"healing: {what} after {took:.1f} s" for what, took in heal(plant).items() if took > 2]
             whole_s = time.monotonic()
+            phases.end("healing")
             clients.hear_from(urls.keys() & plant.providers.keys(), HEARD_S)
         except ProcessFailed as error:
             found.append(Violation("healing", str(error)))
         healed_s = time.monotonic() - began_s
+        phases.end("hearing each node")
+    phases.end("clients' end")
     try:
         sworn = witnesses(plant, before["revision"], clients.prefix)
     except (ProcessFailed, AssertionError, OSError) as error:
@@ -67,8 +89,9 @@ def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None, pause
         faults=recorder.faults,
         databases=made(plant, wished),
     )
+    phases.end("evidence")
     if sworn:
         found += check(history)
     found += [Violation("answers", text) for text in clients.broken]
     found += [Violation("deeds", text) for text in nemesis.broken]
-    return Outcome(plan, history, found, nemesis.trouble, healed_s, whole_s)
+    return Outcome(plan, history, found, [*nemesis.trouble, phases.text], healed_s, whole_s)

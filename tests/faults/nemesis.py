@@ -19,7 +19,11 @@ from tests.faults.plant import MEMBERS_MAX, MEMBERS_MIN, Plant
 HEAL_S = 150.0
 BROKER_S = 40.0
 """A broker that has not started by then has lost more than its log's tail."""
-SHIFTS_S = (-3600.0, -5.0, 5.0, 3600.0)
+SHIFTS_S = {
+    "clock": (-3600.0, -5.0, 5.0, 3600.0),
+    "clock far off": (-40 * 3600.0, 25 * 3600.0, 40 * 3600.0, 75 * 3600.0),
+}
+"""The far ones are further than idempotency keys live."""
 FAILS = (ProcessFailed, OSError, AssertionError, subprocess.SubprocessError)
 """What a deed may end with on a bad day: a command that is refused, a node that does not answer."""
 
@@ -63,7 +67,8 @@ def _power(plant: Plant, names: list[str], _step: Step) -> Undo:
 
 def _clock(plant: Plant, names: list[str], step: Step) -> Undo:
     (name,) = names
-    plant.provider(name).set_clock(SHIFTS_S[step.chance % len(SHIFTS_S)])
+    shifts_s = SHIFTS_S[step.kind]
+    plant.provider(name).set_clock(shifts_s[step.chance % len(shifts_s)])
     return partial(plant.provider(name).set_clock, 0.0)
 
 
@@ -98,9 +103,15 @@ def _no_alarm(plant: Plant) -> None:
     plant.broker_alarmed = False
 
 
-def _promote(plant: Plant, names: list[str], _step: Step) -> None:
+def _promote(plant: Plant, names: list[str], step: Step) -> None:
+    """By the command; more often as the command does it: on a machine that is busy it starts for seconds."""
     (name,) = names
-    plant.providers[name].command("--operation", "promote", program="failover")
+    if step.chance % 4 == 0:
+        plant.providers[name].command("--operation", "promote", program="failover")
+        return
+    refused = plant.ask_to_lead(name)
+    if refused is not None:
+        raise NotDone(refused)
 
 
 def _two_at_once(plant: Plant, names: list[str], _step: Step) -> None:
@@ -202,6 +213,7 @@ DEEDS = {
     "join": _Deed(lambda _plant, _role: [], _join),
     "remove": _Deed(_one, _remove),
     "clock": _Deed(_one, _clock, alone=False),
+    "clock far off": _Deed(_one, _clock, alone=False),
     "store killed": _Deed(_store, _kill),
     "store stopped": _Deed(_store, _stop),
     "store power cut": _Deed(_store, _power),

@@ -42,6 +42,7 @@ KINDS = {
     "join": Kind(1, alone=True),
     "remove": Kind(1, ("newest",), alone=True),
     "clock": Kind(2, NODES, 3.0, alone=True),
+    "clock far off": Kind(1, NODES, 3.0, alone=True),
     "store killed": Kind(3, longest_s=2.0, needs="store"),
     "store stopped": Kind(3, longest_s=3.0, needs="store"),
     "store power cut": Kind(3, longest_s=1.0, needs="store's disk"),
