@@ -175,3 +175,15 @@ def test_a_history_is_the_same_after_it_was_written(tmp_path: Path) -> None:
     )
     history.write(tmp_path / "history.json")
     assert History.read(tmp_path / "history.json") == history
+
+
+def test_a_key_may_be_forgotten_by_a_clock_that_is_a_day_off_and_only_then() -> None:
+    again = Entry(15, 2, "entry", "p2", (("a", "three"),))
+    twice = replace(
+        GOOD,
+        witnesses=sworn((*ENTRIES, again)),
+        attempts=(*ATTEMPTS, wrote("three", 6, 7, 15, node="p2", epoch=2)),
+    )
+    assert "once" in {found.rule for found in check(twice)}
+    assert check(replace(twice, faults=(Fault("clock far off", "p2", 4.5, 5.5),))) == []
+    assert check(replace(twice, faults=(Fault("clock", "p2", 4.5, 5.5),))) != []
