@@ -41,11 +41,14 @@ class Janitor:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
-            try:
-                state = self._state()
-                removed = self._store.prune_history(min(kept_since(state), state.now - LEAST_MS))
-            except Unavailable as error:
-                log(why=error.detail).warning("old history could not be removed; trying again later")
-                continue
-            if removed:
-                log(entries=removed).info("old history removed")
+            self._prune(self._state())
+
+    def _prune(self, state: State) -> None:
+        """In a call of its own: a thread that sleeps with a state in its hands keeps all that was dropped from it since."""
+        try:
+            removed = self._store.prune_history(min(kept_since(state), state.now - LEAST_MS))
+        except Unavailable as error:
+            log(why=error.detail).warning("old history could not be removed; trying again later")
+            return
+        if removed:
+            log(entries=removed).info("old history removed")
