@@ -44,7 +44,7 @@ class Janitor:
             self._prune(self._state())
 
     def _prune(self, state: State) -> None:
-        """In a call of its own: a thread that sleeps with a state in its hands keeps all that was dropped from it since."""
+        """In a call of its own: who sleeps with a state in his hands keeps all that was dropped from it since."""
         try:
             removed = self._store.prune_history(min(kept_since(state), state.now - LEAST_MS))
         except Unavailable as error:
