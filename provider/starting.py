@@ -58,6 +58,8 @@ def opened(
     store = Store(url)
     try:
         store.migrate()
+        if (why := store.forgets()) is not None:
+            log(why=why).warning("the store's database may lose with its power what it has confirmed")
         if store.exists():
             return store, store.load()
     except StoreTooNew:

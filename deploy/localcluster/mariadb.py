@@ -60,6 +60,8 @@ class MariaDB:
     one thread.
     """
 
+    more_options: tuple[str, ...] = ()
+
     def __init__(
         self,
         directory: Path,
@@ -158,6 +160,7 @@ class MariaDB:
         pid_file = f"--pid-file={self.directory / 'mariadb.pid'}"
         identity = (*self._run_as, f"--port={self.port}", f"--server-id={self.server_id}", pid_file)
         command = ["mariadbd", "--no-defaults", *identity, *files, *self._init_file(), *_SERVER_OPTIONS]
+        command += self.more_options
         self.process = start(command, log=self.log, env=environment(self.owner), user=self.owner)
         return self.process
 

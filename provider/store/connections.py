@@ -105,6 +105,21 @@ def _mysql(url: URL) -> Engine:
     )
 
 
+def forgets(connection: Connection) -> str | None:
+    """Why the database may lose a commit with its power although it has confirmed it; None: as far as its settings
+    tell, it does not. SQLite is told what to do when it is opened."""
+    if connection.dialect.name == "sqlite":
+        return None
+    flush, logs, syncs = connection.exec_driver_sql(
+        "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog"
+    ).one()
+    if flush != 1:
+        return f"innodb_flush_log_at_trx_commit is {flush}: set it to 1"
+    if logs and syncs != 1:  # after a crash InnoDB gives up what the binary log does not have
+        return f"it writes a binary log, and sync_binlog is {syncs}: set it to 1"
+    return None
+
+
 @contextmanager
 def translated(engine: Engine) -> Iterator[None]:
     """Turn what the database says into an error of ours. What is left is a bug and passes through."""

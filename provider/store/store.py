@@ -12,7 +12,7 @@ from provider.core.entries import Claim, Entry, encode
 from provider.core.state import Accepted, State
 from provider.log.port import Position
 from provider.store import loading
-from provider.store.connections import BUSY_S, WRITE, open_engine, translated
+from provider.store.connections import BUSY_S, WRITE, forgets, open_engine, translated
 from provider.store.errors import StoreCorrupt, StoreUnavailable
 from provider.store.statements import Statements
 from provider.store.tables import history, id_column, meta
@@ -62,6 +62,11 @@ class Store:
         """Whether it holds a state."""
         with self._reading() as connection:
             return loading.has_tables(connection) and connection.scalar(select(func.count()).select_from(meta)) == 1
+
+    def forgets(self) -> str | None:
+        """Why the database may lose with its power what it has confirmed, and what to do; None: it keeps it."""
+        with self._reading() as connection:
+            return forgets(connection)
 
     def reached(self) -> tuple[str, int, int] | None:
         """Generation, epoch and revision of the state that it holds; None: none. More than this node has read, where

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from localcluster.mariadb import MariaDB
 from sqlalchemy import create_engine, text
 
 from provider.core.entries import Claim, Commit, decode
@@ -19,6 +20,7 @@ from provider.store import Store, StoreCorrupt, StoreTooNew
 from provider.store.tables import SCHEMA, metadata
 from shared.errors import Invalid
 from tests.support.history import accept_claim, accept_entry, accept_values, commit_of, drop, genesis, position, put
+from tests.support.sql import sql
 
 OpenStore = Callable[[], Store]
 
@@ -459,3 +461,47 @@ def test_a_store_that_begins_later_is_given_what_was_before(open_store: OpenStor
     store.add_history(rows[:5])
     assert store.history(0, 1000) == rows
     same(store.load()[0], accepted[-1].state)
+
+
+# ── nodes that share a database ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_several_nodes_commit_at_once_is_stored_once_whoever_comes_first(open_store: OpenStore) -> None:
+    """Each takes together what it likes; afterwards all is there, in order, once, and what was written is loaded."""
+    first, second = open_store(), open_store()
+    state = seeded(first)
+    accepted = accept_values(state, range(60))
+
+    def commit(store: Store, at_once: int) -> None:
+        for start in range(0, len(accepted), at_once):
+            batch = accepted[start : start + at_once]
+            store.commit(batch, position(batch[-1].state.revision))
+
+    threads = [threading.Thread(target=commit, args=(store, size)) for store, size in ((first, 1), (second, 7))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loaded, at = first.load()
+    same(loaded, accepted[-1].state)
+    assert at == position(accepted[-1].state.revision)
+    assert [row.revision for row in second.history(0, 100)] == [one.state.revision for one in accepted]
+    assert second.reached() == (loaded.generation, loaded.epoch, loaded.revision)
+
+
+def test_an_empty_store_has_reached_nothing(open_store: OpenStore) -> None:
+    assert open_store().reached() is None
+
+
+def test_a_database_that_forgets_what_it_confirmed_is_named(
+    mariadb: MariaDB, new_mariadb_url: Callable[[], str]
+) -> None:
+    """The server here has MariaDB's defaults, and a binary log."""
+    store = Store(new_mariadb_url())
+    assert store.forgets() == "it writes a binary log, and sync_binlog is 0: set it to 1"
+    sql(mariadb, "SET GLOBAL sync_binlog = 1")
+    try:
+        assert store.forgets() is None
+    finally:
+        sql(mariadb, "SET GLOBAL sync_binlog = 0")
+        store.close()

@@ -119,6 +119,7 @@ class PlantStore(MariaDB):
     """The databases of all providers, one each; or one for all of them."""
 
     shared = False
+    more_options = ("--sync-binlog=1",)  # as docs/RECOVERY.md asks for; without it a power cut takes the last commit
 
     @property
     def log(self) -> Path:
