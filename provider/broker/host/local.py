@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provider.broker.host.commands import (
@@ -32,7 +32,7 @@ from provider.broker.host.facts import VHOST, Facts, facts, objections, series
 from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
 from provider.broker.host.plan import Seen
-from provider.broker.host.questions import ASK, About, about, ask_copy, ask_entry, copy, entry
+from provider.broker.host.questions import ASK, FAREWELL, About, about, ask_copy, ask_entry, copy, entry
 from provider.core.documents import BrokerNode
 from shared.errors import BellwetherError, Refused
 from shared.files import read_text, write_atomically
@@ -362,13 +362,17 @@ class LocalBroker:
         try:
             known = self.facts() if self._own().running else None
             if known is None or known.others or known.holds:
-                self._leave_orderly() if known is not None else self._wipe(own)
+                self._leave_orderly(known) if known is not None else self._wipe(own)
         except BrokerAway:
             self._wipe(own)
         self.know((), own)
 
-    def _leave_orderly(self) -> None:
+    def _leave_orderly(self, known: Facts) -> None:
         self._say("taking the broker of this host out of its cluster, and emptying it")
+        self._known = None
+        if set(known.running) - {known.node}:
+            with suppress(BrokerAway, CommandFailed):  # the others may go at the same time, or not let it in any more
+                self._commands.evaluate(FAREWELL)
         self._change("stop_app")
         try:
             self._change("reset", deadline_s=RESET_S)

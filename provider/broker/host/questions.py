@@ -91,6 +91,15 @@ def about(answer: str) -> About:
     return _read(About, answer)
 
 
+FAREWELL = """
+catch rabbit_stream_queue:delete_all_replicas(node()),
+catch rabbit_stream_coordinator:forget_node(node()),
+rabbit:stop().
+"""
+"""A broker takes itself out of all that decides on streams, and stops. `reset` alone would not tell those: of two, the
+one that is left would wait for ever for the other's voice."""
+
+
 class Entry(BaseModel):
     """Whether a host may join some brokers now."""
 
