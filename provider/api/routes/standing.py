@@ -1,5 +1,6 @@
 """What a node tells other nodes: how it stands to the log, and its whole state."""
 
+import asyncio
 from collections.abc import Iterator
 from itertools import islice
 
@@ -12,6 +13,7 @@ from provider.api.reads import answer, reading
 from provider.core.commands import CLUSTER_ID, need
 from provider.core.state import State
 from provider.log.port import Position
+from provider.recovery.offered import KEPT_S
 from provider.snapshot import write_snapshot
 from shared.errors import Invalid, StaleRevision
 
@@ -60,7 +62,8 @@ async def snapshot(request: Request) -> Response:
         if offered is None:
             raise StaleRevision("this node does not have that state any more: fetch the newest from its beginning")
         state, position = offered
-    ctx.offered.keep(state, position)
+    number = ctx.offered.keep(state, position)
+    asyncio.get_running_loop().call_later(KEPT_S, ctx.offered.forget, state.digest, number)
     lines = _lines(state, position, int(text))
     return StreamingResponse(lines, media_type="application/x-ndjson", headers={"ETag": f'"{state.digest}"'})
 
