@@ -44,6 +44,14 @@ def test_twenty_bad_days(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("store", ["mariadb", "shared"])
+def test_days_of_stores_in_mariadb(store: str, tmp_path: Path) -> None:
+    """It is killed, hangs, loses its power; one for each node, and one for all of them."""
+    code, said = bad_days(tmp_path, "--runs", "8", "--seconds", "5", "--store", store)
+    assert code == 0, said
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_broken_rule_is_noticed(name: str, tmp_path: Path) -> None:
     """Within a few days of the faults under which it shows."""
