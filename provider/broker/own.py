@@ -8,12 +8,13 @@ root says it has done is compared with what was asked for, which is asked for ag
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-from provider.broker.host.wanted import FILE, STATUS, Wanted
-from provider.core.commands import BROKER_COOKIE, gone_brokers
+from provider.broker.host.wanted import FILE, STATUS, Anew, Wanted
+from provider.core.commands import BROKER_ADMIN, BROKER_COOKIE, beginning, gone_brokers
 from provider.core.documents import BrokerNode
 from provider.core.state import Accepted, State
 from provider.trust.membership import broker_cookie
@@ -22,6 +23,7 @@ from shared.backoff import Backoff
 from shared.errors import BellwetherError
 from shared.files import write_atomically
 from shared.logs import log
+from shared.passwords import broker_password_hash
 
 RETRY_S = 5.0
 ASK_AGAIN_S = 30.0
@@ -45,6 +47,23 @@ def wanted_of(state: State, node: str, vault: Vault) -> Wanted | None:
         gone=tuple(name for name in gone_brokers(state) if name != own.node),
         cookie=cookie,
         stream=f"bellwether.log.{state.generation}",
+        anew=_anew(state, node, vault, brokers),
+    )
+
+
+def _anew(state: State, node: str, vault: Vault, brokers: Mapping[str, BrokerNode]) -> Anew | None:
+    """Where this log was begun by force: the brokers of those who were there begin anew, once. Who joins later has an
+    empty one."""
+    known, admin = beginning(state), state.get("credential", BROKER_ADMIN)
+    if known is None or node not in known.kept or known.by not in brokers or admin is None:
+        return None
+    password = vault.unseal(admin.spec["passwords"][0], BROKER_ADMIN)
+    salt = sha256(state.generation.encode()).digest()[:4]  # the same each time: what is wanted does not change by it
+    return Anew(
+        generation=state.generation,
+        first=brokers[known.by].node,
+        user=str(admin.spec["username"]),
+        password_hash=broker_password_hash(password, salt),
     )
 
 

@@ -33,7 +33,7 @@ def apply(file: WantedFile = INSTALLED_DATA / FILE) -> None:
     broker = _local()
 
     def work() -> Wanted | None:
-        made = apply_newest(lambda: read_wanted(file), Apply(broker).run)
+        made = apply_newest(lambda: read_wanted(file), Apply(broker, say=plain).run)
         if made is None:
             plain("The cluster does not administer the broker of this host: nothing to do.")
         return made

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from provider.broker.host.anew import begin_anew
 from provider.broker.host.commands import BrokerAway
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.plan import AddReplica, CutOff, DropReplica, Forget, Join, Leave, Step, WakeReplica, next_step
@@ -40,8 +41,10 @@ def read_wanted(path: Path) -> Wanted | None:
 class Apply:
     """Blocking, for one thread."""
 
-    def __init__(self, broker: LocalBroker, patience_s: float = PATIENCE_S) -> None:
-        self._broker, self._patience_s = broker, patience_s
+    def __init__(
+        self, broker: LocalBroker, patience_s: float = PATIENCE_S, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._broker, self._patience_s, self._say = broker, patience_s, say
 
     def run(self, wanted: Wanted) -> None:
         """Raises a `BellwetherError` where it is not as wanted in the end: one plain sentence."""
@@ -53,6 +56,8 @@ class Apply:
         if not wanted.member:
             self._broker.leave()
             return
+        if wanted.anew is not None:
+            begin_anew(self._broker, wanted, wanted.anew, self._say)
         self._broker.mend()
         # Names first: a broker that cannot start for want of them is helped by that alone.
         self._broker.know(wanted.brokers, wanted.own)

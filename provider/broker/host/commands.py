@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -181,18 +181,23 @@ def failure(command: Sequence[str], node: str | None, output: str) -> Bellwether
 
 
 @contextmanager
-def guest(place: Place, cookie: str, brokers: Sequence[BrokerNode]) -> Iterator[Commands]:
-    """Commands that call on other brokers with a cookie and addresses of their own: nothing on this host is changed."""
+def handed(user: str, files: Mapping[str, str]) -> Iterator[Path]:
+    """A directory with these files, which that user alone can read: what no list of processes may show."""
     with tempfile.TemporaryDirectory(prefix="bellwether-broker-") as directory:
-        home = Path(directory)
-        files = {".erlang.cookie": cookie, "names": _inetrc(brokers)}
-        user = pwd.getpwnam(place.user)
+        account = pwd.getpwnam(user)
         for name, text in files.items():
-            descriptor = os.open(home / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+            descriptor = os.open(Path(directory) / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
-                os.fchown(file.fileno(), user.pw_uid, user.pw_gid)
-        home.chmod(0o711)  # that user passes through to its two files, and cannot put others there
+                os.fchown(file.fileno(), account.pw_uid, account.pw_gid)
+        Path(directory).chmod(0o711)  # that user passes through to its files, and cannot put others there
+        yield Path(directory)
+
+
+@contextmanager
+def guest(place: Place, cookie: str, brokers: Sequence[BrokerNode]) -> Iterator[Commands]:
+    """Commands that call on other brokers with a cookie and addresses of their own: nothing on this host is changed."""
+    with handed(place.user, {".erlang.cookie": cookie, "names": _inetrc(brokers)}) as home:
         yield Commands(place, home=home, names=home / "names")
 
 
@@ -221,8 +226,13 @@ def as_user(user: str, command: Sequence[str]) -> None:
 
 
 def service(action: str) -> None:
-    """Starts or stops RabbitMQ. Raises `CommandFailed`."""
-    _plain(["systemctl", "--no-ask-password", action, "rabbitmq-server.service"], SERVICE_S)
+    """Starts or stops RabbitMQ; `kill` ends all its processes at once, if there are any. Raises `CommandFailed`."""
+    how = ["kill", "--signal=KILL"] if action == "kill" else [action]
+    try:
+        _plain(["systemctl", "--no-ask-password", *how, "rabbitmq-server.service"], SERVICE_S)
+    except CommandFailed:
+        if action != "kill":
+            raise
 
 
 def _plain(command: Sequence[str], deadline_s: float, **how: Any) -> None:

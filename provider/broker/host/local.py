@@ -3,17 +3,13 @@
 Whatever changes something here may be interrupted anywhere and begun again: it looks first at what there is.
 """
 
-import os
-import pwd
 import re
 import secrets
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from provider.broker.host.commands import (
     DEADLINE_S,
@@ -24,6 +20,7 @@ from provider.broker.host.commands import (
     Place,
     as_user,
     guest,
+    handed,
     service,
     wait_until_s,
 )
@@ -221,19 +218,15 @@ class LocalBroker:
         except CookieRefused:  # interrupted between this and the next step
             with guest(self.place, cookie, ()) as other:
                 self._must_let_in(other)
-        self._write_cookie(cookie)
+        self.write_cookie(cookie)
         self._say("the broker has another Erlang cookie")
 
-    def _write_cookie(self, cookie: str) -> None:
-        owner = pwd.getpwnam(self.place.user)
-        with tempfile.TemporaryDirectory(prefix="bellwether-broker-") as directory:
-            # RabbitMQ's user owns the directory that the cookie is in: root does not write there, that user does.
-            new = Path(directory) / "cookie"
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                os.fchown(file.fileno(), owner.pw_uid, owner.pw_gid)
-                file.write(cookie)
-            Path(directory).chmod(0o711)
+    def write_cookie(self, cookie: str) -> None:
+        """For the broker's next start, after which it may be another one."""
+        self._known = None
+        # RabbitMQ's user owns the directory that the cookie is in: root does not write there, that user does.
+        with handed(self.place.user, {"cookie": cookie}) as directory:
+            new = directory / "cookie"
             target = self.place.cookie
             staged = target.with_name(".erlang.cookie.new")
             as_user(self.place.user, ["/bin/cp", "--remove-destination", "--preserve=mode", str(new), str(staged)])
@@ -388,5 +381,5 @@ class LocalBroker:
         service("stop")
         for path in sorted(self.place.data.glob(f"{own}*")):
             as_user(self.place.user, ["/bin/rm", "-rf", "--", str(path)])
-        self._write_cookie(secrets.token_urlsafe(32))
+        self.write_cookie(secrets.token_urlsafe(32))
         service("start")

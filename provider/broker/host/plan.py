@@ -76,7 +76,7 @@ def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None
     """
     if not wanted.member:
         return Leave() if seen.cluster != {seen.own} or not seen.empty else None
-    if wanted.others and seen.cluster == {seen.own} and seen.empty:
+    if wanted.others and seen.cluster == {seen.own} and seen.empty and not wanted.begins:
         return Join()
     for node in sorted(seen.cluster & set(wanted.gone)):
         if node not in seen.running:

@@ -21,6 +21,20 @@ _RESERVED = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost",
 Cookie = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=_-]{16,255}$")]
 NodeName = Annotated[str, StringConstraints(pattern=r"^rabbit@[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Stream = Annotated[str, StringConstraints(pattern=r"^bellwether\.log\.[a-z0-9]{1,64}$")]
+Generation = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,64}$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+PasswordHash = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]{20,128}$")]
+
+
+class Anew(BaseModel):
+    """The brokers' majority was given up (`failover --force`): each broker of those who are left begins anew, once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generation: Generation = Field(description="the log that began then; names what is set aside")
+    first: NodeName = Field(description="the broker that the others join")
+    user: UserName = Field(description="by whom brokers are administered")
+    password_hash: PasswordHash = Field(repr=False)
 
 
 class Wanted(BaseModel):
@@ -38,6 +52,7 @@ class Wanted(BaseModel):
     gone: tuple[NodeName, ...] = Field(default=(), max_length=1000, description="brokers of nodes that were removed")
     cookie: Cookie | None = Field(default=None, repr=False)
     stream: Stream | None = Field(default=None, description="the log")
+    anew: Anew | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -50,11 +65,18 @@ class Wanted(BaseModel):
             raise ValueError("it contradicts itself about who is a member")
         if self.member and (self.cookie is None or self.stream is None):
             raise ValueError("a member needs a cookie and the log's name")
+        if self.anew is not None and self.anew.first not in names:
+            raise ValueError("the broker that begins anew is no member")
         return self
 
     @property
     def others(self) -> tuple[str, ...]:
         return tuple(broker.node for broker in self.brokers if broker.node != self.own)
+
+    @property
+    def begins(self) -> bool:
+        """Whether this broker is the one that the others join: it joins nobody."""
+        return self.anew is not None and self.anew.first == self.own
 
     def text(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"

@@ -17,7 +17,7 @@ from provider.broker.host.plan import (
     WakeReplica,
     next_step,
 )
-from provider.broker.host.wanted import Wanted
+from provider.broker.host.wanted import Anew, Wanted
 from provider.core.documents import BrokerNode
 
 STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -148,3 +148,13 @@ def test_interrupted_anywhere_and_repeated_it_ends_right(
     assert there.cluster == set(names(1, *members))
     assert not there.copies & set(wish.gone)
     assert "rabbit@p1" in there.copies
+
+
+def test_of_brokers_that_begin_anew_the_first_joins_nobody_and_the_others_join_it() -> None:
+    anew = Anew(generation="abc", first="rabbit@p1", user="boss", password_hash="h" * 48)
+    alone = Seen("rabbit@p1", names(1), names(1), {}, empty=True)
+    first = wanted(1, 2).model_copy(update={"anew": anew})
+    assert next_step(wanted(1, 2), alone, patient=True) == Join()
+    assert next_step(first, alone, patient=True) is None
+    other = wanted(1, 2, own=2).model_copy(update={"anew": anew})
+    assert next_step(other, Seen("rabbit@p2", names(2), names(2), {}, empty=True), patient=True) == Join()

@@ -18,6 +18,8 @@ STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[Health
 
 COOKIE = "A-cookie-of-32-characters-or-so_"
 
+ANEW = {"generation": "abc123", "first": "rabbit@p1", "user": "boss", "password_hash": "h" * 48}
+
 
 def broker(number: int) -> dict[str, Any]:
     return {"node": f"rabbit@p{number}", "version": "4.0.5", "address": f"10.0.0.{number}", "plugins": []}
@@ -40,6 +42,8 @@ def test_what_the_daemon_writes_is_what_root_reads() -> None:
     written = parse(wanted())
     assert parse(written.text().encode()) == written
     assert written.others == ("rabbit@p2",)
+    anew = parse(wanted(anew=ANEW))
+    assert (anew.begins, parse(wanted(anew=ANEW | {"first": "rabbit@p2"})).begins) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,11 @@ def test_what_the_daemon_writes_is_what_root_reads() -> None:
         {"member": False},
         {"v": 2},
         {"file": "/etc/shadow"},
+        {"anew": ANEW | {"first": "rabbit@p9"}},
+        {"anew": ANEW | {"generation": "../../../etc"}},
+        {"anew": ANEW | {"user": "boss\n"}},
+        {"anew": ANEW | {"password_hash": '"}], "x"'}},
+        {"anew": ANEW | {"cookie": "x"}},
     ],
     ids=lambda changes: json.dumps(changes)[:60],
 )
