@@ -18,6 +18,12 @@ def _restored(state: State) -> list[str]:
     if known is None:
         return []
     made = datetime.fromtimestamp(known["backup"]["at"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    survivor = known["backup"].get("survivor")
+    if survivor is not None:
+        return [
+            f"begun anew with what {survivor} held ({made}); what differs on the servers waits for a decision: "
+            "`provider adopt list`, and `provider adopt done` when all is decided"
+        ]
     return [
         f"restored from the backup of {made}; what differs on the servers waits for a decision: `provider adopt list`, "
         "and `provider adopt done` when all is decided"

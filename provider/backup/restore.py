@@ -9,10 +9,11 @@ from uuid import uuid4
 
 from provider.backup.container import Head
 from provider.backup.content import Content, cluster_id
-from provider.backup.restored import Newcomer, Told, begun_anew, check, restored
+from provider.backup.restored import Newcomer, Told, check, restored
 from provider.broker.users import node_user
 from provider.core import commands as c
 from provider.core import documents as d
+from provider.core.anew import begun_anew
 from provider.core.entries import encode
 from provider.core.state import State
 from provider.founding import Place, Secrets, write_store_password

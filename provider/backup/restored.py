@@ -1,34 +1,22 @@
 """The state that a cluster begins with again, made of one that was backed up. Pure: time and ids come in.
 
-What is otherwise than in the backup, and why:
-
-- Another generation: what is in a log that is left somewhere belongs to another life, and no node reads it.
-- A higher epoch than any that the agents remember (they ignore what is lower), although nobody knows that one. It is
-  the number of seconds since 1970: an epoch grows by one with each promotion, and no cluster has had one a second ever
-  since. So a second restore, of the same backup too, is above the first one and all that came after it.
-- A higher revision than any that clients, watchers and agents have seen since the backup: else an `If-Match` of before
-  could fit a document of after. An entry takes longer than a millisecond, so it grows by one for each since then.
-- This node alone is a member. The others' names never come back, and a new data key seals from now on.
-- Wishes are held (`provider.core.commands.adoption`), and those that were being dropped are forgotten: since the backup
-  something else may be there under that name.
-- One-time tokens are over: those that were used since the backup would be good again.
+What is otherwise than in the backup, and why, stands in `provider.core.anew`, which it shares with a log that was begun
+by force. On top of that this node alone is a member, and broker credentials are those of its own broker.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from provider.core import commands as c
 from provider.core import documents as d
-from provider.core.entries import Change, Commit, Entry
-from provider.core.state import Accepted, State, step
-from shared.errors import Invalid, Refused
+from provider.core.anew import NAMED_MAX, being_dropped, check_clock, done, tokens_over, wishes_held
+from provider.core.entries import Change, Entry
+from provider.core.replica import Asker
+from provider.core.state import State
+from shared.errors import Refused
 
-CLOCK_SLACK_MS = 60_000
-"""So much may the clock of the host be behind the time of the backup: hosts differ a little."""
-REVISIONS_APART = 1_000_000
-"""On top of one for each millisecond, for those before the clock of the state was read."""
-NAMED_MAX = 100
+BY = Asker("restore", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,62 +50,28 @@ def check(state: State, name: str, now: int) -> None:
     """Raises `Refused` where no node of this name can go on with `state` at `now` (Unix ms, by this host's clock)."""
     if state.get("setting", c.removed_key(name)) is not None:
         raise Refused(f"a node named {name!r} was removed before; its identity never comes back: choose another name")
-    if now < state.now - CLOCK_SLACK_MS:
-        behind_s = (state.now - now) / 1000
-        raise Refused(
-            f"this host's clock is {behind_s:.0f} s behind the time of the backup: set it right first (chrony, NTP). "
-            "The epoch of the restored cluster is made of it, and agents ignore one that is too low"
-        )
-
-
-def begun_anew(state: State, generation: str, name: str, now: int) -> State:
-    """`state` as the beginning of another log, under `name` as its primary. Its documents are those of the backup."""
-    apart = REVISIONS_APART + max(0, now - state.now)
-    return replace(
-        state,
-        generation=generation,
-        epoch=max(state.epoch + 1, now // 1000),
-        primary=name,
-        revision=state.revision + apart,
-        now=max(state.now, now),
-    )
+    check_clock(state, now, "the backup")
 
 
 def restored(state: State, newcomer: Newcomer, backup: Mapping[str, Any], now: int) -> tuple[State, Entry, Told]:
     """From what `begun_anew` gave: the state to begin with, the entry that is the first in its history, and what is to
     be told. `backup` is what is to be remembered of the backup."""
-    dropping = [w.id for kind in ("database", "account") for w in _wishes(state, kind) if _phase(w) == "dropping"]
-    changes = [*_members(state, newcomer, now), *_wishes_held(state), *_tokens_over(state, now)]
+    dropping = being_dropped(state)
+    changes = [*_members(state, newcomer, now), *wishes_held(state, c.HELD), *tokens_over(state, now)]
     # Too much for a record of the history, which holds what people did: it has the change below alone.
-    changed = _done(state, "the cluster's members and wishes", tuple(changes), now)
+    changed = done(state, "the cluster's members and wishes", tuple(changes), now, BY)
     value = {"at": now, "backup": dict(backup), "forgotten": dropping[:NAMED_MAX], "ignored": []}
     noted = Change(kind="setting", id=c.RESTORED, spec={"value": value})
-    last = _done(changed.state, "provider restore", (noted,), now)
+    last = done(changed.state, "provider restore", (noted,), now, BY)
     told = Told(
         held=sum(1 for _ in c.held(last.state)),
         forgotten=tuple(dropping),
         gone=tuple(node.id for node in state.of("node") if node.id != newcomer.name),
         agents=len(state.of("agent")),
-        tokens_over=sum(1 for _ in _tokens_over(state, now)),
+        tokens_over=sum(1 for _ in tokens_over(state, now)),
     )
     assert isinstance(last.record, Entry)  # noqa: S101 - for the type checker
     return last.state, last.record, told
-
-
-def _done(state: State, action: str, changes: tuple[Change, ...], now: int) -> Accepted:
-    entry = Entry(
-        id=f"restore-{state.generation}-{state.revision}",
-        generation=state.generation,
-        epoch=state.epoch,
-        seq=state.revision + 1,
-        node=state.primary,
-        at=now,
-        commits=(Commit(principal="restore", action=action, status=200, changes=changes, before=()),),
-    )
-    outcome = step(state, entry)
-    if not isinstance(outcome, Accepted):
-        raise Invalid(f"the state of the backup cannot be gone on with: {outcome.why.value}")
-    return outcome
 
 
 def _members(state: State, newcomer: Newcomer, now: int) -> Iterator[Change]:
@@ -134,27 +88,3 @@ def _members(state: State, newcomer: Newcomer, now: int) -> Iterator[Change]:
             yield c.put("credential", id_, given)
         elif state.get("credential", id_) is not None:
             yield c.delete("credential", id_)
-
-
-def _wishes_held(state: State) -> Iterator[Change]:
-    for kind in ("database", "account"):
-        for wish in _wishes(state, kind):
-            if _phase(wish) == "dropping":
-                yield c.delete(wish.kind, wish.id)
-            else:
-                yield c.with_status(wish, c.HELD)
-
-
-def _tokens_over(state: State, now: int) -> Iterator[Change]:
-    for token in state.of("token"):
-        status = d.TokenStatus.model_validate(token.status)
-        if token.spec["role"] in c.ONE_TIME and status.used_at is None and status.revoked_at is None:
-            yield c.with_status(token, status.model_copy(update={"revoked_at": now}))
-
-
-def _wishes(state: State, kind: str) -> list[d.Document]:
-    return list(state.documents.get(kind, {}).values())
-
-
-def _phase(wish: d.Document) -> str:
-    return str(wish.status["phase"])

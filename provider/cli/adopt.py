@@ -25,7 +25,9 @@ def list_(instance: Instance = None, config: Config = DEFAULT_CONFIG, as_json: A
         print_json({"restored": restored, "items": items})
         return
     if restored is not None:
-        plain(f"restored {restored['at']} from the backup of {restored['backup']['at']}")
+        survivor, of = restored["backup"].get("survivor"), restored["backup"]["at"]
+        where = f"from the backup of {of}" if survivor is None else f"with what {survivor} held of {of}"
+        plain(f"restored {restored['at']} {where}")
         for name in restored["forgotten"]:
             plain(f"  was being dropped, and is left alone: {name}")
     if not items:
@@ -34,7 +36,7 @@ def list_(instance: Instance = None, config: Config = DEFAULT_CONFIG, as_json: A
     rows = [["INSTANCE", "KIND", "NAME", "STATE", "WHAT"]]
     rows += [[i["instance"], i["kind"], i["name"], i["state"], _what(i)] for i in items]
     table(rows, indent="")
-    plain("take: the cluster wishes what the server has. release: the server is made as the backup says.")
+    plain("take: the cluster wishes what the server has. release: the server is made as the wish says.")
 
 
 def _what(item: dict[str, Any]) -> str:

@@ -73,7 +73,7 @@ class Question:
 def judge(question: Question, words: Mapping[str, Word | None], waited_s: float) -> Finding:
     """`words`: of each other member, None where it does not answer. `waited_s`: since this was first asked."""
     own = question.own
-    other = [name for name, word in words.items() if word is not None and _newer_log(word, own)]
+    other = [name for name, word in words.items() if word is not None and newer_log(word, own)]
     if other:
         return Finding(Verdict.REFUSE, f"{_and(other)} follows another log, begun later: this node's is given up")
     ahead = [name for name, word in words.items() if word is not None and not word.lost and _ahead(word, own)]
@@ -103,8 +103,11 @@ def _patience_s(question: Question) -> float:
     return LOSS_PATIENCE_S if question.loss_seen else START_PATIENCE_S
 
 
-def _newer_log(word: Word, own: Word) -> bool:
-    return word.generation != own.generation and word.epoch > own.epoch
+def newer_log(word: Word, own: Word) -> bool:
+    """Whether who says so follows another log than `own`, begun later. Of two that were begun in the same second, one
+    counts as later, for everybody the same."""
+    other = word.generation not in ("", own.generation)
+    return other and (word.epoch, word.generation) > (own.epoch, own.generation)
 
 
 def _ahead(word: Word, own: Word) -> bool:

@@ -37,6 +37,7 @@ from provider.core.commands.base import (
     put,
     with_status,
 )
+from provider.core.commands.beginnings import BEGUN_ANEW, Beginning, beginning, first_revision, given_up
 from provider.core.commands.credentials import RotateCredential, SwitchCredential, TellCredential, is_changing
 from provider.core.commands.maintenance import BeginMaintenance, EndMaintenance, in_maintenance
 from provider.core.commands.members import EnrollAgent, RegisterInstance, RemoveAgent
@@ -53,6 +54,7 @@ from provider.core.commands.nodes import (
     differences,
     gone_brokers,
     removed_key,
+    trace_of,
 )
 from provider.core.commands.people import (
     USERS_MAX,
@@ -118,6 +120,7 @@ __all__ = [
     "BACKUP_NODE",
     "BACKUP_S3_ENDPOINT",
     "BACKUP_TO",
+    "BEGUN_ANEW",
     "BROKER_ADMIN",
     "BROKER_COOKIE",
     "CERTIFICATE_DAYS",
@@ -146,6 +149,7 @@ __all__ = [
     "AdoptWishes",
     "Adopted",
     "BeginMaintenance",
+    "Beginning",
     "Command",
     "DeleteSetting",
     "DeleteToken",
@@ -192,12 +196,15 @@ __all__ = [
     "UpdateNode",
     "WishKind",
     "backups_done",
+    "beginning",
     "check_address",
     "check_name",
     "clock_skew_s",
     "delete",
     "depth",
     "differences",
+    "first_revision",
+    "given_up",
     "gone_brokers",
     "held",
     "in_maintenance",
@@ -212,6 +219,7 @@ __all__ = [
     "removed_key",
     "restored",
     "signing",
+    "trace_of",
     "why_not",
     "with_status",
 ]

@@ -191,7 +191,7 @@ class UpdateNode:
         return Plan(200, ("node", self.name), (put("node", self.name, spec),))
 
 
-def _trace(node: Document, now: int) -> Any:
+def trace_of(node: Document, now: int) -> Any:
     """What is kept of a removed node: when it went (Unix ms), and its broker, which the others have to forget."""
     broker = node.spec.get("broker")
     return now if broker is None else {"at": now, "broker": broker["node"]}
@@ -201,7 +201,8 @@ def gone_brokers(state: State) -> tuple[str, ...]:
     """Brokers of nodes that were removed, and of no present one, sorted."""
     present = {node.spec["broker"]["node"] for node in state.of("node") if node.spec.get("broker")}
     traces = [one.spec["value"] for one in state.of("setting") if one.id.startswith(removed_key(""))]
-    return tuple(sorted({trace["broker"] for trace in traces if isinstance(trace, dict)} - present))
+    gone = {trace["broker"] for trace in traces if isinstance(trace, dict) and "broker" in trace}
+    return tuple(sorted(gone - present))
 
 
 def removed_key(name: str) -> str:
@@ -227,7 +228,7 @@ class RemoveNode:
         others = {node.id for node in state.of("node")} - {self.name}
         if set(self.key.wrapped) != others or state.get("key", self.key_id) is not None:
             raise Conflict("the cluster's members have just changed: try again")
-        gone = Change(kind="setting", id=removed_key(self.name), spec={"value": _trace(node, now)})
+        gone = Change(kind="setting", id=removed_key(self.name), spec={"value": trace_of(node, now)})
         changes = [delete("node", self.name), gone, put("key", self.key_id, self.key)]
         for key in state.of("key"):
             rest = {node: wrapped for node, wrapped in key.spec["wrapped"].items() if node != self.name}
