@@ -4,7 +4,7 @@ import time
 
 from provider.core.state import Accepted, State
 from provider.log.port import Position
-from provider.store import Store
+from provider.store import HistoryRow, Store
 from shared.backoff import Backoff
 from shared.errors import Unavailable
 from shared.logs import log
@@ -65,10 +65,13 @@ class Durable:
         taken, self.unsaved = self.unsaved, []
         return taken
 
-    def replace(self, state: State, position: Position | None, *, stored: bool) -> None:
-        """Another state in the place of this one; `stored`: the store holds it. Raises a `BellwetherError`."""
+    def replace(
+        self, state: State, position: Position | None, *, stored: bool, goes_on: HistoryRow | None = None
+    ) -> None:
+        """Another state in the place of this one; `stored`: the store holds it; with `goes_on` it begins another log,
+        and the history stays. Raises a `BellwetherError`."""
         if not stored:
-            self.store.seed(state, position)
+            self.store.seed(state, position, goes_on)
         self.unsaved.clear()
         self._position, self._anew, self.problem = None, False, None
         self.shown = (state, position)

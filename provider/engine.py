@@ -51,8 +51,8 @@ from provider.inbox import (
 from provider.log.port import Log, Position
 from provider.recovery.leap import leap
 from provider.recovery.reading import Reading
-from provider.store import Store
-from shared.errors import BellwetherError, Unavailable
+from provider.store import HistoryRow, Store
+from shared.errors import BellwetherError, Refused, Unavailable
 from shared.logs import log
 
 Result = Answer | BellwetherError | NotPrimary | Progress
@@ -95,15 +95,13 @@ class Engine:
             put=self._inbox.put,
             now_ms=_now().wall_ms,
         )
-        # In words, set by who asks the others: what this node waits for before it writes; what it takes from whom.
-        self.waits_for: str | None = None
-        self.healing: str | None = None
+        self.waits_for: str | None = None  # in words, set by who asks the others: before it writes
+        self.healing: str | None = None  # and what it takes from whom
         self._durable = Durable(store, (state, position))
         self._has_caught_up = False
         self._log_problem: str | None = "not connected yet"
         self._unreadable = 0
-        self.expelled = False
-        """Another member says that this node was removed, though the log could not tell it so any more."""
+        self.expelled: str | None = None  # what another member says that does not know this node any more
         self._tickets = count(1)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         # Who waits for what is not yet durable; while the store fails, what is read after it waits in `_stalled`.
@@ -218,6 +216,13 @@ class Engine:
         self._inbox.put(Replace(state, position, done, stored))
         return done
 
+    def begin_anew(self, before: State, state: State, first: HistoryRow) -> "Future[None]":
+        """Begin another log with `state`, made of `before`: fails with `Refused` where this node has something else by
+        now. `first` is the first record of its history. Done when it is durable here."""
+        done: Future[None] = Future()
+        self._inbox.put(Replace(state, None, done, goes_on=first, instead_of=before))
+        return done
+
     # ── the thread ──
 
     def _run(self) -> None:
@@ -324,9 +329,12 @@ class Engine:
         if event.stored and event.state.revision <= before.revision and self.reading.lost is None:
             event.done.set_result(None)  # the log has led there meanwhile
             return []
+        if event.instead_of is not None and (event.instead_of != before or self._replica.state != before):
+            event.done.set_exception(Refused("this node has just read more of the log: it is not lost; ask again"))
+            return []
         out = self._replica.abandon()
         try:
-            self._durable.replace(event.state, event.position, stored=event.stored)
+            self._durable.replace(event.state, event.position, stored=event.stored, goes_on=event.goes_on)
         except BellwetherError as error:
             event.done.set_exception(error)
             return out

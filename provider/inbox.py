@@ -9,6 +9,7 @@ from provider.core.entries import Barrier, LogRecord
 from provider.core.replica import Asker, Instruction, Now, Replica, Request
 from provider.core.state import State
 from provider.log.port import Position
+from provider.store import HistoryRow
 from shared.bus import Outcome
 from shared.errors import BellwetherError
 
@@ -93,12 +94,15 @@ class Lose:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Go on from the state of another member; `stored`: it is what the store holds already."""
+    """Go on from the state of another member; `stored`: it is what the store holds already. Or, with the first record of
+    its history, begin a log of our own, in the place of this very state."""
 
     state: State
     position: Position | None
     done: "Future[None]"
     stored: bool = False
+    goes_on: HistoryRow | None = None
+    instead_of: State | None = None
 
 
 @dataclass(frozen=True, slots=True)

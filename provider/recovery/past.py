@@ -14,8 +14,9 @@ PAGE = 500
 class StoredPast:
     """Implements `core.comparing.Past`. `unsaved` follows what is stored. Raises `Unavailable` where the store does."""
 
-    def __init__(self, store: Store, unsaved: Sequence[Accepted]) -> None:
-        self._store = store
+    def __init__(self, store: Store, unsaved: Sequence[Accepted], first: int = 0) -> None:
+        """`first`: what was before that revision was in another log."""
+        self._store, self._first = store, first
         self._unsaved = {one.state.revision: Kept(one.record, one.state.epoch) for one in unsaved}
         self._page: dict[int, HistoryRow] = {}
         self._oldest: int | None = None
@@ -23,7 +24,8 @@ class StoredPast:
 
     def oldest(self) -> int | None:
         if self._oldest is None:
-            self._oldest = self._store.oldest_history()
+            found = self._store.oldest_history()
+            self._oldest = max(found, self._first) if found is not None else None
         return self._oldest if self._oldest is not None else min(self._unsaved, default=None)
 
     def at(self, revision: int) -> Kept | None:
@@ -48,7 +50,7 @@ class StoredPast:
             if kept.record.type == "claim" and kept.record.ends == ends:
                 return revision
         revision = self._store.history_of_epoch(ends + 1) or 0
-        found = self.at(revision)
+        found = self.at(revision) if revision >= self._first else None
         return revision if found is not None and found.record.type == "claim" and found.record.ends == ends else None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
+from provider.core.commands import first_revision
 from provider.core.course import Course
 from provider.core.entries import LogRecord
 from provider.core.instructions import Instruction, Now
@@ -86,7 +87,7 @@ class Reading:
         )
         if reason.startswith("regressed"):
             self.loss_seen, self.since_ms = True, now.wall_ms
-        self.course.compare(StoredPast(self._store, unsaved))
+        self.course.compare(StoredPast(self._store, unsaved, first_revision(state)))
         self.compares = reason if self.course.comparison is not None else None
         self._open(state.generation, None, anywhere=True)
 

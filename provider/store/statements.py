@@ -47,7 +47,8 @@ class Statements:
             .values({name: bindparam(name) for name in names}),
             dialect,
         )
-        self.clear = [Statement(delete(table), dialect) for table in tables.metadata.sorted_tables]
+        self.clear = [Statement(delete(t), dialect) for t in tables.metadata.sorted_tables if t is not history]
+        self.clear_history = Statement(delete(history), dialect)
 
 
 def _upsert(table: Table, column: str, dialect: Dialect) -> Executable:

@@ -83,12 +83,17 @@ class Store:
         with self._reading(snapshot=True) as connection:
             return loading.load(connection)
 
-    def seed(self, state: State, position: Position | None) -> None:
-        """Replace everything by `state`, in one transaction. The history is then empty."""
+    def seed(self, state: State, position: Position | None, goes_on: HistoryRow | None = None) -> None:
+        """Replace everything by `state`, in one transaction. The history is then empty; with `goes_on`, the first
+        record of another log, it is what it was, and that one, behind a gap in its revisions."""
         with self._writing() as connection:
             sql = self._compiled(connection)
             for statement in sql.clear:
                 statement.run(connection, {})
+            if goes_on is None:
+                sql.clear_history.run(connection, {})
+            else:
+                sql.add_history.run_all(connection, [_row(goes_on)])
             rows = [
                 {"kind": document.kind, "id": id_column(document.id), "text": document.text}
                 for collection in state.documents.values()
@@ -168,7 +173,7 @@ class Store:
     def history_at(self, at_ms: int) -> int | None:
         """The lowest revision in the history of a record accepted at `at_ms` (Unix ms) or later; None: there is none.
 
-        Revisions follow each other and times never decrease, so some twenty looks find it among millions."""
+        Revisions and times never decrease, so some thirty looks find it among millions."""
         with self._reading(snapshot=True) as connection:
             low, high = connection.execute(select(func.min(history.c.revision), func.max(history.c.revision))).one()
             if low is None or _time_of(connection, high) < at_ms:
@@ -176,7 +181,7 @@ class Store:
             while low < high:
                 middle = (low + high) // 2
                 low, high = (middle + 1, high) if _time_of(connection, middle) < at_ms else (low, middle)
-            return int(low)
+            return _first_from(connection, low)
 
     def history_of_epoch(self, epoch: int) -> int | None:
         """The lowest revision in the history whose epoch is `epoch` or later; None: there is none."""
@@ -187,7 +192,7 @@ class Store:
             while low < high:
                 middle = (low + high) // 2
                 low, high = (middle + 1, high) if _epoch_of(connection, middle) < epoch else (low, middle)
-            return int(low)
+            return _first_from(connection, low)
 
     def add_history(self, rows: Sequence[HistoryRow]) -> None:
         """What was accepted before this store began: rows that follow each other, the last of them just before the
@@ -200,10 +205,7 @@ class Store:
                 first = (connection.scalar(select(meta.c.revision)) or 0) + 1
             if [row.revision for row in rows] != list(range(first - len(rows), first)):
                 raise Invalid(f"the history does not fit: it should end with revision {first - 1}")
-            added = [
-                {"revision": row.revision, "epoch": row.epoch, "at_ms": row.at, "record": row.record} for row in rows
-            ]
-            self._compiled(connection).add_history.run_all(connection, added)
+            self._compiled(connection).add_history.run_all(connection, [_row(row) for row in rows])
 
     def oldest_history(self) -> int | None:
         """The lowest revision that the history has; None where it has none."""
@@ -265,6 +267,10 @@ class Store:
         return self._statements
 
 
+def _row(row: HistoryRow) -> dict[str, object]:
+    return {"revision": row.revision, "epoch": row.epoch, "at_ms": row.at, "record": row.record}
+
+
 def _time_of(connection: Connection, revision: int) -> int:
     """When the first record from `revision` on was accepted."""
     later = select(history.c.at_ms).where(history.c.revision >= revision).order_by(history.c.revision).limit(1)
@@ -272,8 +278,16 @@ def _time_of(connection: Connection, revision: int) -> int:
 
 
 def _epoch_of(connection: Connection, revision: int) -> int:
-    """The epoch after the record of that revision."""
-    return int(connection.execute(select(history.c.epoch).where(history.c.revision == revision)).scalar_one())
+    """The epoch after the first record from `revision` on."""
+    later = select(history.c.epoch).where(history.c.revision >= revision).order_by(history.c.revision).limit(1)
+    return int(connection.execute(later).scalar_one())
+
+
+def _first_from(connection: Connection, revision: int) -> int:
+    """Before a log that was begun by force there is a gap."""
+    return int(
+        connection.execute(select(func.min(history.c.revision)).where(history.c.revision >= revision)).scalar_one()
+    )
 
 
 def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]) -> None:

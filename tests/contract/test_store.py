@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from provider.core.entries import Claim, Commit, decode
 from provider.core.state import Accepted, State
-from provider.store import Store, StoreCorrupt, StoreTooNew
+from provider.store import HistoryRow, Store, StoreCorrupt, StoreTooNew
 from provider.store.tables import SCHEMA, metadata
 from shared.errors import Invalid
 from tests.support.history import accept_claim, accept_entry, accept_values, commit_of, drop, genesis, position, put
@@ -438,6 +439,23 @@ def test_a_time_is_found_in_the_history(open_store: OpenStore) -> None:
     for moment in (0, *sorted({t + d for t in times.values() for d in (-1, 0, 1)})):
         expected = min((revision for revision, at in times.items() if at >= moment), default=None)
         assert store.history_at(moment) == expected
+
+
+def test_another_log_begins_behind_the_history_of_the_one_before(open_store: OpenStore) -> None:
+    store = open_store()
+    state = seeded(store)
+    accepted = accept_values(state, range(5))
+    store.commit(accepted, position(5))
+    last = accepted[-1].state
+    anew = replace(last, generation="another", revision=last.revision + 1000, epoch=9)
+    store.seed(anew, None, HistoryRow(anew.revision, anew.epoch, anew.now, "{}"))
+    same(store.load()[0], anew)
+    revisions = [row.revision for row in store.history(0, 10)]
+    assert revisions == [one.state.revision for one in accepted] + [anew.revision]
+    assert store.history_of_epoch(9) == anew.revision
+    following = accept_values(anew, [6])
+    store.commit(following, position(0))
+    assert store.history(anew.revision, 10)[0].revision == anew.revision + 1
 
 
 def test_a_store_that_begins_later_is_given_what_was_before(open_store: OpenStore) -> None:

@@ -164,17 +164,19 @@ async def note_refusals(request: Request) -> Response:
 @needs("admin")
 async def get_history(request: Request) -> Response:
     """Every accepted record up to revision `until`, newest first, for a node that joins: lines of JSON, each with
-    revision, epoch, time (Unix ms) and the record; the last one says how many they were."""
+    revision, epoch, time (Unix ms) and the record; the last one says how many they were. Of the log that is followed
+    now: what was before one that was begun by force has no place in it."""
     ctx, state, _ = await reading(request)
     text = request.query_params.get("until", str(state.revision))
     if not text.isdecimal() or len(text) > 18:
         raise Invalid("until: expected a revision")
-    return StreamingResponse(_lines(ctx, int(text) + 1), media_type="application/x-ndjson")
+    lines = _lines(ctx, int(text) + 1, c.first_revision(state) - 1)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-def _lines(ctx: Context, below: int) -> Iterator[bytes]:
+def _lines(ctx: Context, below: int, above: int) -> Iterator[bytes]:
     count = 0
-    while rows := ctx.past.history_back(below, 0, ROWS):
+    while rows := ctx.past.history_back(below, max(above, 0), ROWS):
         below, count = rows[-1].revision, count + len(rows)
         lines = [to_json([row.revision, row.epoch, row.at, row.record]) for row in rows]
         yield b"\n".join([*lines, b""])

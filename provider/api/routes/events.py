@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -16,6 +16,8 @@ from provider.api.access.policy import PRINCIPAL, may, needs, still_good
 from provider.api.context import Context
 from provider.api.reads import flag, reading
 from provider.api.views import ADMINISTRATIVE, event_view, to_json
+from provider.core.commands import first_revision
+from provider.store import HistoryRow
 from shared.errors import Expired, Invalid, Unavailable
 from shared.logs import log
 
@@ -38,8 +40,9 @@ async def events(request: Request) -> Response:
     lines = "application/x-ndjson" in request.headers.get("accept", "")
     after = _start(request, state.revision)
     oldest = await run_in_threadpool(ctx.oldest_history)
-    if after + 1 < (oldest if oldest is not None else state.revision + 1):
-        first = (oldest if oldest is not None else state.revision + 1) - 1
+    oldest = max(oldest if oldest is not None else state.revision + 1, first_revision(state))
+    if after + 1 < oldest:
+        first = oldest - 1
         raise Expired(
             f"changes after revision {after} are no longer kept here; the oldest that can be asked for: {first}"
         )
@@ -85,6 +88,15 @@ def _ends(ctx: Context, knew: bool) -> bool:
     return ctx.ending or (ctx.in_maintenance and not knew)
 
 
+async def _next(ctx: Context, after: int) -> Sequence[HistoryRow] | None:
+    """What follows. None behind a gap: there is another log, begun by force, or a state that came as a whole; clients
+    ask anew, and are told that what they had seen was given up."""
+    stored = await run_in_threadpool(ctx.history, after, BATCH)
+    # Of nodes that share a database another may have stored what this one has still to read.
+    rows = [row for row in stored if row.revision <= ctx.gateway.state.revision]
+    return rows if not rows or rows[-1].revision == after + len(rows) else None
+
+
 async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow: bool) -> AsyncIterator[bytes]:
     principal: Principal = scope[PRINCIPAL]
     hidden = frozenset[str]() if may(principal.role, "admin") else ADMINISTRATIVE
@@ -93,10 +105,8 @@ async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow
         if not lines:
             yield b": from revision %d\n\n" % after
         while not _ends(ctx, knew):
-            stored = await run_in_threadpool(ctx.history, after, BATCH)
-            # Of nodes that share a database another may have stored what this one has still to read.
-            rows = [row for row in stored if row.revision <= ctx.gateway.state.revision]
-            if not still_good(scope):  # the token was revoked, or its time is over
+            rows = await _next(ctx, after)
+            if rows is None or not still_good(scope):  # the token was revoked, or its time is over
                 return
             for row in rows:
                 after = row.revision
