@@ -22,7 +22,8 @@ def without_maintenance(engine: Engine, node: str, newest: int = 0) -> Condition
     return own(
         Signs(
             node=node,
-            member=not engine.expelled and state.get("node", node) is not None,
+            member=engine.expelled is None and state.get("node", node) is not None,
+            given_up=engine.expelled or None,
             diverged=health.diverged,
             healing=engine.healing,
             comparing=health.comparing,

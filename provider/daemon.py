@@ -41,7 +41,7 @@ from provider.store import Store
 from provider.trust.authorities import peer_node
 from provider.trust.keeping import Trust
 from provider.trust.peers import Peers
-from shared.errors import BellwetherError, Refused
+from shared.errors import TOKEN_NOT_GOOD, BellwetherError, Refused
 from shared.logs import log
 from shared.messages import NodePulse, now_text
 from shared.systemd import Watchdog, notify
@@ -50,8 +50,6 @@ from shared.version import VERSION
 
 OWN_WRITE_WAIT_S = 5.0
 USER_WAIT_S = 5.0
-
-
 BEATS_FOR_S = 8.0
 """A primary beats for so long after it has last read the log back: brokers that elect a leader take some 5 s."""
 
@@ -127,15 +125,16 @@ class Node:
             commits=lambda: time.monotonic() - self.engine.health.read_back_s < BEATS_FOR_S,
             on_broker=lambda user, password_hash: self.users is not None and self.users.has(user, password_hash),
         )
-        peers = Peers(settings.name, files, lambda: self.engine.state)
-        self.hearing = Hearing(self.hub.unheard, peers.alive, self.hub.reconnect)
+        self.peers = Peers(settings.name, files, lambda: self.engine.state)
+        self.hearing = Hearing(self.hub.unheard, self._alive, self.hub.reconnect)
         self.recovery = Recovery(
             node=settings.name,
             engine=self.engine,
             store=store,
             data_dir=settings.data_dir,
-            members=HttpMembers(files),
+            members=HttpMembers(files, lambda: self.engine.state.revision),
             view=lambda: self.hub.view,
+            on_disowned=self._expelled,
         )
         self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
         self.users = self._broker_users()
@@ -340,9 +339,23 @@ class Node:
         if self._gateway is not None:
             self._gateway.run(self._gateway.reach(revision, OWN_WRITE_WAIT_S))
 
-    def _expelled(self) -> None:
-        self.engine.expelled = True
+    def _expelled(self, why: str) -> None:
+        """Also on the threads of hearing and recovery."""
+        if self.engine.expelled is not None:
+            return
+        said = "" if why == TOKEN_NOT_GOOD else why
+        log(why=said or None).critical("this node is no member any more: it stays out, and so does its broker")
+        self.engine.expelled = said
+        self.engine.lose(said or "this node was removed from the cluster")
         self.own_broker.removed()
+
+    def _alive(self, node: str) -> bool:
+        """Hearing's thread. Whether a member answers that is not heard. One that went on without this node says so."""
+        why = self.peers.disowned_by(node)
+        if why is not None:
+            self._expelled(why)
+            return False
+        return self.peers.alive(node)
 
     # ── the broker ──
 

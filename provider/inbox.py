@@ -94,8 +94,8 @@ class Lose:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Go on from the state of another member; `stored`: it is what the store holds already. Or, with the first record of
-    its history, begin a log of our own, in the place of this very state."""
+    """Go on from the state of another member; `stored`: it is what the store holds already. Or, with the first record
+    of its history, begin a log of our own, in the place of this very state."""
 
     state: State
     position: Position | None

@@ -59,6 +59,8 @@ class Signs:
 
     node: str
     member: bool = True
+    given_up: str | None = None
+    """Without `member`: what the member said that went on without it."""
     diverged: str | None = None
     healing: str | None = None
     """With `diverged`: what it takes from another node at the moment."""
@@ -92,7 +94,8 @@ class Said:
 def own(signs: Signs) -> Condition:
     """The condition of a node, from what it knows itself, maintenance left aside."""
     if not signs.member:
-        return Condition("removed", f"{signs.node} was removed from the cluster; make a fresh node under another name")
+        plainly = f"{signs.node} was removed from the cluster; make a fresh node under another name"
+        return Condition("removed", signs.given_up or plainly)
     if signs.diverged is not None:
         if signs.healing is not None:
             return Condition("syncing", f"{signs.healing}; {signs.diverged}")

@@ -52,6 +52,10 @@ class Unauthenticated(Refusal):
     code, status = "unauthenticated", 401
 
 
+TOKEN_NOT_GOOD = "this token is not good (any longer)"  # noqa: S105 - words
+"""What whoever shows an unknown, wrong or expired token is told."""
+
+
 class TokenRefused(Unauthenticated):
     """`reason` is one of a few words, for counting: what the detail does not tell whoever has not the secret."""
 

@@ -4,7 +4,7 @@ Blocking; any thread but the event loop's.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,13 +37,16 @@ class Standing:
     healthy: bool
     """It follows the log to its end: whoever takes its state can follow, too."""
     primary: bool
+    disowns: str | None = None
+    """It knows all that this node knows, and says that this node is no member any more: its words. Then it says nothing
+    of the log."""
 
 
 class Members(Protocol):
     """The other members, by name."""
 
     def standings(self, urls: Mapping[str, str], patience_s: float = ANSWER_S) -> dict[str, Standing | None]:
-        """Of all of them at once; None: it does not answer within `patience_s`."""
+        """Of all of them at once; None: it does not answer within `patience_s`,"""
 
     def snapshot(self, url: str) -> tuple[State, Position | None]:
         """The whole state of one. Raises a `BellwetherError`."""
@@ -53,10 +56,11 @@ class Members(Protocol):
 
 
 class HttpMembers:
-    """Implements `Members`, speaking as this node."""
+    """Implements `Members`, speaking as this node. `revision()` is what this node has; without it nobody is asked
+    whether this node is a member still."""
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
+    def __init__(self, files: Files, revision: Callable[[], int] | None = None) -> None:
+        self._files, self._revision = files, revision
 
     def standings(self, urls: Mapping[str, str], patience_s: float = ANSWER_S) -> dict[str, Standing | None]:
         if not urls:
@@ -70,9 +74,24 @@ class HttpMembers:
     def _standing(self, url: str) -> Standing | None:
         try:
             with closing(as_node([url], self._files, patience_s=ANSWER_S)) as client:
-                return standing_of(client.get("/standing"))
+                try:
+                    return standing_of(client.get("/standing"))
+                except Problem as problem:
+                    return self._disowned(client) if problem.answer_code == "unauthenticated" else None
         except (BellwetherError, OSError):
             return None
+
+    def _disowned(self, client: Client) -> Standing | None:
+        """A member that has not read so far yet does not know a node that has just joined."""
+        if self._revision is None:
+            return None
+        try:
+            client.request("GET", "/standing", headers={"Bellwether-Min-Revision": str(self._revision())})
+        except Problem as problem:
+            if problem.answer_code == "unauthenticated":
+                nothing = Word("", epoch=0, revision=0, since_ms=0)
+                return Standing(nothing, "", healthy=False, primary=False, disowns=problem.detail)
+        return None
 
     def snapshot(self, url: str) -> tuple[State, Position | None]:
         with closing(as_node([url], self._files)) as client:

@@ -12,7 +12,7 @@ from provider.backfill import fetch_history
 from provider.core.commands import CLUSTER_ID, need
 from provider.core.replica import OWN_WRITES, Ask
 from provider.core.state import State
-from provider.core.vouching import Finding, Question, Verdict, Word, judge
+from provider.core.vouching import Finding, Question, Verdict, Word, judge, newer_log
 from provider.engine import Engine
 from provider.fleet.view import View
 from provider.recovery.aside import set_aside
@@ -30,6 +30,8 @@ LOOK_S = 2.0
 STORE_AHEAD_S = 2.0
 """Where nodes share a database, the first of them stores what all are about to read. What this node still has not read
 after so long, it will not."""
+LONELY_S = 6.0
+"""Without the log, before others are asked whether they have another one. An election of brokers is over by then."""
 FORGET_S = 900.0
 """A question about a promotion that nobody waits for any more."""
 
@@ -46,7 +48,7 @@ def donor(own: Word, cluster: str, standings: Mapping[str, Standing | None]) -> 
 
 
 def _same_or_newer(word: Word, own: Word) -> bool:
-    return word.generation == own.generation or word.epoch > own.epoch
+    return word.generation == own.generation or newer_log(word, own)
 
 
 class Recovery:
@@ -61,7 +63,10 @@ class Recovery:
         data_dir: Path,
         members: Members,
         view: Callable[[], View],
+        on_disowned: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`on_disowned(why)` is called on this thread where a member says that this node is none any more."""
+        self._on_disowned = on_disowned
         self._node, self._engine, self._store, self._data_dir = node, engine, store, data_dir
         self._members, self._view = members, view
         self._news = threading.Condition()
@@ -70,6 +75,8 @@ class Recovery:
         self._gaps_seen = 0
         self._behind: tuple[tuple[int, int], float] | None = None
         """What this node had reached when its store was first seen to be ahead of that, and when."""
+        self._reached_s = time.monotonic()
+        """When the log was last within reach."""
         self._noted: Known | None = None
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
         engine.attach(on_ask=self.asked, on_lost=self.lost)
@@ -115,6 +122,7 @@ class Recovery:
                 self._note_members()
                 self._look_whether_all_is_back()
                 self._look_for_gaps()
+                self._look_for_another_log()
             pause_s = AGAIN_S if self._questions else HEAL_AGAIN_S if self._heals else LOOK_S
 
     # ── before anything new is written ──
@@ -122,14 +130,19 @@ class Recovery:
     def _answer(self, questions: list[tuple[Ask, float]]) -> None:
         first = any(time.monotonic() - since_s < QUICK_S for _, since_s in questions)
         standings = self._standings(QUICK_S if first else ANSWER_S)
-        words = {name: one.word if one is not None else None for name, one in standings.items()}
+        words = {name: one.word if one is not None and one.disowns is None else None for name, one in standings.items()}
+        disowned = next((one.disowns for one in standings.values() if one is not None and one.disowns), None)
         for ask, since_s in questions:
             waited_s = time.monotonic() - since_s
             finding = self._stored_more() or judge(self._question(ask), words, waited_s)
+            if disowned is not None:
+                finding = Finding(Verdict.REFUSE, disowned)
             self._engine.waits_for = finding.why or None
             if finding.verdict is Verdict.WAIT and waited_s < FORGET_S:
                 continue
             self._close(ask, finding)
+        if disowned is not None:
+            self._on_disowned(disowned)
 
     def _close(self, ask: Ask, finding: Finding) -> None:
         with self._news:
@@ -233,10 +246,26 @@ class Recovery:
             return
         log(revision=state.revision).warning("the store was ahead of this node: goes on with what others stored")
 
+    def _look_for_another_log(self) -> None:
+        """The log is out of reach for long, or somebody speaks of a later epoch: another member may have begun a log of
+        its own (`failover --force`)."""
+        if self._engine.health.caught_up:
+            self._reached_s = time.monotonic()
+        later = any(seen.epoch > self._engine.state.epoch for seen in self._view().nodes.values())
+        if time.monotonic() - self._reached_s < LONELY_S and not later:
+            return
+        own, standings = self._word(), self._standings()
+        disowned = next((one.disowns for one in standings.values() if one is not None and one.disowns), None)
+        if disowned is not None:
+            self._on_disowned(disowned)
+        newer = [name for name, one in standings.items() if one is not None and newer_log(one.word, own)]
+        if newer:
+            self._engine.lose(f"{newer[0]} follows another log, begun later: this node's is given up")
+
     def _heal(self) -> None:
         """Take the state of another member."""
         engine = self._engine
-        if engine.reading.lost is None:
+        if engine.reading.lost is None or engine.expelled is not None:
             self._heals = False
             return
         state, standings = engine.state, self._standings()

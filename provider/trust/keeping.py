@@ -43,7 +43,7 @@ class Trust:
         view: Callable[[], View],
         commit: Callable[[Command], bool],
         reach: Callable[[int], None],
-        on_expelled: Callable[[], None],
+        on_expelled: Callable[[str], None],
         current: Callable[[], bool],
         connected: Callable[[], bool],
     ) -> None:
@@ -120,10 +120,10 @@ class Trust:
         return certificate
 
     def _find_out(self) -> bool:
-        found = self._peers.expelled()
-        if found:
-            self._on_expelled()
-        return found
+        why = self._peers.expelled()
+        if why is not None:
+            self._on_expelled(why)
+        return why is not None
 
     def _reload(self) -> None:
         """What is connected stays so; whoever connects from now on meets the new files."""

@@ -97,11 +97,11 @@ class Membership:
             "configuration": set_apart(self.settings),
         }
 
-    def without(self, state: State, node: str) -> tuple[str, KeySpec, dict[str, CredentialSpec]]:
-        """For the removal of `node`: the id of the next data key, the key wrapped for all others, and new passwords in
-        the place of those that it knew, sealed with that key. Raises `Invalid`."""
+    def without(self, state: State, *gone: str) -> tuple[str, KeySpec, dict[str, CredentialSpec]]:
+        """For the removal of nodes: the id of the next data key, the key wrapped for all others, and new passwords in
+        the place of those that they knew, sealed with that key. Raises `Invalid`."""
         id_, key = f"k{max(int(one.id[1:]) for one in state.of('key')) + 1}", new_data_key()
-        others = [one for one in state.of("node") if one.id != node]
+        others = [one for one in state.of("node") if one.id not in gone]
         wrapped = {one.id: wrap(key, one.spec["public_key"], id_) for one in others}
         vault, credentials = self.vault.with_key(id_, key), {}
         known = state.get("credential", BROKER_ADMIN)

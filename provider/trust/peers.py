@@ -30,9 +30,9 @@ class Peers:
         given = self._ask(primary.spec["url"], "POST", f"/nodes/{self.node}/certificate", {"csr": csr, **news})
         return str(given["certificate"]), int(given["revision"])
 
-    def expelled(self) -> bool:
-        """Whether a member that knows all that this node knows does not know this node: it was removed, and could not
-        read so in the log, since the broker lets it in no more. False where nobody can say."""
+    def expelled(self) -> str | None:
+        """What a member says that knows all that this node knows and does not know this node: it was removed, and could
+        not read so in the log, since the broker lets it in no more. None where nobody can say."""
         state = self.state()
         others = [node for node in state.of("node") if node.id != self.node]
         seen = {"Bellwether-Min-Revision": str(state.revision)}
@@ -41,12 +41,31 @@ class Peers:
                 self._ask(node.spec["url"], "GET", "/cluster", headers=seen)
             except Problem as problem:
                 if problem.answer_code == "unauthenticated":
-                    return True
+                    return problem.detail
             except (BellwetherError, OSError):
                 continue
             else:
-                return False
-        return False
+                return None
+        return None
+
+    def disowned_by(self, node: str) -> str | None:
+        """What this member says, if it knows all that this node knows and does not know this node any more."""
+        known, seen = self.state().get("node", node), {"Bellwether-Min-Revision": str(self.state().revision)}
+        why = None
+        for headers in (None, seen):  # who does not know this node at first may not have read so far
+            why = self._refused(str(known.spec["url"]), headers) if known is not None else None
+            if why is None:
+                break
+        return why
+
+    def _refused(self, url: str, headers: dict[str, str] | None) -> str | None:
+        try:
+            self._ask(url, "GET", "/cluster", headers=headers)
+        except Problem as problem:
+            return problem.detail if problem.answer_code == "unauthenticated" else None
+        except (BellwetherError, OSError):
+            return None
+        return None
 
     def alive(self, node: str) -> bool:
         """Whether a member answers, whatever it says."""

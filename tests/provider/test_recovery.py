@@ -2,17 +2,19 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provider.client import Broken
-from provider.core.commands import CLUSTER_ID, PutSetting
-from provider.core.entries import Change
-from provider.core.replica import Progress
+from provider.core.anew import done
+from provider.core.commands import BEGUN_ANEW, CLUSTER_ID, PutSetting, delete
+from provider.core.entries import Change, Entry, encode
+from provider.core.replica import Asker, Progress
 from provider.core.state import State
-from provider.core.vouching import Word
+from provider.core.vouching import Word, newer_log
 from provider.fleet.view import View
 from provider.log.port import Position
 from provider.recovery.known import Known, known_members, write_known
@@ -21,8 +23,8 @@ from provider.recovery.recovery import Recovery, donor
 from provider.settings import ApiSettings, BrokerSettings, ProviderSettings
 from provider.snapshot import read_snapshot, write_snapshot
 from provider.starting import opened
-from provider.store import StoreCorrupt
-from shared.errors import Refused, StaleRevision
+from provider.store import HistoryRow, StoreCorrupt
+from shared.errors import BellwetherError, LogUnavailable, Refused, StaleRevision
 from tests.support.engines import PATIENCE_S, Host
 from tests.support.history import GENERATION, START_MS
 from tests.support.memory_log import MemoryLogStream
@@ -44,6 +46,10 @@ class Cluster:
         self.up: dict[str, Host] = {}
         self.recoveries: dict[str, Recovery] = {}
         self.fetched = 0
+        self.disowned: list[str] = []
+        """What nodes were told that are members no more."""
+        self.disowns: dict[str, str] = {}
+        """Members that say so, and their words."""
 
     def start(self, name: str, *, seed: State | None = None, database: str | None = None) -> Host:
         host = Host(name, self.stream, self.directory, seed=seed, database=database)
@@ -54,6 +60,7 @@ class Cluster:
             data_dir=self.data_dir(name),
             members=self,
             view=View,
+            on_disowned=self.disowned.append,
         )
         self.up[name], self.recoveries[name] = host, recovery
         recovery.start()
@@ -73,6 +80,8 @@ class Cluster:
 
     def _standing(self, name: str) -> Standing | None:
         host = self.up.get(name)
+        if name in self.disowns:
+            return Standing(Word("", 0, 0, 0), "", healthy=False, primary=False, disowns=self.disowns[name])
         if host is None:
             return None
         reading, health = host.engine.reading, host.engine.health
@@ -235,6 +244,95 @@ def test_what_only_the_shared_database_still_knows_is_put_back(cluster: Cluster)
     assert p3.reach(newest).digest == p2.engine.state.digest
 
 
+# ── a log that was begun by force ──
+
+
+def begun(state: State, name: str, kept: Sequence[str]) -> tuple[State, HistoryRow]:
+    """What `provider.core.anew` makes of it, as far as it matters here."""
+    anew = replace(state, generation="another", epoch=state.epoch + 1000, primary=name, revision=state.revision + 1000)
+    changes = [delete("node", one) for one in NAMES if one not in kept]
+    value = {
+        "at": 0,
+        "by": name,
+        "generation": "another",
+        "revision": anew.revision + 1,
+        "kept": list(kept),
+        "lost": [],
+    }
+    known = {"from": {"generation": state.generation, "epoch": state.epoch, "revision": state.revision}}
+    noted = Change(kind="setting", id=BEGUN_ANEW, spec={"value": value | known})
+    done_ = done(anew, "failover --force", (*changes, noted), state.now, Asker("x", None))
+    assert isinstance(done_.record, Entry)
+    after = done_.state
+    return after, HistoryRow(after.revision, after.epoch, after.now, encode(done_.record).decode())
+
+
+def test_a_survivor_begins_a_log_of_its_own_and_keeps_its_history(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    p1.answer(p1.put("a", 1))
+    before = p3.reach(2)
+    p2.reach(2)
+    cluster.stop("p1")
+    cluster.stop("p2")
+    state, first = begun(before, "p3", ["p3"])
+    p3.engine.begin_anew(before, state, first).result(PATIENCE_S)
+    revision = p3.answer(p3.put("a", 2)).revision
+    assert revision == state.revision + 1
+    assert [row.revision for row in p3.store.history(0, 10)] == [2, state.revision, revision]
+    cluster.stop("p3")
+    again = cluster.start("p3")
+    assert again.value("a") == 2
+    cluster.stream.forget(0)  # and the brokers lose all of the new log
+    again.log.reread("a test")
+    assert again.answer(again.put("a", 3)).revision > revision
+
+
+def test_what_has_read_on_meanwhile_begins_nothing(cluster: Cluster) -> None:
+    p1, *_ = all_started(cluster)
+    before = p1.engine.state
+    p1.answer(p1.put("a", 1))
+    with pytest.raises(Refused, match="it is not lost"):
+        p1.engine.begin_anew(before, *begun(before, "p1", ["p1"])).result(PATIENCE_S)
+    p1.answer(p1.put("a", 2))
+
+
+def test_a_primary_that_was_given_up_is_told_so_before_it_writes(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    p1.answer(p1.put("a", 1))
+    before = p3.reach(2)
+    p2.reach(2)
+    for name in NAMES:
+        cluster.stop(name)
+    cluster.start("p3").engine.begin_anew(before, *begun(before, "p3", ["p3"])).result(PATIENCE_S)
+    cluster.disowns["p3"] = "p3 went on without p1"
+    p1 = cluster.start("p1")
+    result = p1.result(p1.put("a", "older", wait_s=3.0))
+    assert isinstance(result, LogUnavailable), result
+    p1.until(lambda: bool(cluster.disowned), what="nobody is told")
+    assert p1.engine.reading.lost == "p3 went on without p1"
+
+
+def test_a_member_that_was_kept_takes_over_the_new_log_before_it_could_write_to_the_old(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    p1.answer(p1.put("a", 1))
+    before = p3.reach(2)
+    p2.reach(2)
+    cluster.stop("p1")
+    p3.engine.begin_anew(before, *begun(before, "p3", ["p2", "p3"])).result(PATIENCE_S)
+    refused = p2.result(p2.barrier(promote=True))
+    assert isinstance(refused, BellwetherError)
+    revision = p3.answer(p3.put("a", 2)).revision
+    assert p2.engine.state.generation == before.generation
+    p2.engine.lose("p3 follows another log")
+    assert p2.reach(revision).digest == p3.reach(revision).digest
+
+
+def test_of_two_that_begin_in_the_same_second_all_hold_the_same_for_later() -> None:
+    one, other = Word("a", 7, 1, 0), Word("b", 7, 1, 0)
+    assert (newer_log(one, other), newer_log(other, one)) == (False, True)
+    assert not newer_log(Word("", 0, 0, 0), one)
+
+
 # ── which member's state ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -249,7 +347,7 @@ def standing(revision: int, *, primary: bool = False, healthy: bool = True, epoc
         ({"p2": standing(5, primary=True), "p3": standing(9)}, "p2"),
         ({"p2": standing(5, primary=True, healthy=False), "p3": standing(9)}, "p3"),
         ({"p2": standing(5), "p3": standing(9, epoch=7, log="h")}, "p3"),
-        ({"p2": standing(5), "p3": standing(9, epoch=1, log="h")}, "p2"),
+        ({"p2": standing(5), "p3": standing(9, epoch=1, log="f")}, "p2"),
         ({"p2": None, "p3": standing(9, healthy=False)}, None),
     ],
 )

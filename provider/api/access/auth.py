@@ -13,11 +13,11 @@ import time
 from dataclasses import dataclass, field
 
 from provider.api.access.sessions import Session, session_of, user_of
-from provider.core.commands import ONE_TIME, is_expired, refused, why_not
+from provider.core.commands import ONE_TIME, given_up, is_expired, refused, why_not
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.trust.vault import Vault
-from shared.errors import Invalid, TokenRefused, Unauthenticated
+from shared.errors import TOKEN_NOT_GOOD, Invalid, TokenRefused, Unauthenticated
 from shared.tokens import Token, matches, parse_token
 
 
@@ -75,6 +75,9 @@ def authenticate(state: State, authorization: str | None, node: str | None = Non
             document = state.get("node", token.id)
             if document is not None and matches(token, document.spec["token_sha256"]):
                 return Principal(f"node:{token.id}", "node" if node == token.id else "node:token")
+            gone = given_up(state, token.id) if document is None else None
+            if gone is not None and matches(token, gone[0]):
+                raise TokenRefused(gone[1], reason="given_up", token_id=token.id)
         case "agent":
             document = state.get("agent", token.id)
             if document is not None and matches(token, document.spec["token_sha256"]):
@@ -97,7 +100,7 @@ def _not_good(state: State, token: Token) -> TokenRefused:
     if document is not None and document.spec["role"] in ONE_TIME and matches(token, document.spec["sha256"]):
         detail = f"this token lets a new {document.spec['role']} in, once; it is good for nothing else"
         return TokenRefused(detail, reason="wrong_kind", token_id=token.id)
-    return TokenRefused("this token is not good (any longer)", reason="unknown", token_id=token.id)
+    return TokenRefused(TOKEN_NOT_GOOD, reason="unknown", token_id=token.id)
 
 
 def person(state: State, authorization: str, vault: Vault) -> Principal:

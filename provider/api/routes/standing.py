@@ -41,7 +41,7 @@ async def standing(request: Request) -> Response:
             "primary": replica.state.primary == ctx.node,
             "since_ms": log_reading.since_ms,
             "lost": health.diverged is not None,
-            "healthy": following and health.store_problem is None and not engine.expelled,
+            "healthy": following and health.store_problem is None and engine.expelled is None,
         }
     )
 

@@ -6,9 +6,10 @@ import pytest
 
 from provider.api.access.auth import Principal, authenticate, covers, newcomer
 from provider.api.access.policy import Policy, Rule
+from provider.core.commands import removed_key
 from provider.core.entries import Change
 from provider.core.state import State
-from shared.errors import Forbidden, TokenRefused, Unauthenticated
+from shared.errors import TOKEN_NOT_GOOD, Forbidden, TokenRefused, Unauthenticated
 from shared.tokens import Token, new_token
 from tests.support.history import accept_entry, commit_of, genesis
 
@@ -111,6 +112,18 @@ def test_whoever_has_it_is_told_why_it_is_no_good() -> None:
         with pytest.raises(TokenRefused) as error:
             authenticate(STATE, header(token))
         assert error.value.reason == reason
+
+
+def test_a_node_that_was_given_up_is_told_so_and_nobody_else_under_its_name() -> None:
+    token = new_token("node")
+    value = {"at": 1, "token_sha256": token.hashed, "by": "p1", "before": 812}
+    state = accept_entry(STATE, commit_of(Change(kind="setting", id=removed_key("p7"), spec={"value": value}))).state
+    with pytest.raises(TokenRefused, match="p1 went on without p7") as error:
+        authenticate(state, header(Token("node", "p7", token.secret)))
+    assert error.value.reason == "given_up"
+    with pytest.raises(TokenRefused) as error:
+        authenticate(state, header(Token("node", "p7", "0" * 64)))
+    assert (error.value.detail, error.value.reason) == (TOKEN_NOT_GOOD, "unknown")
 
 
 @pytest.mark.parametrize(
