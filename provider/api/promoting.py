@@ -60,7 +60,7 @@ class Promotion:
     """Of the node whose context it is given. `wait_s`: how long a log that gives no sign is waited for."""
 
     def __init__(self, ctx: Context, asked_by: Asker, *, wait_s: float, force: bool) -> None:
-        self._ctx, self._asked_by, self._wait_s, self._force = ctx, asked_by, wait_s, force
+        self.ctx, self.asked_by, self.wait_s, self.force = ctx, asked_by, wait_s, force
         self._since = time.monotonic()
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
@@ -73,9 +73,9 @@ class Promotion:
             yield to_json(self._failed(error)) + b"\n"
 
     async def _steps(self) -> AsyncGenerator[dict[str, Any], None]:
-        ctx, state = self._ctx, self._ctx.gateway.state
+        ctx, state = self.ctx, self.ctx.gateway.state
         at_work = maintenance_of(state.get("node", ctx.node))
-        refused = refusal(ctx.node, self._here(), at_work, force=self._force, leads=ctx.is_primary)
+        refused = refusal(ctx.node, self._here(), at_work, force=self.force, leads=ctx.is_primary)
         if refused is not None:
             raise Refused(refused)
         why_not, epoch = leads(ctx.gateway.engine, ctx.node), state.epoch
@@ -113,11 +113,11 @@ class Promotion:
 
     async def _claim(self) -> AsyncGenerator[dict[str, Any] | Progress, None]:
         """Lines, and last the end of it. Raises why there is none."""
-        gateway = self._ctx.gateway
-        patience = Patience.begin(time.monotonic(), self._wait_s, gateway.state.revision)
-        longest_s = max(self._wait_s, CATCH_UP_S) + _SLACK_S
+        gateway = self.ctx.gateway
+        patience = Patience.begin(time.monotonic(), self.wait_s, gateway.state.revision)
+        longest_s = max(self.wait_s, CATCH_UP_S) + _SLACK_S
         claimed = False
-        asked_by, force = self._asked_by, self._force
+        asked_by, force = self.asked_by, self.force
         with gateway.barrier(wait_s=longest_s, promote=True, asked_by=asked_by, force=force) as asked:
             while True:
                 step = await asked.next(BEAT_S)
@@ -137,28 +137,28 @@ class Promotion:
                     return
 
     def _waiting(self, patience: Patience, *, claimed: bool) -> dict[str, Any]:
-        now_s, state = time.monotonic(), self._ctx.gateway.state
-        newest = newest_of(state.revision, self._ctx.hub.view)
+        now_s, state = time.monotonic(), self.ctx.gateway.state
+        newest = newest_of(state.revision, self.ctx.hub.view)
         found = awaited(self._here(), patience, now_s, newest, claimed=claimed, members=self._members_wait())
         if not patience.to_tell(now_s, found.what):
             return {"beat": True}
         return {"step": "wait", "detail": found.detail, "ms": round((now_s - patience.began_s) * 1000, 1)}
 
     def _members_wait(self) -> str | None:
-        return self._ctx.gateway.engine.waits_for
+        return self.ctx.gateway.engine.waits_for
 
     async def _shown(self, state: State) -> None:
         """The claim is in the log; this node's own copy shows it as soon as it is durable here."""
         try:
-            await self._ctx.gateway.reach(state.revision, _STORE_S)
+            await self.ctx.gateway.reach(state.revision, _STORE_S)
         except Behind:
             raise Refused(
-                f"epoch {state.epoch} has begun and {self._ctx.node} is its primary, but its store cannot be written: "
+                f"epoch {state.epoch} has begun and {self.ctx.node} is its primary, but its store cannot be written: "
                 "make room on this host, or promote another standby"
             ) from None
 
     async def _advise(self) -> AsyncGenerator[dict[str, Any], None]:
-        ctx = self._ctx
+        ctx = self.ctx
         until_s = time.monotonic() + ctx.settings.advise_wait_s
         while (left_s := until_s - time.monotonic()) > 0:
             if await ctx.heard.until(self._all_follow, min(left_s, BEAT_S)):
@@ -170,14 +170,14 @@ class Promotion:
 
     def _all_follow(self) -> bool:
         """Whether all agents that are online have acknowledged the current epoch. Asked again whenever one has."""
-        state, view = self._ctx.gateway.state, self._ctx.hub.view
+        state, view = self.ctx.gateway.state, self.ctx.hub.view
         agents = state.documents.get("agent")
         return agents is None or all(
             document.status["state"] != "online" or advised(document, state, view) for document in agents.values()
         )
 
     def _here(self) -> Condition:
-        ctx = self._ctx
+        ctx = self.ctx
         return without_maintenance(ctx.gateway.engine, ctx.node, newest_of(ctx.gateway.state.revision, ctx.hub.view))
 
     def _step(self, name: str, detail: str) -> dict[str, Any]:
@@ -187,29 +187,30 @@ class Promotion:
         return {"step": name, "detail": detail, "ms": round(took_s * 1000, 1)}
 
     def _ended(self, result: str, state: State) -> dict[str, Any]:
-        advice = self._ctx.membership.advice(state).model_dump(mode="json", include={"endpoints", "providers"})
+        advice = self.ctx.membership.advice(state).model_dump(mode="json", include={"endpoints", "providers"})
         return {
             "result": result,
-            "node": self._ctx.node,
+            "node": self.ctx.node,
             "primary": state.primary,
             "epoch": state.epoch,
             "revision": state.revision,
             "advice": advice,
-            "agents": agents_summary(self._ctx, state),
+            "agents": agents_summary(self.ctx, state),
         }
 
     def _failed(self, error: BellwetherError) -> dict[str, Any]:
-        state, detail = self._ctx.gateway.state, error.detail
+        state, detail = self.ctx.gateway.state, error.detail
         if isinstance(error, LogUnavailable):
             reason = self._here().reason
             detail += f" ({reason})." if reason else "."
             detail += (
                 f" This node is at revision {state.revision}; what was acknowledged after it could be missing here"
             )
-            detail += f". {_NO_FORCE}" if self._force else ""
+            if not self.force:
+                detail += ". Where the others are gone for good: --force says what a log of its own costs, and asks"
         return {
             "result": "failed",
-            "node": self._ctx.node,
+            "node": self.ctx.node,
             "primary": state.primary,
             "epoch": state.epoch,
             "revision": state.revision,
@@ -217,9 +218,3 @@ class Promotion:
             "retryable": error.retryable,
             "detail": detail,
         }
-
-
-_NO_FORCE = (
-    "--force changes nothing here: without a log that can be read and written there is nothing to be primary of, and "
-    "this version cannot begin a new one"
-)

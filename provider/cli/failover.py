@@ -28,7 +28,14 @@ class Operation(StrEnum):
     rehearse = "rehearse"
 
 
-Force = Annotated[bool, typer.Option(help="promote: also a node that is in maintenance.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        help="promote: also a node that is in maintenance, and where something may be missing. Where the majority of "
+        "the brokers is gone for good, say what a log of this node's own costs, ask, and begin it."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="With --force: begin a log of its own without asking.")]
 Wait = Annotated[
     float, typer.Option(help="Seconds to wait for brokers that give no sign.", min=0.1, max=CATCH_UP_S, metavar="S")
 ]
@@ -39,6 +46,7 @@ def failover(
     operation: Annotated[Operation, typer.Option(help="promote, preflight, status or rehearse.")],
     config: Config = DEFAULT_CONFIG,
     force: Force = False,
+    yes: Yes = False,
     wait: Wait = WAIT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +62,7 @@ def failover(
             case Operation.preflight:
                 _preflight(settings.name, client, force=force, wait_s=wait, as_json=as_json)
             case Operation.promote:
-                promote(settings.name, client, force=force, wait_s=wait, as_json=as_json)
+                promote(settings.name, client, force=force, yes=yes, wait_s=wait, as_json=as_json)
             case Operation.rehearse:
                 rehearse(settings, Files(config), client, wait_s=wait, as_json=as_json)
 

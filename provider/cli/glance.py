@@ -64,7 +64,10 @@ def _about_primary(first: Node | None, nodes: Sequence[Node], node: str) -> list
         return out
     fit = candidates(nodes)
     if not fit:
-        return [*out, "no standby can be promoted now: bring one back, or the primary"]
+        here = next((n for n in nodes if n["name"] == node), None)
+        forced = f"only if they are gone for good, run on {node}: failover --operation promote --force (it asks first)"
+        last = [forced] if here is not None and here.get("part") == "log" else []
+        return [*out, "no standby can be promoted now: bring one back, or the primary", *last]
     best = next((n for n in fit if n["name"] == node and n["state"] == "active"), fit[0])
     where = "here" if best["name"] == node else f"on {best['name']}"
     others = ", ".join(n["name"] for n in fit if n is not best)

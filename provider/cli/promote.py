@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from provider.cli.agree import agreed, tell_of
 from provider.cli.console import plain, print_json
 from provider.client import Broken, Client, Problem, Unreachable
 
@@ -68,9 +69,19 @@ class Promoting:
     steps: list[dict[str, Any]] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, *, force: bool, wait_s: float, on_step: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """The last line. Raises `Unreachable`, `Broken`, `Problem`; what was begun may then go on."""
-        asked = {"operation": "promote", "node": self.node, "force": force, "wait_s": wait_s}
+    def run(
+        self,
+        *,
+        force: bool,
+        wait_s: float,
+        on_step: Callable[[dict[str, Any]], None],
+        accept: str | None = None,
+    ) -> dict[str, Any]:
+        """The last line. With `accept` a log of its own is begun. Raises `Unreachable`, `Broken`, `Problem`; what was
+        begun may then go on."""
+        asked: dict[str, Any] = {"operation": "promote", "node": self.node, "force": force, "wait_s": wait_s}
+        if accept is not None:
+            asked |= {"operation": "begin_anew", "accept": accept}
         with closing(self.client.lines("POST", "/failover", asked, silence_s=SILENCE_S)) as lines:
             for text in lines:
                 self.last = json.loads(text)
@@ -82,15 +93,16 @@ class Promoting:
     @property
     def claimed(self) -> bool:
         """Whether the claim may be on its way, or more."""
-        return any(step["step"] in ("barrier", "claim", "advise") for step in self.steps)
+        return any(step["step"] in ("barrier", "begin", "claim", "advise") for step in self.steps)
 
 
 def step_text(step: dict[str, Any]) -> str:
     return f"{step['ms'] / 1000:7.3f} s  {step['step']:<8} {step['detail']}"
 
 
-def promote(node: Node, client: Client, *, force: bool, wait_s: float, as_json: bool) -> None:
-    """Raises `typer.Exit` with 1 where the node is not primary then."""
+def promote(node: Node, client: Client, *, force: bool, yes: bool, wait_s: float, as_json: bool) -> None:
+    """With `force`, where the log is lost: asks, unless `yes`, and begins another one. Raises `typer.Exit` with 1 where
+    the node is not primary then."""
     promoting = Promoting(node, client)
 
     def shown(step: dict[str, Any]) -> None:
@@ -100,6 +112,8 @@ def promote(node: Node, client: Client, *, force: bool, wait_s: float, as_json: 
     try:
         with interruptible():
             found = promoting.run(force=force, wait_s=wait_s, on_step=shown)
+            if "anew" in found and agreed(node, found, yes=yes, as_json=as_json):
+                found = promoting.run(force=True, wait_s=wait_s, on_step=shown, accept=found["anew"]["accept"])
     except Interrupted as signalled:
         found = {"result": "interrupted", "detail": f"interrupted by {signalled}: {_now(promoting)}"}
     except Broken as error:
@@ -129,6 +143,8 @@ def _tell(node: Node, found: dict[str, Any]) -> None:
     else:
         plain(f"{node} is primary: epoch {found['epoch']}, revision {found['revision']}. Writes are accepted.")
         plain(f"advised: primary {node}, brokers {', '.join(found['advice']['endpoints'])}")
+    if "anew" in found:
+        tell(lambda: tell_of(found))
     agents = found["agents"]
     if agents["missing"]:
         plain(

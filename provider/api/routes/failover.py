@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
 from provider.api.access.policy import needs
+from provider.api.beginning import Beginning, ForcedPromotion, surveyed
 from provider.api.context import Context
 from provider.api.promoting import Lines, Promotion, primary_is, to_the_end
 from provider.api.reads import answer
@@ -22,7 +23,8 @@ from provider.api.writes import receive
 from provider.condition import maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker
 from provider.promotion import CATCH_UP_S, WAIT_S, refusal
-from shared.errors import BellwetherError, Refused
+from provider.recovery.survey import Plan
+from shared.errors import BellwetherError, Invalid, LogUnavailable, Refused
 
 router = direct.router("failover")
 LOOK_S = 10.0
@@ -32,9 +34,14 @@ LOOK_S = 10.0
 class FailoverBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    operation: Literal["promote", "preflight"]
+    operation: Literal["promote", "preflight", "begin_anew"]
     node: str
-    force: bool = False
+    force: bool = Field(
+        default=False,
+        description="promote: also in maintenance, and without what the brokers have lost. Where the log is out of "
+        "reach, the last line then has `anew`: what a log of this node's own would cost",
+    )
+    accept: str | None = Field(default=None, description="begin_anew: `anew.accept`, of whoever agrees to that")
     wait_s: float = Field(
         default=WAIT_S, gt=0, le=CATCH_UP_S, description="how long a log that gives no sign is waited for"
     )
@@ -43,8 +50,9 @@ class FailoverBody(BaseModel):
 @router.post("/failover", openapi_extra=documented(FailoverBody))
 @needs("admin")
 async def failover(request: Request) -> Response:
-    """`preflight` looks, `promote` makes the node that is asked primary. `node` must be that node's name: behind a load
-    balancer one cannot know whom one asks."""
+    """`preflight` looks, `promote` makes the node that is asked primary, `begin_anew` has it begin a log of its own,
+    where the majority of the brokers is gone for good. `node` must be that node's name: behind a load balancer one
+    cannot know whom one asks."""
     write = await receive(request)
     ctx: Context = request.app.state.context
     body = parse(write.body, FailoverBody)
@@ -53,7 +61,12 @@ async def failover(request: Request) -> Response:
     if body.operation == "preflight":
         return answer(await _preflight(ctx, min(body.wait_s, LOOK_S), force=body.force))
     asker = Asker(write.principal.name, write.source)
-    return Lines(Promotion(ctx, asker, wait_s=body.wait_s, force=body.force).lines())
+    if body.operation == "begin_anew":
+        if body.accept is None:
+            raise Invalid("accept: expected what a promotion with force has said (`anew.accept`)")
+        return Lines(Beginning(ctx, asker, wait_s=body.wait_s, accept=body.accept).lines())
+    promotion = ForcedPromotion if body.force else Promotion
+    return Lines(promotion(ctx, asker, wait_s=body.wait_s, force=body.force).lines())
 
 
 @dataclass(slots=True)
@@ -105,7 +118,12 @@ async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, A
         )
     except BellwetherError as error:
         detail = f"{error.detail} Acknowledged writes after revision {state.revision} could be lost"
-        checks.add("log", detail, ok=False)
+        forced = await surveyed(ctx) if force and isinstance(error, LogUnavailable) else None
+        checks.add("log", detail, ok=isinstance(forced, Plan), warning=True)
+        if isinstance(forced, Plan):
+            checks.add("force", f"would begin a log of its own, and ask first: {' '.join(forced.told)}", warning=True)
+        elif forced is not None:
+            checks.add("force", forced, ok=False)
     agents = agents_summary(ctx, state)
     silent = agents["total"] - agents["online"]
     checks.add(
