@@ -50,6 +50,8 @@ class BrokerUsers:
         self._named: dict[str, None] = {}
         self._sweep_at_s = 0.0
         self._refused = False
+        self._exchanges = False
+        """Those that permissions are for are there. A broker that was away may have come back without."""
         self._stopping = False
         self._ready: dict[str, str] = {}
         """Password hashes that the broker has, by user."""
@@ -70,7 +72,7 @@ class BrokerUsers:
         """These users may have to change; None: any may."""
         with self._news:
             if names is None:
-                self._sweep_at_s = 0.0
+                self._sweep_at_s, self._exchanges = 0.0, False
             else:
                 self._named.update(dict.fromkeys(names))
             self._news.notify_all()
@@ -78,7 +80,7 @@ class BrokerUsers:
     def refused(self) -> None:
         """The broker does not let this node in."""
         with self._news:
-            self._refused = True
+            self._refused, self._exchanges = True, False
             self._news.notify_all()
 
     def wait_ready(self, user: str, timeout_s: float) -> bool:
@@ -262,6 +264,9 @@ class BrokerUsers:
     def _put(self, users: Sequence[u.BrokerUser]) -> None:
         if not users:
             return
+        if not self._exchanges and any(user.topics for user in users):
+            self._management.call("POST", "/definitions", u.exchanges(self._vhost))
+            self._exchanges = True
         self._management.call("POST", "/definitions", u.definitions(self._vhost, users))
         with self._news:
             for user in users:

@@ -176,6 +176,13 @@ def difference(wanted: Mapping[str, BrokerUser], found: Found) -> Difference:
     return Difference(tuple(sorted(delete)), tuple(put), tuple(sorted(found.foreign & wanted.keys())))
 
 
+def exchanges(vhost: str) -> dict[str, object]:
+    """What topics are of. They must be there before anybody's permissions on them: else RabbitMQ (4.0.5, with Khepri)
+    fails whenever they are to be made."""
+    made = {"vhost": vhost, "type": "topic", "durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+    return {"exchanges": [{"name": name, **made} for name in (AGENTS_DOWN, AGENTS_UP)]}
+
+
 def definitions(vhost: str, users: Sequence[BrokerUser]) -> dict[str, object]:
     """What the broker is given so that it has `users`: added to what it has."""
     return {

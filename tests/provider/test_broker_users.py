@@ -32,6 +32,7 @@ class Broker:
         self.users: dict[str, dict[str, Any]] = {"bellwether": {"password_hash": "p", "tags": ["administrator"]}}
         self.passwords = {"bellwether": "secret"}
         self.permissions: dict[str, dict[str, Any]] = {}
+        self.exchanges: set[str] = set()
         self.topic_permissions: dict[str, dict[str, Any]] = {}
         self.vhosts = {"bellwether"}
         self.cut: list[str] = []
@@ -115,10 +116,13 @@ class Broker:
         return True
 
     def _define(self, given: dict[str, Any]) -> None:
-        for user in given["users"]:
+        self.exchanges |= {one["name"] for one in given.get("exchanges", ())}
+        for user in given.get("users", ()):
             self.users[user["name"]] = {**user, "tags": user["tags"].split(",")}
-        self.permissions |= {one["user"]: one for one in given["permissions"]}
-        self.topic_permissions |= {f"{one['user']} {one['exchange']}": one for one in given["topic_permissions"]}
+        self.permissions |= {one["user"]: one for one in given.get("permissions", ())}
+        topics = given.get("topic_permissions", ())
+        assert {one["exchange"] for one in topics} <= self.exchanges, "RabbitMQ could not make these exchanges any more"
+        self.topic_permissions |= {f"{one['user']} {one['exchange']}": one for one in topics}
 
     def _forget(self, name: str) -> None:
         self.users.pop(name)

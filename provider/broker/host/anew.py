@@ -13,7 +13,7 @@ from provider.broker.host.commands import CommandFailed, Commands, as_user, hand
 from provider.broker.host.facts import VHOST
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.wanted import Anew, Wanted
-from provider.broker.users import HASHING
+from provider.broker.users import HASHING, exchanges
 
 DIRECTORY = "set-aside"
 """In RabbitMQ's home; below it a directory for each log that was begun by force, named after it."""
@@ -59,6 +59,7 @@ def _found(commands: Commands, user: str, anew: Anew) -> None:
         "vhosts": [{"name": VHOST}],
         "users": [{**account, "tags": "administrator"}],
         "permissions": [permission],
+        **exchanges(VHOST),
     }
     with handed(user, {"definitions.json": json.dumps(definitions)}) as directory:
         commands.run("rabbitmqctl", "import_definitions", str(directory / "definitions.json"))
