@@ -27,7 +27,7 @@ from provider.settings import (
     port_of,
     to_toml,
 )
-from provider.store import Store, with_password
+from provider.store import Store, split_password, with_password
 from provider.trust import pki
 from provider.trust.authorities import bundle, checked_authority
 from provider.trust.membership import Membership, sealed_cookie
@@ -114,6 +114,18 @@ class Place:
         if self.config.exists():
             raise Refused(f"{self.config} exists: this host is a provider already")
 
+    def must_hold_nothing(self) -> None:
+        """Raises `Refused` where the store holds the state of a cluster that was used: others of it may live. What an
+        interrupted `init` left was not."""
+        with closing(self.open_store()) as store:
+            reached = store.reached()
+        if reached is not None and reached[2] > 1:
+            shown, _ = split_password(self.database)
+            raise Refused(
+                f"{shown} holds the state of a cluster (revision {reached[2]}): give another database, or "
+                "`provider join` that cluster"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
@@ -186,6 +198,7 @@ def init(
     cookie. The configuration is written last: while it is not there, nothing is.
     """
     place.must_be_new()
+    place.must_hold_nothing()
     authority = authority or Authority.new()
     authority_id, trusted = checked_authority(authority.certificate, authority.key, certificate_hosts(place.url))
     own = Secrets.new(place.name)
