@@ -1,13 +1,16 @@
 """Taking a request to another node: what is sure not to have been sent, and what may have been done."""
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import trustme
+from localcluster.process import wait_until
 
 from provider.api import forward
 from provider.api.forward import Forwarded, Forwarder, NotAnswered, NotSent
@@ -380,3 +383,25 @@ def test_a_large_body_goes_through() -> None:
             assert len(server.requests[0]) > 3_000_000
 
     asyncio.run(story())
+
+
+def test_a_connection_that_ended_is_gone_without_the_garbage_collector() -> None:
+    """It looks seldom; and what TLS keeps beneath a connection it does not count."""
+
+    async def story() -> None:
+        async with forwarding(answering(OK)) as (server, forwarder):
+            await send(server, forwarder)
+            (connection,) = forwarder._idle[server.url]
+            held = weakref.ref(connection)
+            del connection
+            await forwarder.close()
+            for _ in range(100):  # turns of the loop
+                await asyncio.sleep(0)
+            await asyncio.to_thread(wait_until, lambda: held() is None, timeout_s=10.0, what="something holds it")
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(story())
+    finally:
+        gc.enable()
