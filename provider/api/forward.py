@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(str(error) if error is not None else "the connection was closed")
-        # They hold each other, and the TLS beneath them some 15 KB that no garbage collector counts.
+        # They hold each other, and the TLS beneath them, some 35 KB that no garbage collector counts.
         self._transport = None
         del self._parser
 
