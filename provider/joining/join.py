@@ -27,6 +27,9 @@ from shared.files import locked, make_private_directory, write_atomically
 from shared.tls import client_context
 from shared.version import VERSION
 
+ASK_S = 60.0
+"""How long a cluster may be without a primary or a log before a newcomer gives up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
@@ -119,7 +122,7 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
         steps.done("check", f"the token is this cluster's, clock {skew_s:+.2f} s, the store is writable{found}")
         journal = _journal(place, steps)
         admission = _Admission(place, url, token_text.strip(), journal)
-        given = admission.ask(_request(place, journal, wishes, own_broker, skew_s))
+        given = admission.ask(_request(place, journal, wishes, own_broker, skew_s), steps)
         settings = admission.take(given, wishes, own_broker)
         steps.done("member", f"{place.name} is a member since revision {given['revision']}; its files are written")
         with locked(place.data_dir / "lock", f"another provider runs on {place.data_dir}: end it first"):
@@ -178,9 +181,10 @@ class _Admission:
     one_time: str
     journal: Journal
 
-    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, body: dict[str, Any], steps: Steps) -> dict[str, Any]:
+        """Again and again, where the cluster cannot take it just now: it knows this host by its keys."""
         with closing(Client([self.url], token=self.one_time, tls=client_context(self.place.files.ca))) as client:
-            given: dict[str, Any] = client.request("POST", "/join", body)
+            given: dict[str, Any] = client.insist("POST", "/join", body, for_s=ASK_S, say=steps.note)
             return given
 
     def take(self, given: dict[str, Any], wishes: Wishes, own_broker: BrokerNode | None) -> ProviderSettings:

@@ -81,8 +81,7 @@ class Cluster:
         """`provider join`: a further node. Returns what the command said."""
         host.wait_booted()
         through = through or next(iter(self.nodes.values()))
-        token = through.run("provider token create --role node").out
-        host.write("/root/join.token", token, mode="600")
+        host.write("/root/join.token", self._token(through, "node"), mode="600")
         said = host.run(
             f"provider join {url_of(through)} --name {host.name} --url {url_of(host)} --token-file /root/join.token",
             timeout_s=JOIN_S,
@@ -93,8 +92,7 @@ class Cluster:
     def enroll(self, host: Host) -> None:
         """`agent enroll`: the agent on a database host."""
         host.wait_booted()
-        token = next(iter(self.nodes.values())).run("provider token create --role agent").out
-        host.write("/root/agent.token", token, mode="600")
+        host.write("/root/agent.token", self._token(next(iter(self.nodes.values())), "agent"), mode="600")
         urls = ",".join(url_of(node) for node in self.nodes.values())
         host.run("mariadb </usr/local/share/bellwether/agent-account.sql")
         host.run(
@@ -103,6 +101,11 @@ class Cluster:
         )
         host.run("systemctl start bellwether-agent")
         self.agents[host.name] = host
+
+    @staticmethod
+    def _token(node: Host, role: str) -> str:
+        """Asked for until it is there: while brokers join, the log may be away for a moment."""
+        return node.wait_for(f"provider token create --role {role}").out
 
     # ── load ──
 
