@@ -240,8 +240,8 @@ def test_what_only_the_shared_database_still_knows_is_put_back(cluster: Cluster)
     p2.engine.barrier(ticket, wait_s=PATIENCE_S, promote=True, force=True)
     assert isinstance(p2.result(ticket), Progress)
     newest = p2.answer(p2.put("b")).revision
-    assert p2.value("a") == p3.value("a") == "acknowledged"
     assert p3.reach(newest).digest == p2.engine.state.digest
+    assert p2.value("a") == p3.value("a") == "acknowledged"
 
 
 # ── a log that was begun by force ──
