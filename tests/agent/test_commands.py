@@ -4,13 +4,10 @@ import base64
 import hashlib
 import json
 import os
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from shared.files import locked
 from shared.messages import Advice
 from shared.tls import fingerprint
 from shared.tokens import matches, new_token, parse_token
+from tests.support.answering import AUTHORITY_PEM, Asked, answering
 
 PROGRAM = Path(sys.executable).with_name("agent")
 NOWHERE = "https://127.0.0.1:1"
@@ -46,48 +44,20 @@ class Provider:
         }
         return Advice.model_validate(content | more).model_dump(mode="json")
 
-
-def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            provider.asked.append((self.command, self.path, self.headers.get("Authorization"), body))
-            status, content = (
-                (200, provider.ca) if self.path == "/api/v1/ca" else provider.answers.get(self.path, (404, {}))
-            )
-            data = (content if isinstance(content, str) else json.dumps(content)).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_GET  # noqa: N815 - http.server's name
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+    def answer(self, asked: Asked) -> tuple[int, str]:
+        body = json.loads(asked.body) if asked.body else None
+        self.asked.append((asked.method, asked.path, asked.headers.get("Authorization"), body))
+        status, content = (200, self.ca) if asked.path == "/api/v1/ca" else self.answers.get(asked.path, (404, {}))
+        return status, content if isinstance(content, str) else json.dumps(content)
 
 
 @pytest.fixture
-def provider(tmp_path: Path) -> Iterator[Provider]:
-    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    made = Provider("", authority.cert_pem.bytes().decode(), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    made.url = f"https://127.0.0.1:{server.server_port}"
-    enrolled = {"username": "db1", "advice": made.advice()}
-    made.answers["/api/v1/enroll"] = (201, enrolled)
-    made.answers["/api/v1/agents/db1/advice"] = (200, made.advice(epoch=4, primary="p2"))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def provider() -> Iterator[Provider]:
+    made = Provider("", AUTHORITY_PEM, {})
+    with answering(made.answer) as made.url:
+        made.answers["/api/v1/enroll"] = (201, {"username": "db1", "advice": made.advice()})
+        made.answers["/api/v1/agents/db1/advice"] = (200, made.advice(epoch=4, primary="p2"))
+        yield made
 
 
 @dataclass

@@ -2,17 +2,13 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import trustme
 
 from provider.client import Client, Problem
-
-AUTHORITY = trustme.CA(key_type=trustme.KeyType.ECDSA)
+from tests.support.answering import AUTHORITY, Asked, answering
 
 
 @dataclass
@@ -24,35 +20,17 @@ class Cluster:
     keys: list[str | None] = field(default_factory=list)
     """Of what was asked."""
 
+    def answer(self, asked: Asked) -> tuple[int, str]:
+        self.keys.append(asked.headers.get("Idempotency-Key"))
+        status, code, again = self.answers.pop(0)
+        return status, json.dumps({"detail": f"{code} is why", "code": code, "retryable": again})
+
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    found, context = Cluster(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            found.keys.append(self.headers["Idempotency-Key"])
-            status, code, again = found.answers.pop(0)
-            data = json.dumps({"detail": f"{code} is why", "code": code, "retryable": again}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    found.url = f"https://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    found = Cluster()
+    with answering(found.answer) as found.url:
+        yield found
 
 
 def insist(cluster: Cluster, for_s: float, say: list[str]) -> object:

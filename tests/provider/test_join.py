@@ -1,14 +1,10 @@
 """What a newcomer believes before it has joined: the authority that its token names, and nothing sent along with it."""
 
-import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import trustme
 
 from provider.founding import Place
 from provider.joining.join import join
@@ -17,6 +13,7 @@ from provider.trust import pki
 from shared.errors import BellwetherError, Refused
 from shared.tls import fingerprint
 from shared.tokens import new_token
+from tests.support.answering import AUTHORITY_PEM, Asked, answering
 
 REAL, _ = pki.new_ca("Bellwether real")
 
@@ -25,42 +22,21 @@ REAL, _ = pki.new_ca("Bellwether real")
 class Impostor:
     """Serves with an authority of its own; `ca` is what it says at /ca. `asked` is what came."""
 
-    url: str
-    own: str
+    url: str = ""
+    own: str = AUTHORITY_PEM
     ca: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def answer(self, asked: Asked) -> tuple[int, str]:
+        self.asked.append((asked.path, asked.headers.get("Authorization")))
+        return 200, self.ca
 
 
 @pytest.fixture
 def impostor() -> Iterator[Impostor]:
-    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    found = Impostor("", authority.cert_pem.bytes().decode())
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found.asked.append((self.path, self.headers.get("Authorization")))
-            data = found.ca.encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_GET  # noqa: N815 - http.server's name
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    found.url = f"https://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    found = Impostor()
+    with answering(found.answer) as found.url:
+        yield found
 
 
 @pytest.mark.parametrize("behind", [True, False])
