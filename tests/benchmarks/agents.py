@@ -60,7 +60,10 @@ def following(cluster: BrokersCluster, swarm: Swarm, say: Callable[[str], None])
             swarm.until(wishes.held_by, "agents were told of all their wishes")
         else:
             followed = promote(cluster, swarm, standby)
-        rows += _shown(followed, writing=writing)
+        shown = _shown(followed, writing=writing)
+        for what, figure, _ in shown:  # at once: enrolling so many again takes minutes
+            say(f"  {what.strip()}: {figure}")
+        rows += shown
         if writing:
             asked = sum(len(names) for names in wishes.asked.values())
             rows.append(("  wishes answered as done · of which an agent was not told", f"{asked} · 0", "0"))
