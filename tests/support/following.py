@@ -19,6 +19,10 @@ from tests.support.swarm import Swarm, SwarmAgent
 WRITERS = 4
 
 
+MOVED_S = 300.0
+"""In which all agents of a swarm of a thousand have moved: two minutes, on two processors that three brokers share."""
+
+
 @dataclass
 class Wishes:
     """Databases that are asked for of every agent in turn, for as long as a block lasts."""
@@ -99,7 +103,7 @@ def promote(cluster: BrokersCluster, swarm: Swarm, standby: str) -> Followed:
     end = json.loads(out)
     advise_s = next(step["ms"] for step in end["steps"] if step["step"] == "advise") / 1000
     endpoint = cluster.endpoint(standby)
-    swarm.until(lambda agent: agent.session.endpoint == endpoint, f"agents move to {endpoint}: {swarm.where}")
+    swarm.until(lambda agent: agent.session.endpoint == endpoint, f"agents move to {endpoint}: {swarm.where}", MOVED_S)
     return Followed(advise_s, command_s, time.monotonic() - began_s, end["agents"])
 
 
