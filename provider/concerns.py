@@ -9,6 +9,7 @@ from provider.core.state import State
 from provider.fleet.alike import clock_skews, drifted, together
 from provider.fleet.view import View
 from provider.trust.authorities import waiting
+from shared.wording import listed
 
 NAMED_MAX = 100
 
@@ -41,7 +42,7 @@ def _maintenance(state: State) -> Iterator[str]:
 
 def _placement(state: State) -> Iterator[str]:
     for label, value, names in together(state):
-        yield f"{_and(names)} share the {label} {value}: they can be lost together"
+        yield f"{listed(names)} share the {label} {value}: they can be lost together"
 
 
 def _clocks(state: State, view: View, here: str) -> Iterator[str]:
@@ -79,10 +80,6 @@ def _authority(state: State, untrusting: Sequence[str]) -> Iterator[str]:
     if new is not None:
         missing = ", ".join(untrusting[:NAMED_MAX]) or "nobody"
         yield f"authority {new.id} will sign as soon as all trust it; waiting for: {missing}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _shown(value: object) -> str:

@@ -11,9 +11,11 @@ asks:
 - without a witness those who are silent are waited for, but not for ever.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+
+from shared.wording import listed
 
 MARGIN_MS = 5_000
 """By which clocks may differ."""
@@ -75,7 +77,7 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     own = question.own
     other = [name for name, word in words.items() if word is not None and newer_log(word, own)]
     if other:
-        return Finding(Verdict.REFUSE, f"{_and(other)} follows another log, begun later: this node's is given up")
+        return Finding(Verdict.REFUSE, f"{listed(other)} follows another log, begun later: this node's is given up")
     ahead = [name for name, word in words.items() if word is not None and not word.lost and _ahead(word, own)]
     if ahead:
         known = ", ".join(f"{name} has revision {words[name].revision}" for name in ahead)  # type: ignore[union-attr]
@@ -87,12 +89,12 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     if not question.loss_seen and (touch or _witness(question, words)):
         return Finding(Verdict.GO)
     if waited_s < _patience_s(question):
-        return Finding(Verdict.WAIT, f"{_and(silent)} does not answer, and may know more than the log holds")
+        return Finding(Verdict.WAIT, f"{listed(silent)} does not answer, and may know more than the log holds")
     if question.promotion and question.loss_seen:
         return Finding(
             Verdict.REFUSE,
-            f"the brokers have lost the end of the log, and {_and(silent)} does not answer: what was acknowledged last "
-            f"may be there alone. Start {_and(silent)}, which puts it back; or --force, which gives that up",
+            f"the brokers have lost the end of the log, and {listed(silent)} does not answer: what was acknowledged "
+            f"last may be there alone. Start {listed(silent)}, which puts it back; or --force, which gives that up",
         )
     return Finding(Verdict.GO, silent=silent)
 
@@ -119,7 +121,3 @@ def _witness(question: Question, words: Mapping[str, Word | None]) -> bool:
     own = question.own
     following = [own, *(word for word in words.values() if word is not None and word.generation == own.generation)]
     return any(not word.lost and word.since_ms + MARGIN_MS <= question.newest_ms for word in following)
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(names)

@@ -46,7 +46,7 @@ class Members(Protocol):
     """The other members, by name."""
 
     def standings(self, urls: Mapping[str, str], patience_s: float = ANSWER_S) -> dict[str, Standing | None]:
-        """Of all of them at once; None: it does not answer within `patience_s`,"""
+        """Of all of them at once; None: it does not answer within `patience_s`."""
 
     def snapshot(self, url: str) -> tuple[State, Position | None]:
         """The whole state of one. Raises a `BellwetherError`."""

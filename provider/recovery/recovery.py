@@ -51,6 +51,11 @@ def _same_or_newer(word: Word, own: Word) -> bool:
     return word.generation == own.generation or newer_log(word, own)
 
 
+def _disowned(standings: Mapping[str, Standing | None]) -> str | None:
+    """What a member says that went on without this node; None: nobody does."""
+    return next((one.disowns for one in standings.values() if one is not None and one.disowns), None)
+
+
 class Recovery:
     """`asked` and `lost` are called on the engine's thread, `start` and `stop` on any. `view()` is what was heard."""
 
@@ -131,7 +136,7 @@ class Recovery:
         first = any(time.monotonic() - since_s < QUICK_S for _, since_s in questions)
         standings = self._standings(QUICK_S if first else ANSWER_S)
         words = {name: one.word if one is not None and one.disowns is None else None for name, one in standings.items()}
-        disowned = next((one.disowns for one in standings.values() if one is not None and one.disowns), None)
+        disowned = _disowned(standings)
         for ask, since_s in questions:
             waited_s = time.monotonic() - since_s
             finding = self._stored_more() or judge(self._question(ask), words, waited_s)
@@ -255,7 +260,7 @@ class Recovery:
         if time.monotonic() - self._reached_s < LONELY_S and not later:
             return
         own, standings = self._word(), self._standings()
-        disowned = next((one.disowns for one in standings.values() if one is not None and one.disowns), None)
+        disowned = _disowned(standings)
         if disowned is not None:
             self._on_disowned(disowned)
         newer = [name for name, one in standings.items() if one is not None and newer_log(one.word, own)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from provider.core.vouching import Word
 from provider.states import Condition
+from shared.wording import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,6 @@ class Heard:
     name: str
     revision: int
     at_ms: int
-    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def _told(asked: Asked, lost: Sequence[str], kept: Sequence[str], newest: int) -
     agent = asked.heard_agents
     if agent is not None and agent.revision > own:
         lines.append(f"agent {agent.name} was told of revision {agent.revision}, {_time(agent.at_ms)}.")
-    without = f"{_and(lost)} alone" if lost else "brokers alone"
+    without = f"{listed(lost)} alone" if lost else "brokers alone"
     if newest > own:
         lines.append(f"LOST: revisions {own + 1} to {newest}, and whatever came behind them and is with {without}.")
     elif asked.primary == asked.node:
@@ -190,13 +190,12 @@ def _told(asked: Asked, lost: Sequence[str], kept: Sequence[str], newest: int) -
             f"LOST: whatever was acknowledged behind revision {own}, and is with {without}. How much, nobody knows."
         )
     if kept:
-        lines.append(f"{_and(kept)} answers, holds no more, and goes on with {asked.node} by itself.")
+        if len(kept) == 1:
+            lines.append(f"{kept[0]} answers, holds no more, and goes on with {asked.node} by itself.")
+        else:
+            lines.append(f"{listed(kept)} answer, hold no more, and go on with {asked.node} by themselves.")
     return lines
 
 
 def _time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

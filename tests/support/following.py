@@ -17,8 +17,6 @@ from tests.support.clustered import BrokersCluster
 from tests.support.swarm import Swarm, SwarmAgent
 
 WRITERS = 4
-
-
 MOVED_S = 300.0
 """In which all agents of a swarm of a thousand have moved: two minutes, on two processors that three brokers share."""
 
