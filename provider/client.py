@@ -3,8 +3,7 @@
 import json
 import os
 import ssl
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -13,7 +12,6 @@ from uuid import uuid4
 import httpx2
 
 from provider.settings import Files, ProviderSettings
-from shared.backoff import Backoff
 from shared.errors import BellwetherError, Invalid, OutcomeUnknown, Unavailable
 from shared.files import read_text
 from shared.tls import client_context
@@ -22,7 +20,6 @@ PREFIX = "/api/v1"
 _DOTS = (".", "..")
 CONNECT_S = 3.0
 READ_S = 30.0
-_UNKNOWN = OutcomeUnknown.code
 _TRIED_ELSEWHERE = {"no_primary", "log_unavailable", "behind", "disk_full"}
 
 
@@ -40,6 +37,14 @@ class Unreachable(Unavailable):
 
 class Broken(Unreachable):
     """The connection broke after the request went out: it may go on being done."""
+
+
+def may_help(error: BellwetherError) -> bool:
+    """Whether to ask for the same again, under the same key: nobody answered, the cluster cannot take it just now, or
+    nobody knows whether it was done."""
+    if isinstance(error, Problem):
+        return error.answer_retryable or error.answer_code == OutcomeUnknown.code
+    return isinstance(error, Unreachable)
 
 
 class Client:
@@ -98,25 +103,6 @@ class Client:
         if last is not None:
             raise last
         raise Unreachable("; ".join(reasons))
-
-    def insist(
-        self, method: str, path: str, body: Any = None, *, for_s: float, say: Callable[[str], None] = lambda _: None
-    ) -> Any:
-        """As `request`; asked again for `for_s` seconds, under the same key, while that may help: the cluster cannot
-        take it just now, nobody answers, or nobody knows whether it was done. `say` is told of each new reason."""
-        headers = {"Idempotency-Key": uuid4().hex}
-        until_s, pause, told = time.monotonic() + for_s, Backoff(), ""
-        while True:
-            try:
-                return self.request(method, path, body, headers=headers)
-            except (Problem, Unreachable) as error:
-                may_help = isinstance(error, Unreachable) or error.answer_retryable or error.answer_code == _UNKNOWN
-                if not may_help or time.monotonic() > until_s:
-                    raise
-                if error.detail != told:
-                    told = error.detail
-                    say(f"{told}; asking again")
-            time.sleep(pause.next_s())
 
     def lines(
         self,

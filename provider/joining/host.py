@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -23,6 +23,7 @@ from provider.core.documents import BrokerNode
 from provider.core.state import State
 from provider.founding import Place
 from provider.joining.join import Host
+from provider.joining.patience import patiently
 from provider.joining.steps import Steps, Tell
 from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, host_of
 from provider.trust.vault import Vault
@@ -104,7 +105,7 @@ class OwnRabbit:
     """Is told what is waited for."""
 
     def look(self, url: str) -> BrokerNode:
-        facts = patiently(self.local.facts, self.note)
+        facts = patiently(self.local.facts, _away, self.note, BROKER_UP_S)
         problems = objections(facts, ()) if not facts.others else []
         if problems:
             raise Refused("; ".join(problems))
@@ -115,33 +116,20 @@ class OwnRabbit:
         cookie = _cookie(state, vault)
         give_certificate()
         met = patiently(
-            lambda: self.local.join(others, cookie, own.address, skew_s=clock_skew_s(state)), self.note, JOIN_S
+            lambda: self.local.join(others, cookie, own.address, skew_s=clock_skew_s(state)), _away, self.note, JOIN_S
         )
         joining = f"; joining too: {_names(met.joining)}" if met.joining else ""
         return f"{own.node} is one broker with {_names(met.brokers)}{joining}"
 
     def replicate(self, generation: str) -> str:
         stream = f"bellwether.log.{generation}"
-        patiently(lambda: self.local.ensure_replica(stream), self.note)
+        patiently(lambda: self.local.ensure_replica(stream), _away, self.note, BROKER_UP_S)
         return f"this host's broker has a copy of {stream}"
 
 
-def patiently(
-    ask: Callable[[], T], note: Tell = lambda _: None, patience_s: float = BROKER_UP_S, pause_s: float = 1.0
-) -> T:
-    """What `ask` gives, which is asked again for so long while a broker does not answer: all that is asked of brokers
-    here may be asked again. `note` is told what is waited for. Raises what it raises."""
-    deadline_s, noted = time.monotonic() + patience_s, ""
-    while True:
-        try:
-            return ask()
-        except BrokerAway as error:
-            if time.monotonic() >= deadline_s:
-                raise
-            if error.detail != noted:
-                note(f"waiting: {error.detail}")
-            noted = error.detail
-            time.sleep(pause_s)
+def _away(error: BellwetherError) -> bool:
+    """All that is asked of brokers here may be asked again."""
+    return isinstance(error, BrokerAway)
 
 
 def _names(brokers: Sequence[BrokerNode]) -> str:

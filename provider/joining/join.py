@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import uuid4
 
 from provider.backfill import fetch_history
 from provider.broker.users import node_user
-from provider.client import Client
+from provider.client import Client, may_help
 from provider.core.commands import CLUSTER_ID, need
 from provider.core.documents import BrokerNode
 from provider.core.state import State
 from provider.founding import Place, write_store_password
 from provider.joining.journal import Journal, begin, begun
 from provider.joining.meeting import clock_skew_s, join_token, trusted_ca
+from provider.joining.patience import patiently
 from provider.joining.steps import Steps
 from provider.recovery.members import resumed
 from provider.settings import COMMON, ProviderSettings, load_settings, nested, to_toml
@@ -184,8 +186,10 @@ class _Admission:
     def ask(self, body: dict[str, Any], steps: Steps) -> dict[str, Any]:
         """Again and again, where the cluster cannot take it just now: it knows this host by its keys."""
         with closing(Client([self.url], token=self.one_time, tls=client_context(self.place.files.ca))) as client:
-            given: dict[str, Any] = client.insist("POST", "/join", body, for_s=ASK_S, say=steps.note)
-            return given
+            key = {"Idempotency-Key": uuid4().hex}
+            return patiently(
+                lambda: dict(client.request("POST", "/join", body, headers=key)), may_help, steps.note, ASK_S
+            )
 
     def take(self, given: dict[str, Any], wishes: Wishes, own_broker: BrokerNode | None) -> ProviderSettings:
         """Writes what it was given, and its own secrets, where the daemon looks for them."""

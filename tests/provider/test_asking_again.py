@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from provider.client import Client, Problem
+from provider.client import Client, Problem, may_help
+from provider.joining.patience import patiently
 from tests.support.answering import AUTHORITY, Asked, answering
 
 
@@ -33,12 +34,14 @@ def cluster() -> Iterator[Cluster]:
         yield found
 
 
-def insist(cluster: Cluster, for_s: float, say: list[str]) -> object:
+def ask(cluster: Cluster, for_s: float, say: list[str]) -> object:
+    """As `provider join` asks."""
     tls = ssl.create_default_context()
     AUTHORITY.configure_trust(tls)
     client = Client([cluster.url], token="bw.admin.1.2", tls=tls)
     try:
-        return client.insist("POST", "/join", {}, for_s=for_s, say=say.append)
+        key = {"Idempotency-Key": "one"}
+        return patiently(lambda: client.request("POST", "/join", {}, headers=key), may_help, say.append, for_s, 0.0)
     finally:
         client.close()
 
@@ -46,21 +49,21 @@ def insist(cluster: Cluster, for_s: float, say: list[str]) -> object:
 def test_it_is_asked_again_under_one_key_until_it_is_done_and_each_reason_is_told_once(cluster: Cluster) -> None:
     away, unknown = (503, "log_unavailable", True), (504, "outcome_unknown", False)
     cluster.answers, said = [away, away, unknown, (201, "done", False)], []
-    assert insist(cluster, 60.0, said) == {"detail": "done is why", "code": "done", "retryable": False}
+    assert ask(cluster, 60.0, said) == {"detail": "done is why", "code": "done", "retryable": False}
     assert len(cluster.keys) == 4
-    assert len({*cluster.keys} - {None}) == 1
-    assert said == ["log_unavailable is why; asking again", "outcome_unknown is why; asking again"]
+    assert {*cluster.keys} == {"one"}
+    assert said == ["waiting: log_unavailable is why", "waiting: outcome_unknown is why"]
 
 
 def test_what_asking_again_cannot_help_is_told_at_once(cluster: Cluster) -> None:
     cluster.answers, said = [(409, "conflict", False)], []
     with pytest.raises(Problem, match="conflict is why"):
-        insist(cluster, 60.0, said)
+        ask(cluster, 60.0, said)
     assert (len(cluster.keys), said) == (1, [])
 
 
 def test_in_the_end_it_gives_up(cluster: Cluster) -> None:
     cluster.answers = [(503, "log_unavailable", True)]
     with pytest.raises(Problem, match="log_unavailable is why"):
-        insist(cluster, 0.0, [])
+        ask(cluster, 0.0, [])
     assert len(cluster.keys) == 1

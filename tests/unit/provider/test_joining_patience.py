@@ -3,8 +3,12 @@
 import pytest
 
 from provider.broker.host.commands import BrokerAway
-from provider.joining.host import patiently
-from shared.errors import Refused
+from provider.joining.patience import patiently
+from shared.errors import BellwetherError, Refused
+
+
+def away(error: BellwetherError) -> bool:
+    return isinstance(error, BrokerAway)
 
 
 def test_a_broker_that_starts_is_waited_for() -> None:
@@ -16,23 +20,26 @@ def test_a_broker_that_starts_is_waited_for() -> None:
             raise answer
         return "there"
 
-    assert patiently(ask, pause_s=0.0) == "there"
+    told: list[str] = []
+    assert patiently(ask, away, told.append, 60.0, pause_s=0.0) == "there"
+    assert told == ["waiting: it starts"], "once"
 
 
 def test_patience_ends_and_a_refusal_is_final() -> None:
     asked: list[int] = []
+    told: list[str] = []
 
-    def away() -> None:
+    def off() -> None:
         asked.append(1)
         raise BrokerAway("it is off")
 
     with pytest.raises(BrokerAway):
-        patiently(away, patience_s=0.0)
+        patiently(off, away, told.append, 0.0)
 
     def refuses() -> None:
         asked.append(1)
         raise Refused("another version")
 
     with pytest.raises(Refused):
-        patiently(refuses)
-    assert len(asked) == 2
+        patiently(refuses, away, told.append, 60.0)
+    assert (len(asked), told) == (2, [])
