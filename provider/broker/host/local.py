@@ -48,6 +48,8 @@ RESTARTED_S = 30.0
 PATIENT_S = 15.0
 """So long a broker itself waits for what it was asked for."""
 RESET_S = 60.0
+GOES_S = 90.0
+"""How long a broker that leaves asks its cluster to let it go, before it goes without."""
 SEEN_S = 20.0
 """While another broker goes, such a question may hang; asked again it is answered."""
 _COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
@@ -367,13 +369,23 @@ class LocalBroker:
             with suppress(BrokerAway, CommandFailed):  # the others may go at the same time, or not let it in any more
                 self._commands.evaluate(FAREWELL)
         self._change("stop_app")
-        try:
-            self._change("reset", deadline_s=RESET_S)
-        except (BrokerAway, CommandFailed):  # the others are gone, or have another cookie already
+        if not self._let_go():  # the others are gone, or have another cookie already
             self._wipe(self.expected_node())
             return
         self.use_cookie(secrets.token_urlsafe(32))
         self._change("start_app", deadline_s=START_S)
+
+    def _let_go(self) -> bool:
+        """Whether the cluster of this broker let it go, which empties it. It is asked again for a while: the others may
+        be electing. Who goes without that takes its vote along, and of two the other one is then stuck for ever."""
+        for _ in wait_until_s(GOES_S):
+            try:
+                self._change("reset", deadline_s=RESET_S)
+            except (BrokerAway, CommandFailed) as error:
+                self._say(f"its cluster does not let it go yet: {error.detail}")
+            else:
+                return True
+        return False
 
     def _wipe(self, own: str) -> None:
         self._say("emptying the broker of this host where its data lies, without the others")

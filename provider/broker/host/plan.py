@@ -79,9 +79,12 @@ def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None
     if wanted.others and seen.cluster == {seen.own} and seen.empty and not wanted.begins:
         return Join()
     for node in sorted(seen.cluster & set(wanted.gone)):
-        if node not in seen.running:
-            return Forget(node)
         others_left = (seen.running & {*wanted.others}) - {node}
+        if node not in seen.running:
+            if patient and not others_left:
+                # Two brokers: it takes both to part. This one would wait in vain, and be in the way of that one.
+                return f"{node} was removed and is not running: it may be leaving by itself, and is waited for"
+            return Forget(node)
         if patient:
             return f"{node} was removed and still runs: it is waited for"
         if not others_left:

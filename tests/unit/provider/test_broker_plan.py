@@ -64,6 +64,14 @@ def test_of_two_brokers_none_is_cut_off_from_the_other() -> None:
     assert "provider broker leave" in answer
 
 
+def test_of_two_brokers_one_that_is_leaving_is_not_disturbed() -> None:
+    down = seen(names(1, 2), names(1), names(1, 2))
+    answer = next_step(wanted(1, gone=(2,)), down, patient=True)
+    assert isinstance(answer, str)
+    assert "leaving" in answer
+    assert next_step(wanted(1, gone=(2,)), down, patient=False) == Forget("rabbit@p2")
+
+
 def test_a_broker_that_nobody_removed_is_never_forgotten() -> None:
     """A newcomer may be in the brokers' cluster before this host has read that it is a member."""
     assert next_step(wanted(1, 2), seen(names(1, 2, 4), names(1, 2), names(1, 2)), patient=False) is None
