@@ -1,5 +1,6 @@
 """Making the first provider of a cluster: `provider init`. One more is made by `provider.joining`."""
 
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from provider.address import is_here
 from provider.broker.users import node_user
 from provider.core import commands as c
 from provider.core import documents as d
@@ -47,6 +49,20 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _can_listen(listening: str) -> None:
+    """Raises `Invalid` for what is not address:port, `Refused` where it is not this host's."""
+    host, colon, port = listening.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        raise Invalid(f"{listening!r} is nothing to listen on: address:port is expected, or :port for every address")
+    host = host.strip("[]")
+    try:
+        socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise Refused(f"this host cannot listen on {listening}: it does not know {host!r}") from None
+    if _is_address(host) and not is_here(host):
+        raise Refused(f"this host cannot listen on {listening}: {host} is not its address. See --url and --listen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,14 @@ class Place:
             first = error.errors()[0]
             raise Invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
+    def check(self, broker: Mapping[str, Any] | None = None, named: Mapping[str, Any] | None = None) -> None:
+        """All that can be told of the configuration before it is written. Changes nothing. `broker`: what is known of
+        its settings, `named` the other tables. Raises `Invalid`; `Refused` where this host cannot listen there."""
+        _can_listen(self.listening)
+        more = dict(named or {})
+        told = {"endpoints": ["amqps://localhost:5671"], **more.pop("broker", {}), **(broker or {})}
+        self.settings({**told, "username": node_user(self.name)}, api=more.pop("api", {}), **more)
+
     def open_store(self) -> Store:
         """The store, with its tables; to be closed. Raises a `BellwetherError`, or `OSError`."""
         make_private_directory(self.data_dir)
@@ -112,7 +136,16 @@ class Place:
     def must_be_new(self) -> None:
         """Raises `Refused` where there is a provider already."""
         if self.config.exists():
-            raise Refused(f"{self.config} exists: this host is a provider already")
+            raise Refused(
+                f"{self.config} exists: this host is a provider already. If its node was removed from the cluster, and "
+                f"this host is to become another one: {self._clearing} (docs/MEMBERS.md)"
+            )
+
+    @property
+    def _clearing(self) -> str:
+        if self.config.absolute() != DEFAULT_CONFIG:
+            return f"end it, and take away what it left in {self.config.parent.absolute()}"
+        return f"systemctl stop bellwether-provider && rm -r {self.config.parent}/* {self.data_dir}/*"
 
     def must_hold_nothing(self) -> None:
         """Raises `Refused` where the store holds the state of a cluster that was used: others of it may live. What an
@@ -198,6 +231,7 @@ def init(
     cookie. The configuration is written last: while it is not there, nothing is.
     """
     place.must_be_new()
+    place.check(broker)
     place.must_hold_nothing()
     authority = authority or Authority.new()
     authority_id, trusted = checked_authority(authority.certificate, authority.key, certificate_hosts(place.url))

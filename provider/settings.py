@@ -16,10 +16,17 @@ from provider.core.documents import Name, canonical
 from shared.errors import Invalid
 
 DEFAULT_CONFIG = Path("/etc/bellwether/provider.toml")
-HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^/\s?#@]+$")]
-AmqpsUrl = Annotated[str, StringConstraints(pattern=r"^amqps://[^/\s?#@]+$")]
 
 
+def _readable(url: str) -> str:
+    parts = urlsplit(url)  # whoever uses it does the same, and would not expect this to fail
+    if not parts.hostname or parts.port == 0:
+        raise ValueError(f"{url!r} has no host, or port 0")
+    return url
+
+
+HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^/\s?#@]+$"), AfterValidator(_readable)]
+AmqpsUrl = Annotated[str, StringConstraints(pattern=r"^amqps://[^/\s?#@]+$"), AfterValidator(_readable)]
 _ADVISE_WAIT_S = 1.0
 
 
@@ -207,18 +214,24 @@ def _value(value: object) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host name or address in a URL."""
-    host = urlsplit(url).hostname
+    """The host name or address in a URL. Raises `Invalid` where there is none."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError as error:
+        raise Invalid(f"{url!r}: {error}") from None
     if host is None:
         raise Invalid(f"{url!r} has no host")
     return host
 
 
 def port_of(url: str) -> int:
-    """The port in a URL. Raises `Invalid` where there is none."""
-    port = urlsplit(url).port
+    """The port in a URL. Raises `Invalid` where there is none, or none that there could be."""
+    try:
+        port = urlsplit(url).port
+    except ValueError as error:
+        raise Invalid(f"{url!r}: {error}") from None
     if port is None:
-        raise Invalid(f"{url!r} has no port")
+        raise Invalid(f"{url!r} has no port: https://host:port is expected, for example {url}:8443")
     return port
 
 
