@@ -208,6 +208,15 @@ def test_what_somebody_else_wrote_for_erlang_is_not_replaced(host: Host) -> None
         advanced.unlink() if before is None else advanced.write_text(before)
 
 
+def test_every_interface_is_left_to_rabbitmq_which_knows_whether_there_is_ipv6() -> None:
+    def printed(*options: str) -> list[str]:
+        done = subprocess.run([SCRIPT, "--print", *options], capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if line.startswith("listeners.ssl")]
+
+    assert printed("--port", "5600") == ["listeners.ssl.default = 5600"]
+    assert printed("--address", "10.0.0.1") == ["listeners.ssl.1 = 10.0.0.1:5671"]
+
+
 def test_it_explains_itself_and_refuses_what_it_does_not_know() -> None:
     assert "Usage" in subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout
     assert subprocess.run([SCRIPT, "--nonsense"], capture_output=True, check=False).returncode == 2
