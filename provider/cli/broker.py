@@ -70,5 +70,7 @@ def leave(
     itself."""
     broker = _local()
     if not yes:
-        typer.confirm("All that the broker of this host holds is deleted here. Go on?", abort=True)
-    broker.leave()
+        typer.confirm(
+            "All that the broker of this host holds is deleted here, also what is not Bellwether's. Go on?", abort=True
+        )
+    broker.leave(everything=True)

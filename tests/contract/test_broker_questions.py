@@ -33,6 +33,7 @@ def test_a_broker_says_what_it_is_and_what_it_holds(rabbit: RabbitRig) -> None:
     assert (told.node, told.running, told.store_ended) == (rabbit.broker.node, True, False)
     assert told.cluster == told.seen == (rabbit.broker.node,)
     assert VHOST in told.vhosts
+    assert not told.tls, "it was not told to"
     assert len(told.some) <= told.queues
     assert told.founded is (told.queues > 0)
 

@@ -11,7 +11,8 @@ from provider.core.documents import BrokerNode
 from shared.errors import Invalid
 
 VHOST = "bellwether"
-_DEFAULT_VHOST = "/"
+DEFAULT_VHOST = "/"
+_NAME = re.compile(r"rabbit@[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SHOWN = 3
 
 
@@ -31,6 +32,10 @@ class Facts:
     """What a new broker does not hold, in words: further virtual hosts, queues."""
     more: int = 0
     """And so many things that are not named."""
+    foreign: tuple[str, ...] = ()
+    """A part of `holds`: what is not Bellwether's."""
+    tls: bool = True
+    """It talks to other brokers with TLS, and not to those that do not."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -38,6 +43,13 @@ class Facts:
 
     def as_node(self, address: str) -> BrokerNode:
         """For the state; `address` is where the other brokers reach it. Raises `Invalid`."""
+        if not _NAME.fullmatch(self.node):
+            raise Invalid(
+                f"the RabbitMQ on this host is called {self.node}, and has to be rabbit@HOST, with a name of small "
+                "letters, digits and hyphens. Does this host's name have capitals or dots? Name it anew (hostnamectl "
+                "set-hostname), take USE_LONGNAME and NODENAME out of /etc/rabbitmq/rabbitmq-env.conf, and then: "
+                "systemctl restart rabbitmq-server; broker-setup"
+            )
         try:
             return BrokerNode(node=self.node, version=self.version, address=address, plugins=self.plugins)
         except ValidationError as error:
@@ -55,6 +67,9 @@ def facts(told: About) -> Facts:
         running=told.seen,
         holds=held(told.vhosts, told.some),
         more=told.queues - len(told.some),
+        # A few queues are named, in order: those in `/` come before ours.
+        foreign=held(told.vhosts, [(vhost, name) for vhost, name in told.some if vhost != VHOST]),
+        tls=told.tls,
     )
 
 
@@ -65,7 +80,7 @@ def series(version: str) -> tuple[int, ...]:
 
 def held(vhosts: Sequence[str], queues: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """In words, what a broker that is to join must not hold: joining deletes it. `queues`: virtual host and name."""
-    found = [f"virtual host {name!r}" for name in sorted(vhosts) if name not in (VHOST, _DEFAULT_VHOST)]
+    found = [f"virtual host {name!r}" for name in sorted(vhosts) if name not in (VHOST, DEFAULT_VHOST)]
     return (*found, *(f"queue {name!r} in virtual host {vhost!r}" for vhost, name in sorted(queues)))
 
 

@@ -5,13 +5,22 @@ import ssl
 from pathlib import Path
 
 from provider.core.documents import BrokerNode
+from shared.errors import Refused
 
 DISTRIBUTION_PORT = 25672
 _CONNECT_S = 3.0
 
 
-def why_refused(peer: BrokerNode, directory: Path) -> str:
-    """One plain sentence. `directory` holds this broker's copies of ca.pem, node.pem and node.key."""
+class NotLetIn(Refused):
+    """A broker is there and does not let this host in; it may have another cookie than this host was told."""
+
+
+def why_refused(peer: BrokerNode, directory: Path) -> NotLetIn:
+    """In one plain sentence. `directory` holds this broker's copies of ca.pem, node.pem and node.key."""
+    return NotLetIn(_why(peer, directory))
+
+
+def _why(peer: BrokerNode, directory: Path) -> str:
     try:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.load_verify_locations(directory / "ca.pem")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+from provider.broker.host import foreign
 from provider.broker.host.commands import (
     DEADLINE_S,
     BrokerAway,
@@ -134,7 +135,7 @@ class LocalBroker:
         try:
             told = about(there.evaluate(ASK, node=peer.node))
         except CookieRefused:
-            return Refused(why_refused(peer, self.place.configuration / "bellwether")), 0.0
+            return why_refused(peer, self.place.configuration / "bellwether"), 0.0
         except BellwetherError as error:
             return error, 0.0
         return told, max(began_s - told.clock_s, told.clock_s - time.time())
@@ -350,14 +351,21 @@ class LocalBroker:
 
     # ── taken out ──
 
-    def leave(self) -> None:
+    def leave(self, *, everything: bool = False) -> None:
         """Takes this host's broker out of its cluster, empties it, and gives it a cookie of its own. One that cannot
-        start any more, as its cluster has forgotten it, is emptied where it lies. Nothing, where that was done."""
-        own = self.expected_node()
-        try:
+        start any more, as its cluster has forgotten it, is emptied where it lies. Nothing, where that was done.
+
+        Raises `Refused` where it holds what is not Bellwether's, unless `everything` is to go."""
+        own, known = self.expected_node(), None
+        with suppress(BrokerAway):
             known = self.facts() if self._own().running else None
-            if known is None or known.others or known.holds:
-                self._leave_orderly(known) if known is not None else self._wipe(own)
+        if not everything:
+            foreign.must_be_ours(known, self.place.data / own)
+        try:
+            if known is None:
+                self._wipe(own)
+            elif known.others or known.holds:
+                self._leave_orderly(known)
         except BrokerAway:
             self._wipe(own)
         self.know((), own)

@@ -38,6 +38,8 @@ class About(BaseModel):
     """That are active."""
     store_ended: bool = False
     """It runs without its metadata store, as after its disk was full."""
+    tls: bool = True
+    """It talks to other brokers with TLS."""
     cluster: Names = ()
     """Every broker of its cluster, itself too."""
     seen: Names = ()
@@ -66,7 +68,8 @@ ASK = f"""
 Up = rabbit:is_running(),
 Ended = Up andalso erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled()
     andalso whereis(rabbitmq_metadata) =:= undefined,
-Itself = #{{clock_ms => os:system_time(millisecond), node => node(), running => Up, store_ended => Ended,
+Tls = case init:get_argument(proto_dist) of {{ok, Said}} -> lists:member(["inet_tls"], Said); error -> false end,
+Itself = #{{clock_ms => os:system_time(millisecond), node => node(), running => Up, store_ended => Ended, tls => Tls,
     version => list_to_binary(rabbit_misc:version()), plugins => rabbit_plugins:active()}},
 Rest = case Up andalso not Ended of
     false -> #{{}};

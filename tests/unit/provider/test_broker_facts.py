@@ -6,6 +6,7 @@ from provider.broker.host.commands import BrokerAway, CommandFailed, CookieRefus
 from provider.broker.host.facts import Facts, facts, held, objections, series
 from provider.broker.host.questions import About
 from provider.core.documents import BrokerNode
+from shared.errors import Invalid
 
 PLUGINS = ("rabbitmq_management",)
 MEMBER = BrokerNode(node="rabbit@p1", version="4.0.5", address="10.0.0.1", plugins=PLUGINS)
@@ -72,6 +73,26 @@ def test_what_a_broker_says_of_itself_becomes_facts() -> None:
     assert (found.node, found.others, found.more) == ("rabbit@p2", (), 3)
     assert "holds queue 'a' in virtual host '/', queue 'b'" in (said := "; ".join(objections(found, [MEMBER])))
     assert "'c' in virtual host '/' and 4 more, which joining would delete" in said
+
+
+def test_what_is_not_ours_is_told_apart() -> None:
+    told = About(
+        clock_ms=0,
+        node="rabbit@p2",
+        running=True,
+        version="4.0.5",
+        plugins=(),
+        vhosts=("/", "bellwether", "shop"),
+        queues=2,
+        some=(("/", "orders"), ("bellwether", "bellwether.log.a")),
+    )
+    assert facts(told).foreign == ("virtual host 'shop'", "queue 'orders' in virtual host '/'")
+
+
+@pytest.mark.parametrize("node", ["rabbit@P1", "rabbit@p1.example.org", "bunny@p1"])
+def test_a_name_that_brokers_cannot_have_is_said_with_what_to_do(node: str) -> None:
+    with pytest.raises(Invalid, match=rf"is called {node}.*capitals or dots.*systemctl restart rabbitmq-server"):
+        new(node=node).as_node("10.0.0.2")
 
 
 def test_versions_are_compared_as_numbers() -> None:
