@@ -22,6 +22,13 @@ class FirstHost:
         self._found, self._place = found, place
         self._own_broker = False
 
+    def check(self) -> None:
+        """Raises a `BellwetherError` where this host cannot become a provider, before anything is changed on it."""
+        self._place.must_be_new()
+        self._place.check()
+        if self._found.service is not None:
+            self._found.service.must_rest()
+
     def broker(
         self, endpoints: Sequence[str], management: str | None, user: str | None, password_file: Path | None
     ) -> tuple[dict[str, Any], tuple[str, str]]:

@@ -87,6 +87,7 @@ def init(
 
     place = Place(config, name, url, listen, store_url, store_password(store_url, store_password_file))
     host = FirstHost(find(place, Steps(), own_broker=None), place)
+    host.check()
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
     own = found_broker(place, wanted=own_broker)
     sizes = {"max_bytes": log_max_mb * 1_000_000, "max_age_s": log_max_days * 86_400}

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from provider.address import source_address
-from provider.broker.host.commands import BrokerAway
-from provider.broker.host.facts import objections
+from provider.broker.host.commands import BrokerAway, CookieRefused
+from provider.broker.host.facts import objections, series
+from provider.broker.host.foreign import taking_over
 from provider.broker.host.local import LocalBroker
 from provider.client import Problem, Unreachable, local
 from provider.core.commands import BROKER_COOKIE, clock_skew_s
@@ -32,6 +33,8 @@ from shared.errors import BellwetherError, Invalid, Refused, Unavailable
 T = TypeVar("T")
 SYSTEMCTL = "/usr/bin/systemctl"
 UNIT = "bellwether-provider.service"
+RESTING = ("inactive", "failed")
+"""What systemd says of a unit that does not run, nor is about to."""
 START_S = 120.0
 """A large state takes its time to load."""
 FOLLOW_S = 120.0
@@ -86,8 +89,11 @@ def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str]
     if os.geteuid() != 0 or not broker.installed:
         raise Refused("--own-broker needs root, and RabbitMQ on this host")
     facts = broker.facts()
+    if facts.foreign:
+        raise taking_over(facts)
+    found = facts.as_node(_ipv4(own_address(place.url, _SOMEWHERE)))
     broker.replicate_metadata()
-    return facts.as_node(own_address(place.url, _SOMEWHERE)), broker.cookie()
+    return found, broker.cookie()
 
 
 def _in_url(host: str) -> str:
@@ -105,11 +111,23 @@ class OwnRabbit:
     """Is told what is waited for."""
 
     def look(self, url: str) -> BrokerNode:
-        facts = patiently(self.local.facts, _away, self.note, BROKER_UP_S)
+        try:
+            facts = patiently(self.local.facts, _away, self.note, BROKER_UP_S)
+        except CookieRefused:
+            raise Refused(
+                "the RabbitMQ on this host does not let rabbitmqctl in: it began with other settings than there are by "
+                "now. Start it anew, then the same command again: systemctl restart rabbitmq-server"
+            ) from None
         problems = objections(facts, ()) if not facts.others else []
+        if series(facts.version) >= (4, 0) and not facts.tls:  # older ones are refused by the cluster, for their age
+            problems.append(
+                "the RabbitMQ on this host was set up for itself alone: it does not talk to other brokers with TLS. "
+                "Have it do that, then the same command again: "
+                "systemctl stop rabbitmq-server; broker-setup cluster; systemctl start rabbitmq-server"
+            )
         if problems:
             raise Refused("; ".join(problems))
-        return facts.as_node(own_address(self.url, url))
+        return facts.as_node(_ipv4(own_address(self.url, url)))
 
     def join(self, state: State, name: str, vault: Vault) -> str:
         own, others = _brokers(state, name)
@@ -149,6 +167,7 @@ def own_address(own_url: str, url: str) -> str:
         found = {one for one in found if not (ip_address(one).is_loopback or ip_address(one).is_link_local)}
     except OSError:
         raise Refused(f"{host_of(own_url)}, the host in --url, is not known on this host itself") from None
+    found = {one for one in found if ip_address(one).version == 4} or found  # brokers talk over IPv4 only
     if len(found) == 1:
         return found.pop()
     try:
@@ -162,6 +181,17 @@ def own_address(own_url: str, url: str) -> str:
             f"{host_of(own_url)} means this host itself only, and it has no default route: give its address in --url"
         ) from None
     return towards if towards in found or not found else min(found)
+
+
+def _ipv4(address: str) -> str:
+    """A broker's address. Raises `Refused` where it is an IPv6 one."""
+    if ip_address(address).version != 4:
+        raise Refused(
+            f"the other brokers would reach this host at {address}, and brokers talk to each other over IPv4 only: "
+            "give this host an IPv4 address, and --url that address or a name that means it; or have the node do "
+            "without this host's RabbitMQ: --no-own-broker"
+        )
+    return address
 
 
 def _brokers(state: State, name: str) -> tuple[BrokerNode, list[BrokerNode]]:
@@ -181,8 +211,12 @@ def _cookie(state: State, vault: Vault) -> str:
     return vault.unseal(known.spec["passwords"][0], BROKER_COOKIE)
 
 
+@dataclass(frozen=True, slots=True)
 class SystemdUnit:
     """Implements `join.Service` for the installed unit."""
+
+    systemctl: str = SYSTEMCTL
+    config: Path = DEFAULT_CONFIG
 
     @staticmethod
     def usable() -> bool:
@@ -195,16 +229,24 @@ class SystemdUnit:
             return False
         return True
 
+    def must_rest(self) -> None:
+        shown = _run(self.systemctl, "show", "--property=ActiveState", "--value", UNIT)
+        if shown.strip() not in RESTING:
+            raise Refused(
+                f"the provider that was here before still runs, as {UNIT}; its files are gone. End it, then the same "
+                f"command again: systemctl stop {UNIT}"
+            )
+
     def start(self) -> str:
-        _run(SYSTEMCTL, "enable", "--quiet", UNIT)
-        _run(SYSTEMCTL, "start", UNIT)  # Type=notify: it listens when this returns
+        _run(self.systemctl, "enable", "--quiet", UNIT)
+        _run(self.systemctl, "start", UNIT)  # Type=notify: it listens when this returns
         return f"{UNIT} is enabled and runs"
 
     def wait_standby(self, settings: ProviderSettings) -> str:
         """Raises `Unavailable` where it has not caught up in time."""
         deadline_s = time.monotonic() + FOLLOW_S
         reason = "it does not answer"
-        with closing(local(settings, Files(DEFAULT_CONFIG))) as client:
+        with closing(local(settings, Files(self.config))) as client:
             while time.monotonic() < deadline_s:
                 try:
                     cluster = client.get("/cluster")
@@ -212,8 +254,11 @@ class SystemdUnit:
                     reason = error.detail
                 else:
                     here = next((node for node in cluster["nodes"] if node["name"] == settings.name), None)
-                    if here is None:
-                        raise Refused(f"{settings.name} was removed from the cluster while it joined")
+                    if here is None or here["state"] == "removed":
+                        raise Refused(
+                            f"{settings.name} was removed from the cluster while it joined; docs/MEMBERS.md says how "
+                            "this host becomes another one"
+                        )
                     if here["state"] == "active":
                         return f"{here['role']}, {here['state']}, at revision {here['revision']}"
                     reason = f"{here['state']} ({here['reason']})"
@@ -232,8 +277,8 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(*command: str) -> None:
-    """Raises `CommandFailed`."""
+def _run(*command: str) -> str:
+    """What it prints. Raises `CommandFailed`."""
     try:
         done = subprocess.run(  # noqa: S603 - programs of ours and of the system, no shell
             command, capture_output=True, text=True, check=False, timeout=START_S
@@ -243,3 +288,4 @@ def _run(*command: str) -> None:
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise CommandFailed(f"`{' '.join(command)}`: {said[-1] if said else f'exit code {done.returncode}'}")
+    return done.stdout

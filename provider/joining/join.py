@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from provider.backfill import fetch_history
+from provider.broker.host.handshake import NotLetIn
 from provider.broker.users import node_user
-from provider.client import Client, may_help
+from provider.client import Client, Problem, may_help
 from provider.core.commands import CLUSTER_ID, need
 from provider.core.documents import BrokerNode
 from provider.core.state import State
@@ -24,13 +25,15 @@ from provider.snapshot import read_snapshot
 from provider.store import Store
 from provider.trust import pki
 from provider.trust.vault import Vault, data_keys, public_key
-from shared.errors import Invalid
+from shared.errors import Invalid, Refused, Unauthenticated
 from shared.files import locked, make_private_directory, write_atomically
 from shared.tls import client_context
 from shared.version import VERSION
 
 ASK_S = 60.0
 """How long a cluster may be without a primary or a log before a newcomer gives up."""
+COOKIE_S = 30.0
+"""How long its brokers may take to have the cookie that is in its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Wishes:
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Some of `provider.settings.configuration`, which have to be those of the cluster."""
+
+    @property
+    def broker(self) -> dict[str, Any]:
+        """What is said of how it reaches its broker."""
+        found = {"endpoints": list(self.endpoints), "management": self.management}
+        return {name: value for name, value in found.items() if value}
 
     def check(self) -> None:
         """Raises `Invalid` for a setting that is one host's own affair, or none at all."""
@@ -58,7 +67,7 @@ class OwnBroker(Protocol):
         """What it is. Changes nothing; `url`: a provider, towards which this host's address is told."""
 
     def join(self, state: State, name: str, vault: Vault) -> str:
-        """Makes it one of the cluster's: what was done, in words."""
+        """Makes it one of the cluster's: what was done, in words. Raises `NotLetIn` where another cookie may help."""
 
     def replicate(self, generation: str) -> str:
         """Has it hold a copy of the log: what was done, in words."""
@@ -66,6 +75,9 @@ class OwnBroker(Protocol):
 
 class Service(Protocol):
     """What runs the daemon on this host."""
+
+    def must_rest(self) -> None:
+        """Raises `Refused` where one runs: that of a node which was here before, since this host is none yet."""
 
     def start(self) -> str:
         """Starts it, and sees that it is started after each boot: what was done, in words."""
@@ -103,6 +115,9 @@ def join(
     if place.config.exists() and (journal is None or journal.name != place.name):
         place.must_be_new()
     if not place.config.exists():
+        place.check(wishes.broker, nested(wishes.settings))
+        if host.service is not None:
+            host.service.must_rest()
         _become(place, url, token_text, wishes, steps, host.broker)
     settings = load_settings(place.config)
     if host.service is not None:
@@ -123,7 +138,7 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
         found = f", {own_broker.node} runs {own_broker.version}" if own_broker is not None else ""
         steps.done("check", f"the token is this cluster's, clock {skew_s:+.2f} s, the store is writable{found}")
         journal = _journal(place, steps)
-        admission = _Admission(place, url, token_text.strip(), journal)
+        admission = Admission(place, url, token_text.strip(), journal)
         given = admission.ask(_request(place, journal, wishes, own_broker, skew_s), steps)
         settings = admission.take(given, wishes, own_broker)
         steps.done("member", f"{place.name} is a member since revision {given['revision']}; its files are written")
@@ -131,8 +146,7 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
             state = admission.fetch(given["revision"])
         steps.done("snapshot", f"revision {state.revision}, {_count(state)} documents, and the history before it")
         if broker is not None and own_broker is not None and given["own_broker"]:
-            vault = Vault(data_keys(state.of("key"), place.name, journal.secrets_key))
-            steps.done("broker", broker.join(state, place.name, vault))
+            steps.done("broker", among_brokers(broker, admission, state, steps))
             steps.done("replica", broker.replicate(state.generation))
         write_atomically(place.config, to_toml(settings))
         steps.done("config", f"{place.config} is written")
@@ -175,7 +189,7 @@ def _request(
 
 
 @dataclass(frozen=True, slots=True)
-class _Admission:
+class Admission:
     """What this host asks of the cluster, and what it is given."""
 
     place: Place
@@ -206,19 +220,64 @@ class _Admission:
         write_store_password(place)
         return settings
 
+    def vault(self, state: State) -> Vault:
+        """Opens that state's secrets. Raises `Invalid` where it has not got the keys."""
+        return Vault(data_keys(state.of("key"), self.place.name, self.journal.secrets_key))
+
+    def newest(self, revision: int) -> State:
+        """The cluster's state as it is now, of `revision` at least. It is not stored: the daemon reads on from what is.
+        Raises `Refused` where this node was removed."""
+        name = self.place.name
+        removed = Refused(
+            f"{name} was removed from the cluster while it joined: join under another name, with a new token"
+        )
+        try:
+            with closing(self._member()) as member:
+                state, _ = read_snapshot(resumed(member, _at_least(revision)))
+        except Problem as problem:
+            if problem.answer_code == Unauthenticated.code:
+                raise removed from None
+            raise
+        if state.get("node", name) is None:
+            raise removed
+        return state
+
+    def _member(self) -> Client:
+        files = self.place.files
+        tls = client_context(files.ca, files.certificate, files.key)
+        return Client([self.url], token=self.journal.token, tls=tls)
+
     def fetch(self, revision: int) -> State:
         """The cluster's state and history, stored."""
-        files, newest = self.place.files, {"Bellwether-Min-Revision": str(revision)}
-        tls = client_context(files.ca, files.certificate, files.key)
-        with closing(Client([self.url], token=self.journal.token, tls=tls)) as member:
-            state, position = read_snapshot(resumed(member, newest))
-            data_keys(state.of("key"), self.place.name, self.journal.secrets_key)  # or all that it has is of no use
+        with closing(self._member()) as member:
+            state, position = read_snapshot(resumed(member, _at_least(revision)))
+            self.vault(state)  # or all that it has is of no use
             with closing(self.place.open_store()) as store:
                 if _shared(store, state):
                     return state
                 store.seed(state, position)
                 fetch_history(store, lambda until: member.lines("GET", f"/history?until={until}"), state.revision)
         return state
+
+
+def among_brokers(broker: OwnBroker, admission: Admission, state: State, steps: Steps) -> str:
+    """`broker.join`. One that does not let this host in may have a newer cookie than that state, as after somebody was
+    removed, or not the newest yet: tried again for a while, with what the cluster has by then."""
+    name, newest = admission.place.name, state
+
+    def attempt() -> str:
+        nonlocal newest
+        try:
+            return broker.join(newest, name, admission.vault(newest))
+        except NotLetIn:
+            newest = admission.newest(newest.revision)
+            raise
+
+    return patiently(attempt, lambda error: isinstance(error, NotLetIn), steps.note, COOKIE_S)
+
+
+def _at_least(revision: int) -> dict[str, str]:
+    return {"Bellwether-Min-Revision": str(revision)}
 
 
 def _shared(store: Store, state: State) -> bool:

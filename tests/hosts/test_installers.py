@@ -86,7 +86,10 @@ def test_a_broker_of_others_stays_with_what_is_theirs(host: Host) -> None:
     host.run("systemctl start rabbitmq-server && rabbitmqctl add_vhost theirs && rabbitmqctl add_user them secret")
     host.run("rabbitmqctl set_permissions -p theirs them '.*' '.*' '.*'")
     install(host, "provider")
-    host.run(f"provider init --name p1 --url https://{host.address}:8443 --admin-token-file /root/admin.token")
+    init = f"provider init --name p1 --url https://{host.address}:8443 --admin-token-file /root/admin.token"
+    refused = host.run(init, check=False)
+    assert (refused.code, "holds virtual host 'theirs'" in refused.err) == (1, True), refused
+    host.run(f"{init} --no-own-broker")
     host.wait_for("provider status | grep -q 'writes are accepted'")
     install(host, "provider", "--remove", "--purge")
     host.run("systemctl restart rabbitmq-server")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from provider.founding import Place
-from provider.joining.join import join
+from provider.joining.host import SystemdUnit
+from provider.joining.join import Host, join
 from provider.joining.meeting import trusted_ca
 from provider.trust import pki
-from shared.errors import BellwetherError, Refused
+from shared.errors import BellwetherError, Invalid, Refused
 from shared.tls import fingerprint
 from shared.tokens import new_token
 from tests.support.answering import AUTHORITY_PEM, Asked, answering
@@ -60,3 +61,30 @@ def test_a_provider_of_another_cluster_is_refused(impostor: Impostor) -> None:
     impostor.ca = "rubbish"
     with pytest.raises(Refused, match="does not answer like a provider"):
         trusted_ca(impostor.url, fingerprint(REAL))
+
+
+@pytest.mark.parametrize("url", ["https://p4.example.org", "https://p4.example.org:99999"])
+def test_an_address_that_cannot_be_is_refused_before_the_cluster_is_asked_for_anything(
+    impostor: Impostor, tmp_path: Path, url: str
+) -> None:
+    with pytest.raises(Invalid):
+        join(Place(tmp_path / "provider.toml", "p4", url), impostor.url, new_token("node", fingerprint(REAL)).text())
+    assert impostor.asked == []
+
+
+@pytest.mark.parametrize(
+    ("state", "rests"), [("active", False), ("deactivating", False), ("inactive", True), ("failed", True)]
+)
+def test_a_daemon_of_before_that_still_runs_is_to_be_ended_first(
+    impostor: Impostor, tmp_path: Path, state: str, rests: bool
+) -> None:
+    """Its files are gone, and it would be taken for the new one."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\necho {state}\n")
+    systemctl.chmod(0o755)
+    place = Place(tmp_path / "p4" / "provider.toml", "p4", "https://127.0.0.1:1")
+    place.config.parent.mkdir(mode=0o700)
+    token = new_token("node", fingerprint(REAL)).text()
+    with pytest.raises(Refused) as said:
+        join(place, impostor.url, token, host=Host(service=SystemdUnit(str(systemctl))))
+    assert ("systemctl stop bellwether-provider" in str(said.value), impostor.asked == []) == (not rests, not rests)

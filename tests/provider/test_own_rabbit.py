@@ -1,0 +1,99 @@
+"""A RabbitMQ that is no good as one of the cluster's is refused before anything is changed, with what to do; one that
+holds what is not Bellwether's is neither taken over nor emptied."""
+
+import json
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provider.broker.host.commands import Place
+from provider.broker.host.local import LocalBroker
+from provider.joining import host as joining
+from provider.joining.host import OwnRabbit
+from shared.errors import BellwetherError, Refused
+
+URL = "https://10.0.0.2:8443"
+SOUND = {
+    "clock_ms": 0,
+    "node": "rabbit@p2",
+    "running": True,
+    "version": "4.0.5",
+    "plugins": [],
+    "tls": True,
+    "cluster": ["rabbit@p2"],
+    "seen": ["rabbit@p2"],
+    "vhosts": ["/", "bellwether"],
+}
+SHOP = {"vhosts": ["/", "bellwether", "shop"]}
+Rabbit = Callable[..., LocalBroker]
+
+
+@pytest.fixture
+def rabbit(tmp_path: Path) -> Rabbit:
+    """Makes a host's RabbitMQ that says of itself what is asked for; what else it is told to do stands in `done`."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    ctl = programs / "rabbitmqctl"
+
+    def make(script: str = "cat answer", **changes: Any) -> LocalBroker:
+        ctl.write_text(f'#!/bin/sh\ncase "$*" in *eval*) {script} ;; *) echo "$*" >>done ;; esac\n')
+        ctl.chmod(0o755)
+        (tmp_path / "answer").write_text(json.dumps(SOUND | changes) + "\n")
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        return LocalBroker(Place(user=user, home=tmp_path, programs=programs, configuration=tmp_path / "etc"))
+
+    return make
+
+
+def look(broker: LocalBroker, url: str = URL) -> object:
+    return OwnRabbit(broker, url, lambda _: None).look("https://127.0.0.1:1")
+
+
+def test_a_sound_one_is_good(rabbit: Rabbit) -> None:
+    assert look(rabbit()).address == "10.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "url", "said"),
+    [
+        ({"tls": False}, URL, "systemctl stop rabbitmq-server; broker-setup cluster; systemctl start rabbitmq-server"),
+        (SHOP, URL, "holds virtual host 'shop'"),
+        ({"node": "rabbit@P2"}, URL, "capitals or dots"),
+        ({}, "https://[fd00::2]:8443", "over IPv4 only"),
+    ],
+    ids=["plain", "others'", "capitals", "IPv6"],
+)
+def test_one_that_is_no_good_is_refused_with_what_to_do(
+    rabbit: Rabbit, tmp_path: Path, changes: dict[str, Any], url: str, said: str
+) -> None:
+    with pytest.raises(BellwetherError, match=said):
+        look(rabbit(**changes), url)
+    assert not (tmp_path / "done").exists()
+
+
+def test_one_that_was_set_up_and_not_started_anew_is_named(rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "BROKER_UP_S", 0.0)
+    with pytest.raises(Refused, match="systemctl restart rabbitmq-server"):
+        look(rabbit("echo 'TCP connection succeeded but Erlang distribution failed'; exit 69"))
+
+
+def test_one_that_holds_what_is_not_ours_is_not_emptied_when_its_node_was_removed(
+    rabbit: Rabbit, tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match=r"holds virtual host 'shop', not Bellwether's.*provider broker leave"):
+        rabbit(**SHOP).leave()
+    assert not (tmp_path / "done").exists()
+
+
+def test_nor_where_it_does_not_run(rabbit: Rabbit, tmp_path: Path) -> None:
+    broker = rabbit("echo nodedown; exit 69")
+    vhost = tmp_path / "mnesia" / broker.expected_node() / "msg_stores" / "vhosts" / "a"
+    vhost.mkdir(parents=True)
+    (vhost / ".vhost").write_text("shop")
+    with pytest.raises(Refused, match="not Bellwether's"):
+        broker.leave()
+    assert vhost.exists()
