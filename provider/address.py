@@ -33,11 +33,11 @@ def source_address(url: str) -> str:
 def is_here(address: str) -> bool:
     """Whether this host has that IP address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
-        except OSError:
-            return False
+    except OSError:  # it has not, or knows nothing of such addresses
+        return False
     return True
 
 

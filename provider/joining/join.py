@@ -2,7 +2,7 @@
 and what the cluster was told the first time it is told again, with the same keys."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
@@ -134,7 +134,8 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
     make_private_directory(place.data_dir)
     with locked(place.data_dir / "join.lock", f"another `provider join` works on {place.data_dir}"):
         write_atomically(place.files.ca, ca, mode=0o644)
-        place.open_store().close()  # what cannot work here is found before token and name are used up
+        with _nobody_else(place):  # what cannot work here is found before token and name are used up
+            place.open_store().close()
         found = f", {own_broker.node} runs {own_broker.version}" if own_broker is not None else ""
         steps.done("check", f"the token is this cluster's, clock {skew_s:+.2f} s, the store is writable{found}")
         journal = _journal(place, steps)
@@ -142,7 +143,7 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
         given = admission.ask(_request(place, journal, wishes, own_broker, skew_s), steps)
         settings = admission.take(given, wishes, own_broker)
         steps.done("member", f"{place.name} is a member since revision {given['revision']}; its files are written")
-        with locked(place.data_dir / "lock", f"another provider runs on {place.data_dir}: end it first"):
+        with _nobody_else(place):
             state = admission.fetch(given["revision"])
         steps.done("snapshot", f"revision {state.revision}, {_count(state)} documents, and the history before it")
         if broker is not None and own_broker is not None and given["own_broker"]:
@@ -150,6 +151,11 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
             steps.done("replica", broker.replicate(state.generation))
         write_atomically(place.config, to_toml(settings))
         steps.done("config", f"{place.config} is written")
+
+
+def _nobody_else(place: Place) -> AbstractContextManager[None]:
+    """Raises `Refused` where a provider runs on the same data."""
+    return locked(place.data_dir / "lock", f"another provider runs on {place.data_dir}: end it first")
 
 
 def _journal(place: Place, steps: Steps) -> Journal:

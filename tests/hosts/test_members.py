@@ -214,6 +214,36 @@ def test_a_removed_node_is_taken_out_of_everything_and_stays_out_when_it_comes_b
     assert said.code == 1, said
 
 
+def test_a_host_whose_node_was_removed_becomes_another_one_once_its_daemon_has_ended(cluster: Cluster) -> None:
+    host = joined(cluster, "p7")
+    cluster.nodes.pop("p7")
+    cluster.api(cluster.primary()).write("DELETE", "/nodes/p7")
+
+    def alone() -> bool:
+        try:
+            return brokers_of(host) == {"p7"}
+        except CommandFailed:  # it is being started anew
+            return False
+
+    cluster.wait(alone, "its broker has not left")
+    token_on(cluster, host)
+    command = join_command(cluster, host, "p8")
+    said = host.run(command, check=False)
+    assert (said.code, "rm -r /etc/bellwether/* /var/lib/bellwether/*" in said.err) == (1, True), said
+    host.run("rm -r /etc/bellwether/* /var/lib/bellwether/*")
+    said = host.run(command, check=False)
+    assert (said.code, "systemctl stop bellwether-provider" in said.err) == (1, True), said
+    host.run("systemctl stop bellwether-provider")
+    said = host.run(command, timeout_s=JOIN_S)
+    assert " s  follow   standby, active" in said.out, said
+    cluster.nodes["p8"] = host
+    cluster.healthy()
+    wait_brokers(cluster, {"p1", "p2", "p7"})
+    cluster.nodes.pop("p8")
+    cluster.api(cluster.primary()).write("DELETE", "/nodes/p8")
+    wait_brokers(cluster, {"p1", "p2"})
+
+
 def test_to_standalone_and_back_while_a_client_reads(cluster: Cluster) -> None:
     last, gone = cluster.primary(), cluster.standbys()[0]
     assert any("two nodes" in warning for warning in cluster.api(last).read("/cluster")["warnings"])

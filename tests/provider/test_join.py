@@ -1,5 +1,7 @@
 """What a newcomer believes before it has joined: the authority that its token names, and nothing sent along with it."""
 
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from provider.joining.join import Host, join
 from provider.joining.meeting import trusted_ca
 from provider.trust import pki
 from shared.errors import BellwetherError, Invalid, Refused
+from shared.files import locked
 from shared.tls import fingerprint
 from shared.tokens import new_token
 from tests.support.answering import AUTHORITY_PEM, Asked, answering
@@ -26,11 +29,14 @@ class Impostor:
     url: str = ""
     own: str = AUTHORITY_PEM
     ca: str = ""
+    alive: bool = False
+    """It tells the time, as a provider does."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def answer(self, asked: Asked) -> tuple[int, str]:
         self.asked.append((asked.path, asked.headers.get("Authorization")))
-        return 200, self.ca
+        live = json.dumps({"now": time.time_ns() // 1_000_000})
+        return 200, live if self.alive and asked.path.endswith("/live") else self.ca
 
 
 @pytest.fixture
@@ -88,3 +94,13 @@ def test_a_daemon_of_before_that_still_runs_is_to_be_ended_first(
     with pytest.raises(Refused) as said:
         join(place, impostor.url, token, host=Host(service=SystemdUnit(str(systemctl))))
     assert ("systemctl stop bellwether-provider" in str(said.value), impostor.asked == []) == (not rests, not rests)
+
+
+def test_a_daemon_that_has_the_data_is_found_before_the_token_is_shown(impostor: Impostor, tmp_path: Path) -> None:
+    impostor.ca, impostor.alive = impostor.own, True
+    place = Place(tmp_path / "p4" / "provider.toml", "p4", "https://127.0.0.1:1")
+    place.data_dir.mkdir(mode=0o700, parents=True)
+    token = new_token("node", fingerprint(impostor.own)).text()
+    with locked(place.data_dir / "lock", ""), pytest.raises(Refused, match="another provider runs"):
+        join(place, impostor.url, token)
+    assert all(shown is None for _, shown in impostor.asked), "it was shown the token"
