@@ -49,8 +49,8 @@ def restore(
 
     steps = Steps(plain)
     place = Place(config, name, url, listen, store_url, store_password(store_url, store_password_file))
-    place.must_be_new()
     host = FirstHost(find(place, Steps(), own_broker=None), place)
+    host.check()
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
     own = found_broker(place, wanted=own_broker)
     with opened_backup(file, config, endpoint) as (source, shown):
