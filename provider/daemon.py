@@ -74,8 +74,7 @@ class Node:
         self._heard: Signal | None = None
         self._failure: BellwetherError | None = None
         """Why this node must not go on."""
-        state, _ = loaded
-        self._known = state
+        self._known = state = loaded[0]
         """The newest durable state, from before there is an engine."""
         self.trust = Trust(
             settings,
@@ -175,6 +174,7 @@ class Node:
             metrics=lambda: render(registry),
             tokens_refused=refused,
             untrusting=self.trust.untrusting,
+            own_broker_problem=lambda: self.own_broker.problem,
         )
         server = Server(
             create_app(context),

@@ -13,14 +13,16 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-from provider.broker.host.wanted import FILE, STATUS, Anew, Wanted
+from pydantic import ValidationError
+
+from provider.broker.host.wanted import FILE, STATUS, Anew, Wanted, what_is_wrong
 from provider.core.commands import BROKER_ADMIN, BROKER_COOKIE, beginning, gone_brokers
 from provider.core.documents import BrokerNode
 from provider.core.state import Accepted, State
 from provider.trust.membership import broker_cookie
 from provider.trust.vault import Vault
 from shared.backoff import Backoff
-from shared.errors import BellwetherError
+from shared.errors import BellwetherError, Invalid
 from shared.files import write_atomically
 from shared.logs import log
 from shared.passwords import broker_password_hash
@@ -33,7 +35,15 @@ STOP_S = 5.0
 
 
 def wanted_of(state: State, node: str, vault: Vault) -> Wanted | None:
-    """How the broker of a member's host is to be; None where it is not ours. Raises `Invalid`."""
+    """How the broker of a member's host is to be; None where it is not ours. Raises `Invalid`, also where the state
+    contradicts itself about brokers."""
+    try:
+        return _wanted(state, node, vault)
+    except ValidationError as error:
+        raise Invalid(f"what the cluster knows of its brokers cannot be: {what_is_wrong(error)}") from None
+
+
+def _wanted(state: State, node: str, vault: Vault) -> Wanted | None:
     brokers = {
         one.id: BrokerNode.model_validate(one.spec["broker"]) for one in state.of("node") if one.spec.get("broker")
     }
@@ -90,6 +100,8 @@ class OwnBroker:
         self._unmade: Wanted | None = None
         """What root has not said yet that it has done."""
         self._again = Backoff(MADE_S, MADE_LONGEST_S)
+        self.problem: str | None = None
+        """Why root cannot be told what this host's broker is to be."""
         self._written: Wanted | None = None
         """None after a start: written again even if nothing has changed, so that root looks again as well."""
         self._news = threading.Condition()
@@ -144,10 +156,14 @@ class OwnBroker:
                 look, self._look = self._look, False
             try:
                 self._write() if look else self._ask_again()
+                self.problem = None
             except (BellwetherError, OSError) as error:
-                log(why=str(error)).warning("what this host's broker is to be could not be written; trying again")
+                if str(error) != self.problem:
+                    log(why=str(error)).warning("what this host's broker is to be could not be written; trying again")
+                self.problem = str(error)
                 with self._news:
-                    self._look = not self._news.wait_for(lambda: self._stopping, RETRY_S)
+                    self._news.wait_for(lambda: self._look or self._stopping, RETRY_S)
+                    self._look = True
 
     def _write(self) -> None:
         state = self._state

@@ -186,6 +186,10 @@ Placement = Literal["host", "zone"]
 """What may be said of where a node is: two that share one can be lost together."""
 
 
+RESERVED_HOSTS = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback", "broadcasthost"})
+"""Names that mean something else on every host. Not part of the type: state that was written holds them."""
+
+
 class BrokerNode(Content):
     """A node's own RabbitMQ, where Bellwether administers it."""
 

@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from provider.address import source_address
 from provider.broker.host.commands import BrokerAway, CookieRefused
-from provider.broker.host.facts import objections, series
+from provider.broker.host.facts import nameless, objections, series
 from provider.broker.host.foreign import taking_over
 from provider.broker.host.local import LocalBroker
+from provider.broker.host.wanted import is_cookie
 from provider.client import Problem, Unreachable, local
 from provider.core.commands import BROKER_COOKIE, clock_skew_s
 from provider.core.documents import BrokerNode
@@ -88,12 +89,20 @@ def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str]
         return None
     if os.geteuid() != 0 or not broker.installed:
         raise Refused("--own-broker needs root, and RabbitMQ on this host")
-    facts = broker.facts()
+    facts, cookie = broker.facts(), broker.cookie()
     if facts.foreign:
         raise taking_over(facts)
+    problems = nameless(facts.node)
+    if not is_cookie(cookie):
+        problems.append(
+            "the Erlang cookie of this host's RabbitMQ is not made of 16 to 255 letters, digits, or + / = _ -: stop "
+            f"rabbitmq-server, delete {broker.place.cookie}, start it again, and it makes one that is"
+        )
+    if problems:
+        raise Refused("; ".join(problems))
     found = facts.as_node(_ipv4(own_address(place.url, _SOMEWHERE)))
     broker.replicate_metadata()
-    return found, broker.cookie()
+    return found, cookie
 
 
 def _in_url(host: str) -> str:

@@ -93,9 +93,17 @@ async def get_cluster(request: Request) -> Response:
             "warnings": [
                 *warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
                 *backup_warnings(state, int(time.time() * 1000)),
+                *_own_broker(ctx),
             ],
         }
     )
+
+
+def _own_broker(ctx: Context) -> Iterator[str]:
+    """Of this node alone: others do not know."""
+    problem = ctx.own_broker_problem()
+    if problem is not None:
+        yield f"the RabbitMQ of {ctx.node} stays as it is: {problem}"
 
 
 @router.get("/nodes", tags=["cluster"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from provider.broker.host.questions import About
-from provider.core.documents import BrokerNode
+from provider.core.documents import RESERVED_HOSTS, BrokerNode
 from shared.errors import Invalid
 
 VHOST = "bellwether"
@@ -84,10 +84,21 @@ def held(vhosts: Sequence[str], queues: Sequence[tuple[str, str]]) -> tuple[str,
     return (*found, *(f"queue {name!r} in virtual host {vhost!r}" for vhost, name in sorted(queues)))
 
 
+def nameless(node: str) -> list[str]:
+    """Why no broker can be called that; empty: it can."""
+    host = node.partition("@")[2]
+    if host not in RESERVED_HOSTS:
+        return []
+    return [
+        f"this host is called {host}, which means something else on every other host: give it a name of its own "
+        "(`hostnamectl set-hostname`), and restart rabbitmq-server"
+    ]
+
+
 def objections(own: Facts, peers: Sequence[BrokerNode]) -> list[str]:
     """Why this broker cannot be one of those, as far as can be told without asking them: plain sentences. Empty: it
     can."""
-    found = []
+    found = nameless(own.node)
     names = {peer.node for peer in peers}
     if own.node in names:
         found.append(f"another member's broker is called {own.node} as well: give this host another name")

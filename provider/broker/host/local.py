@@ -3,7 +3,6 @@
 Whatever changes something here may be interrupted anywhere and begun again: it looks first at what there is.
 """
 
-import re
 import secrets
 import socket
 import time
@@ -31,6 +30,7 @@ from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
 from provider.broker.host.plan import Seen
 from provider.broker.host.questions import ASK, FAREWELL, About, about, ask_copy, ask_entry, copy, entry
+from provider.broker.host.wanted import is_cookie
 from provider.core.documents import BrokerNode
 from shared.errors import BellwetherError, Refused
 from shared.files import read_text, write_atomically
@@ -53,7 +53,6 @@ GOES_S = 90.0
 """How long a broker that leaves asks its cluster to let it go, before it goes without."""
 SEEN_S = 20.0
 """While another broker goes, such a question may hang; asked again it is answered."""
-_COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
 
 
 class LocalBroker:
@@ -209,7 +208,7 @@ class LocalBroker:
 
     def use_cookie(self, cookie: str) -> None:
         """The broker and its commands use this cookie from now on. Connections that are open stay."""
-        if not _COOKIE.fullmatch(cookie):
+        if not is_cookie(cookie):
             raise Refused("this is no Erlang cookie: 16 to 255 letters, digits, or + / = _ - are")
         if self.cookie() == cookie:
             if self._known is None:

@@ -5,20 +5,22 @@ can do no harm outside the brokers, whatever the user wrote, and what is too muc
 """
 
 import json
+import re
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from provider.core.documents import BrokerNode
+from provider.core.documents import RESERVED_HOSTS, BrokerNode
 from shared.errors import Invalid
 
 FILE = "broker.json"
 STATUS = Path("/run/bellwether-broker/status.json")
 """What became of it, for everybody on this host to read. It holds no secret."""
 SIZE_MAX = 64 * 1024
-_RESERVED = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback", "broadcasthost"})
-Cookie = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=_-]{16,255}$")]
+_COOKIE = re.compile(r"[A-Za-z0-9+/=_-]{16,255}")
+Cookie = Annotated[str, StringConstraints(pattern=f"^{_COOKIE.pattern}$")]
 NodeName = Annotated[str, StringConstraints(pattern=r"^rabbit@[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Stream = Annotated[str, StringConstraints(pattern=r"^bellwether\.log\.[a-z0-9]{1,64}$")]
 Generation = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,64}$")]
@@ -57,10 +59,13 @@ class Wanted(BaseModel):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         names = [broker.node for broker in self.brokers]
-        if len(set(names)) < len(names) or len({broker.address for broker in self.brokers}) < len(names):
-            raise ValueError("two brokers have one name or address")
-        if any(broker.host in _RESERVED for broker in self.brokers):
-            raise ValueError("a broker's host has a name that means something else")
+        for one, other in combinations(self.brokers, 2):
+            if one.node == other.node or one.address == other.address:
+                both = f"{one.node} at {one.address}, {other.node} at {other.address}"
+                raise ValueError(f"two brokers have one name or address: {both}")
+        for broker in self.brokers:
+            if broker.host in RESERVED_HOSTS:
+                raise ValueError(f"a broker's host has a name that means something else: {broker.host}")
         if self.member != (self.own in names) or self.own in self.gone or set(names) & set(self.gone):
             raise ValueError("it contradicts itself about who is a member")
         if self.member and (self.cookie is None or self.stream is None):
@@ -89,6 +94,16 @@ def parse(data: bytes) -> Wanted:
     try:
         return Wanted.model_validate_json(data, strict=False)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:80] or "it"
-        raise Invalid(f"{FILE}: {where}: {first['msg']}") from None
+        raise Invalid(f"{FILE}: {what_is_wrong(error)}") from None
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """The field and why, without what it holds."""
+    first = error.errors(include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:80] or "it"
+    return f"{where}: {first['msg']}"
+
+
+def is_cookie(text: str) -> bool:
+    """Whether that is an Erlang cookie such as brokers are given; RabbitMQ itself takes many more."""
+    return _COOKIE.fullmatch(text) is not None

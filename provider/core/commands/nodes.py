@@ -69,6 +69,8 @@ class JoinNode:
         known = state.get("node", self.name)
         if known is not None and _keys(known.spec) == _keys(self.spec.model_dump(mode="json")):
             self._check_alike(state)
+            check_address(state, self.name, self.spec.url)
+            check_broker(state, self.name, self.spec.broker)
             return Plan(201, ("node", self.name), (*used, put("node", self.name, self._renewed(known))))
         self._check_room(state)
         self._check_alike(state)
@@ -113,10 +115,7 @@ class JoinNode:
         if len(nodes) >= NODES_MAX:
             raise Refused(f"the cluster has {len(nodes)} nodes, the most there may be; remove one first")
         check_address(state, self.name, self.spec.url)
-        for node in nodes:
-            called = node.spec.get("broker", {}).get("node")
-            if self.spec.broker is not None and called == self.spec.broker.node:
-                raise Refused(f"the broker of {node.id} is called {called} as well: give this host another name")
+        check_broker(state, self.name, self.spec.broker)
 
     def _check_alike(self, state: State) -> None:
         """Raises `Refused` where it is not like the other nodes, or its clock is not like theirs."""
@@ -154,6 +153,25 @@ def check_address(state: State, name: str, url: str) -> None:
             raise Refused(f"{node.id} is a member at {url}; if it is gone for good, DELETE /nodes/{node.id} first")
 
 
+def check_broker(state: State, name: str, broker: docs.BrokerNode | None) -> None:
+    """Raises `Refused` where other hosts could not tell a member's broker from another's, by name of who has it."""
+    if broker is None:
+        return
+    if broker.host in docs.RESERVED_HOSTS:
+        raise Refused(f"the host of {name} is called {broker.host}, which means something else on every other host")
+    for node in state.of("node"):
+        other = node.spec.get("broker")
+        if node.id == name or other is None:
+            continue
+        if other["node"] == broker.node:
+            raise Refused(f"the broker of {node.id} is called {broker.node} as well: give this host another name")
+        if other["address"] == broker.address:
+            raise Refused(
+                f"the broker of {node.id} is known at {broker.address}; if {node.id} is gone for good, "
+                f"DELETE /nodes/{node.id} first, else start it, so that it says where it is now"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class LabelNode:
     """Say anew where a node is placed: all of its labels."""
@@ -186,6 +204,8 @@ class UpdateNode:
             raise Conflict("another authority has just begun to sign: ask again")
         if "url" in self.news:
             check_address(state, self.name, self.news["url"])
+        if "broker" in self.news:
+            check_broker(state, self.name, docs.BrokerNode.model_validate(self.news["broker"]))
         certificates = [self.certificate, *node.spec.get("certificates", ())[:1]]
         spec = docs.NodeSpec.model_validate({**node.spec, **self.news, "certificates": certificates})
         return Plan(200, ("node", self.name), (put("node", self.name, spec),))

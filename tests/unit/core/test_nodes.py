@@ -82,6 +82,39 @@ def test_no_two_nodes_at_one_address() -> None:
     refusal(cluster(), joining("p2", spec=node("p2", url="https://p1:1")), Refused, "p1 is a member at https://p1:1")
 
 
+def broker(number: int, **more: Any) -> docs.BrokerNode:
+    return docs.BrokerNode(**{"node": f"rabbit@p{number}", "version": "4.0.5", "address": f"10.0.0.{number}"} | more)
+
+
+def with_brokers(*numbers: int, names: tuple[str, ...] = ("p2", "p3")) -> State:
+    """`p1` and others, of which those of these numbers have a broker of their own."""
+    state = cluster(*names)
+    for number in numbers:
+        state = do(state, UpdateNode(f"p{number}", certificate(f"p{number}"), {"broker": broker(number).model_dump()}))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        (broker(4, node="rabbit@localhost"), "is called localhost, which means something else"),
+        (broker(4, node="rabbit@p3"), "the broker of p3 is called rabbit@p3 as well"),
+        (broker(4, address="10.0.0.3"), "the broker of p3 is known at 10.0.0.3; if p3 is gone for good"),
+    ],
+    ids=["reserved", "name", "address"],
+)
+def test_a_broker_that_others_could_not_tell_from_another_does_not_come_in(own: docs.BrokerNode, why: str) -> None:
+    """Hosts would not know what to write into /etc/hosts."""
+    state, newcomer = with_brokers(1, 2, 3), joining("p4", spec=node("p4", broker=own))
+    refusal(state, newcomer, Refused, why)
+    refusal(state, UpdateNode("p2", certificate("p2"), {"broker": own.model_dump()}), Refused, why[:40])
+    moved = joining("p4", spec=node("p4", broker=broker(4)))
+    refusal(do(state, moved), newcomer, Refused, why)
+    freed = do(state, removing("p3", "p1", "p2"))
+    if own.host != "localhost":
+        assert do(freed, joining("p4", spec=node("p4", broker=own), keys=("k1", "k2"))).get("node", "p4") is not None
+
+
 def test_a_node_that_joins_gets_every_data_key() -> None:
     state = do(cluster(), joining("p2"))
     assert get(state, "key", "k1").spec["wrapped"] == {"p1": "k1 for p1", "p2": "k1 for p2"}
