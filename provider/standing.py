@@ -9,7 +9,7 @@ from provider.core.documents import Document
 from provider.core.state import State
 from provider.engine import Engine
 from provider.fleet.hub import Hub
-from provider.states import Condition, Said, another, remedy, shown
+from provider.states import LOST_AFTER_S, Condition, Said, another, remedy, shown
 from shared.version import VERSION
 
 
@@ -35,6 +35,13 @@ class Standing:
 def standings(engine: Engine, hub: Hub, node: str, state: State) -> Iterator[Standing]:
     """Of every member, `node` being this one."""
     return (standing(engine, hub, node, state, document) for document in state.of("node"))
+
+
+def away(hub: Hub, node: str, state: State) -> frozenset[str]:
+    """Members of which `node`, this one, hears nothing: lost, or it cannot tell."""
+    now_s, seen = time.monotonic(), hub.view.nodes
+    heard = {name for name, one in seen.items() if now_s - one.mono_s <= LOST_AFTER_S}
+    return frozenset(one.id for one in state.of("node")) - heard - {node}
 
 
 def standing(engine: Engine, hub: Hub, node: str, state: State, document: Document) -> Standing:

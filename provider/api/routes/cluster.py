@@ -18,7 +18,7 @@ from provider.api.routes.backups import backups_view
 from provider.api.routes.resources import documented, parse
 from provider.api.summary import MISSING_SHOWN, agents_at_brokers, agents_summary, node_status
 from provider.api.views import agent_view, document_view, page, rest, time_text
-from provider.api.writes import receive, render, respond, to_primary
+from provider.api.writes import Write, receive, render, respond, to_primary
 from provider.backup.concerns import warnings as backup_warnings
 from provider.concerns import warnings
 from provider.core import commands as c
@@ -26,6 +26,7 @@ from provider.core.documents import Document, Label, Placement
 from provider.core.state import State
 from provider.fleet.alike import labels_of
 from provider.fleet.follow import advised
+from provider.standing import away
 from provider.trust.authorities import trusted
 from shared.errors import Refused
 from shared.messages import TO_ALL
@@ -132,10 +133,15 @@ async def put_node(request: Request, name: str) -> Response:
 @router.delete("/nodes/{name}", tags=["cluster"])
 @needs("admin")
 async def delete_node(request: Request, name: str) -> Response:
-    """Remove a standby. Its identity never comes back; the primary cannot be removed."""
+    """Remove a standby. Its identity never comes back; the primary cannot be removed, nor one without whose broker the
+    log might stop."""
     ctx = context(request)
-    make = ctx.membership.without
-    return await respond(request, lambda _: c.RemoveNode(name, *make(ctx.gateway.state, name)))
+
+    def removal(_: Write) -> c.Command:
+        state = ctx.gateway.state
+        return c.RemoveNode(name, *ctx.membership.without(state, name), away=away(ctx.hub, ctx.node, state))
+
+    return await respond(request, removal)
 
 
 # ── agents ──

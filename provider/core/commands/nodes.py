@@ -17,6 +17,7 @@ from provider.core.documents import Document, Name
 from provider.core.entries import Change
 from provider.core.state import State
 from shared.errors import Conflict, Refused
+from shared.wording import listed
 
 NODES_MAX = 4
 BROKER_ADMIN = "broker-admin"
@@ -240,11 +241,15 @@ class RemoveNode:
     """The new data key, wrapped for all the others."""
     credentials: Mapping[str, docs.CredentialSpec] = field(default_factory=dict)
     """What it knew and the others go on with, under new passwords, sealed with the new key."""
+    away: frozenset[str] = frozenset()
+    """Members of which the primary hears nothing: their brokers may be down with them."""
 
     def plan(self, state: State, now: int) -> Plan:
         node = need(state, "node", self.name)
         if state.primary == self.name:
             raise Refused(f"{self.name} is the primary and cannot be removed: promote another node first")
+        if node.spec.get("broker"):
+            self._check_brokers(state)
         others = {node.id for node in state.of("node")} - {self.name}
         if set(self.key.wrapped) != others or state.get("key", self.key_id) is not None:
             raise Conflict("the cluster's members have just changed: try again")
@@ -253,8 +258,42 @@ class RemoveNode:
         for key in state.of("key"):
             rest = {node: wrapped for node, wrapped in key.spec["wrapped"].items() if node != self.name}
             changes.append(rewrapped(key, rest))
+        changes += self._led_elsewhere(state, node)
         changes += [put("credential", id_, spec) for id_, spec in self.credentials.items()]
         return Plan(204, None, tuple(changes))
+
+    def _check_brokers(self, state: State) -> None:
+        """Raises `Refused` where the log would go with this broker, or would have no majority without it."""
+        left = [node.id for node in self._with_broker(state)]
+        if not left:
+            raise Refused(
+                f"{self.name} has the only broker, and with it the log: have a host join with a broker of its own first"
+            )
+        away = [name for name in left if name in self.away]
+        if 2 * len(away) >= len(left):
+            raise Refused(
+                f"without {self.name} writes might stop: more than half of the brokers that would be left, those of "
+                f"{listed(left)}, have to run, and nothing is heard of {listed(away)}. Bring {away[0]} back first "
+                "(then wait some seconds), or, where it is gone for good, remove it first"
+            )
+
+    def _led_elsewhere(self, state: State, gone: Document) -> list[Change]:
+        """Members without a broker of their own may have been told of this one's alone: now of the others'."""
+        if not gone.spec.get("broker"):
+            return []
+        dead, changes = set(gone.spec["endpoints"]), []
+        alive = [endpoint for node in self._with_broker(state) for endpoint in node.spec["endpoints"]]
+        for node in state.of("node"):
+            kept = [endpoint for endpoint in node.spec["endpoints"] if endpoint not in dead]
+            if node.id == self.name or node.spec.get("broker") or len(kept) == len(node.spec["endpoints"]):
+                continue
+            endpoints = tuple(kept or dict.fromkeys(alive))
+            changes.append(put("node", node.id, docs.NodeSpec.model_validate({**node.spec, "endpoints": endpoints})))
+        return changes
+
+    def _with_broker(self, state: State) -> list[Document]:
+        """Of those who stay."""
+        return [node for node in state.of("node") if node.id != self.name and node.spec.get("broker")]
 
 
 def rewrapped(key: Document, wrapped: Mapping[str, str]) -> Change:

@@ -1,5 +1,6 @@
 """Nodes: who may join and why not, who repeats a join, what changes about a node, who goes for good."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -251,6 +252,47 @@ def test_a_removed_node_never_comes_back_and_a_fresh_one_at_its_address_may() ->
 
 def test_the_primary_is_not_removed() -> None:
     refusal(cluster("p2"), removing("p1", "p2"), Refused, "is the primary and cannot be removed")
+
+
+def test_the_only_broker_is_not_removed_and_who_has_none_may_go() -> None:
+    state = with_brokers(2)
+    refusal(state, removing("p2", "p1", "p3"), Refused, "p2 has the only broker, and with it the log")
+    assert do(state, removing("p3", "p1", "p2")).get("node", "p3") is None
+    others = cluster("p2")
+    assert do(others, removing("p2", "p1")).get("node", "p2") is None, "brokers that are not ours are not counted"
+
+
+@pytest.mark.parametrize(
+    ("members", "away", "refused", "goes"),
+    [
+        (("p2", "p3"), {"p2"}, "p3", "p2"),
+        (("p2", "p3"), {"p3"}, "p2", "p3"),
+        (("p2",), {"p2"}, None, "p2"),
+        (("p2", "p3", "p4"), {"p4"}, None, "p3"),
+        (("p2", "p3", "p4"), {"p3", "p4"}, "p2", None),
+        (("p2", "p3"), set[str](), None, "p3"),
+    ],
+)
+def test_a_broker_goes_only_where_most_of_the_others_are_there(
+    members: tuple[str, ...], away: set[str], refused: str | None, goes: str | None
+) -> None:
+    """Else the log would have no majority, and nothing could be written any more, the way back neither."""
+    state = with_brokers(*range(1, len(members) + 2), names=members)
+    everybody = {"p1", *members}
+    for name in filter(None, (refused, goes)):
+        removal = replace(removing(name, *(everybody - {name})), away=frozenset(away))
+        if name == refused:
+            refusal(state, removal, Refused, f"nothing is heard of {min(away)}")
+        else:
+            assert do(state, removal).get("node", name) is None
+
+
+def test_who_was_led_to_a_removed_broker_is_led_to_another() -> None:
+    """Agents are told of the primary's endpoints first, and one without a broker of its own has another node's."""
+    state = do(with_brokers(2, 3), UpdateNode("p1", certificate("p1"), {"endpoints": ["amqps://p2:1"]}))
+    state = do(state, removing("p2", "p1", "p3"))
+    assert get(state, "node", "p1").spec["endpoints"] == ["amqps://p3:1"]
+    assert get(state, "node", "p3").spec["endpoints"] == ["amqps://p3:1"]
 
 
 def test_a_removed_node_has_no_part_in_the_next_data_key() -> None:

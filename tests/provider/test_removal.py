@@ -1,0 +1,44 @@
+"""Who may be removed at the moment: the primary asks what it hears, besides what the state says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from provider.core import documents as docs
+from provider.core.commands import put
+from provider.core.commands.base import Plan
+from provider.core.state import State
+from provider.trust.vault import new_private_key, public_key
+from tests.support.apis import ApiNode
+
+
+@dataclass(frozen=True)
+class Members:
+    """These nodes, each with a broker of its own; `p1` is one already, and is given one."""
+
+    numbers: tuple[int, ...]
+
+    def plan(self, state: State, now: int) -> Plan:
+        first = state.of("node")[0]
+        changes = []
+        for number in self.numbers:
+            broker = docs.BrokerNode(node=f"rabbit@p{number}", version="4.0.5", address=f"10.0.0.{number}")
+            said = {"url": f"https://p{number}:1", "public_key": public_key(new_private_key())} if number > 1 else {}
+            spec = docs.NodeSpec.model_validate({**first.spec, **said, "broker": broker})
+            changes.append(put("node", f"p{number}", spec))
+        return Plan(200, None, tuple(changes))
+
+
+def test_a_standby_that_the_log_needs_is_not_removed_while_another_is_silent(tmp_path: Path) -> None:
+    with ApiNode(tmp_path) as p1:
+        p1.commit(Members((1, 2, 3)))
+        refused = p1.ask("DELETE", "/nodes/p3")
+        assert (refused.status, refused.code) == (409, "refused")
+        assert "nothing is heard of p2" in refused.json["detail"]
+        assert {node["name"] for node in p1.ask("GET", "/cluster").json["nodes"]} == {"p1", "p2", "p3"}
+
+
+def test_of_two_the_other_one_may_go_whether_it_is_heard_or_not(tmp_path: Path) -> None:
+    with ApiNode(tmp_path) as p1:
+        p1.commit(Members((1, 2)))
+        assert p1.ask("DELETE", "/nodes/p2").status == 204
+        assert [node["name"] for node in p1.ask("GET", "/cluster").json["nodes"]] == ["p1"]
