@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provider.condition import condition, maintenance_of, newest_of
+from provider.condition import maintenance_of, newest_of, without_maintenance
 from provider.core.documents import Document
 from provider.core.state import State
 from provider.engine import Engine
@@ -26,10 +26,12 @@ class Standing:
     digest: str | None
     seen_ms: int | None
     """Unix milliseconds."""
+    writes: bool
+    """Whether the cluster's primary works, as far as is known."""
 
     @property
     def remedy(self) -> str | None:
-        return remedy(self.condition, self.name, primary=self.primary)
+        return remedy(self.condition, self.name, primary=self.primary, writes=self.writes)
 
 
 def standings(engine: Engine, hub: Hub, node: str, state: State) -> Iterator[Standing]:
@@ -47,17 +49,23 @@ def away(hub: Hub, node: str, state: State) -> frozenset[str]:
 def standing(engine: Engine, hub: Hub, node: str, state: State, document: Document) -> Standing:
     """Of one member."""
     name, primary, newest = document.id, state.primary == document.id, newest_of(state.revision, hub.view)
+    condition = shown(_known(engine, hub, node, name, newest), maintenance_of(document))
+    writes = _known(engine, hub, node, state.primary, newest).state == "active"
     if name == node:
-        here = condition(engine, node, newest)
         now_ms = time.time_ns() // 1_000_000
         lag = newest - state.revision
-        return Standing(name, primary, here, VERSION, state.revision, lag, state.digest, now_ms)
+        return Standing(name, primary, condition, VERSION, state.revision, lag, state.digest, now_ms, writes)
+    seen = hub.view.nodes.get(name)
+    if seen is None:
+        return Standing(name, primary, condition, document.spec["version"], None, None, None, None, writes)
+    pulse, lag = seen.pulse, newest - seen.pulse.revision
+    return Standing(name, primary, condition, pulse.version, pulse.revision, lag, pulse.digest, seen.at_ms, writes)
+
+
+def _known(engine: Engine, hub: Hub, node: str, name: str, newest: int) -> Condition:
+    """How the member `name` is, maintenance left aside."""
+    if name == node:
+        return without_maintenance(engine, node, newest)
     seen = hub.view.nodes.get(name)
     said = Said(seen.pulse.state, seen.pulse.reason, time.monotonic() - seen.mono_s) if seen is not None else None
-    there = shown(another(said, here=node, listening_s=hub.listening_s), maintenance_of(document))
-    if seen is None:
-        return Standing(name, primary, there, document.spec["version"], None, None, None, None)
-    pulse = seen.pulse
-    return Standing(
-        name, primary, there, pulse.version, pulse.revision, newest - pulse.revision, pulse.digest, seen.at_ms
-    )
+    return another(said, here=node, listening_s=hub.listening_s)

@@ -173,8 +173,15 @@ def _known(state: str) -> State:
     return next((known for known in STATES if known == state), "unknown")
 
 
-def remedy(condition: Condition, node: str, *, primary: bool) -> str | None:
-    """What the node does about it by itself, and what is left to do for people; None where there is nothing."""
+_FORCE = (
+    "Where half of the brokers or more are gone for good: `failover --operation promote --force` on a node that is "
+    "left (docs/RECOVERY.md)"
+)
+
+
+def remedy(condition: Condition, node: str, *, primary: bool, writes: bool = True) -> str | None:
+    """What the node does about it by itself, and what is left to do for people; None where there is nothing. `writes`:
+    whether the cluster's primary works, as far as is known."""
     match condition.state:
         case "active":
             return None
@@ -187,16 +194,22 @@ def remedy(condition: Condition, node: str, *, primary: bool) -> str | None:
             )
         case "critical":
             return _of_part(condition.part, node)
-        case "lost" if primary:
-            return f"if {node} is gone, run `failover --operation promote` on a standby that is active"
         case "lost":
-            return f"writes go on without it; if its host is gone for good: `bellwether nodes remove {node}`"
+            return _of_lost(node, primary=primary, writes=writes)
         case "maintenance":
             return f"`provider maintenance off` on {node} ends it"
         case "unknown":
             return "it may be well; ask again in some seconds, or on another node"
         case "removed":
             return "its identity never comes back; `provider join` under another name makes a fresh node"
+
+
+def _of_lost(node: str, *, primary: bool, writes: bool) -> str:
+    if primary:
+        return f"if {node} is gone, run `failover --operation promote` on a standby that is active"
+    if writes:
+        return f"writes go on without it; if its host is gone for good: `bellwether nodes remove {node}`"
+    return f"nothing can be written at the moment, nor a node be removed: bring {node} back. {_FORCE}"
 
 
 def _of_part(part: Part | None, node: str) -> str:
@@ -206,5 +219,5 @@ def _of_part(part: Part | None, node: str) -> str:
         )
     return (
         "it connects again by itself; until then what it tells of the cluster may be out of date. Look at the broker "
-        f"on {node} and at the network between the nodes"
+        f"on {node} and at the network between the nodes. {_FORCE}"
     )

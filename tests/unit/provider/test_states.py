@@ -114,10 +114,21 @@ def test_maintenance_without_words() -> None:
     assert shown(Condition("active"), Maintenance()) == Condition("maintenance", "no reason given")
 
 
+@pytest.mark.parametrize("writes", [True, False])
 @pytest.mark.parametrize("primary", [True, False])
 @pytest.mark.parametrize("state", STATES)
-def test_there_is_always_something_to_do_except_where_all_is_well(state: Any, primary: bool) -> None:
-    assert (remedy(Condition(state), "p1", primary=primary) is None) == (state == "active")
+def test_there_is_always_something_to_do_except_where_all_is_well(state: Any, primary: bool, writes: bool) -> None:
+    assert (remedy(Condition(state), "p1", primary=primary, writes=writes) is None) == (state == "active")
+
+
+def test_a_lost_standby_whom_writes_wait_for_is_not_to_be_removed_but_brought_back() -> None:
+    """To remove it is a write, too."""
+    said = remedy(Condition("lost"), "p2", primary=False, writes=False) or ""
+    assert ("go on" in said, "bellwether nodes remove" in said) == (False, False)
+    assert "bring p2 back" in said
+    assert "failover --operation promote --force" in said
+    away = remedy(Condition("critical", "log: it has not answered for 9.0 s", "log"), "p1", primary=True, writes=False)
+    assert "failover --operation promote --force" in (away or "")
 
 
 def test_what_to_do_depends_on_who_and_which_part() -> None:
