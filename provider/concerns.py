@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from provider.core.commands import clock_skew_s
+from provider.core.commands import BROKER_ADMIN, clock_skew_s
 from provider.core.documents import canonical
 from provider.core.state import State
 from provider.fleet.alike import clock_skews, drifted, together
 from provider.fleet.view import View
+from provider.settings import is_loopback
 from provider.trust.authorities import waiting
 from shared.wording import listed
 
@@ -25,6 +26,23 @@ def warnings(state: State, view: View, here: str, untrusting: Sequence[str]) -> 
         _authority(state, untrusting),
     )
     return list(found)
+
+
+def broker_users(state: State, node: str, management: str | None) -> str | None:
+    """Why agents could not be let in while this node is primary; None: they could. `management`: its setting."""
+    if state.get("credential", BROKER_ADMIN) is None:
+        return None  # nobody's task
+    members = state.of("node")
+    own = [one.id for one in members if one.spec.get("broker")]
+    ours = [one.spec["url"] for one in members if one.id == node]
+    elsewhere = bool(own) and node not in own and not all(is_loopback(url) for url in ours)
+    if management is not None and not (elsewhere and is_loopback(management)):
+        return None
+    return (
+        f"{node} has no management API of a broker: while it is primary no broker users are made, so that new agents "
+        "cannot connect. Make another node primary; for good, have its host join anew with a broker of its own, or set "
+        "broker.management in its provider.toml to one that it reaches"
+    )
 
 
 def _number(state: State) -> Iterator[str]:

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -222,6 +222,15 @@ def host_of(url: str) -> str:
     if host is None:
         raise Invalid(f"{url!r} has no host")
     return host
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the host in a URL means, on each host, that host itself."""
+    host = host_of(url)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def port_of(url: str) -> int:

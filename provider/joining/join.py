@@ -11,6 +11,7 @@ from provider.backfill import fetch_history
 from provider.broker.host.handshake import NotLetIn
 from provider.broker.users import node_user
 from provider.client import Client, Problem, may_help
+from provider.concerns import broker_users
 from provider.core.commands import CLUSTER_ID, need
 from provider.core.documents import BrokerNode
 from provider.core.state import State
@@ -145,10 +146,14 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
         steps.done("member", f"{place.name} is a member since revision {given['revision']}; its files are written")
         with _nobody_else(place):
             state = admission.fetch(given["revision"])
+        if (unable := broker_users(state, place.name, settings.broker.management)) is not None:
+            steps.note(unable)
         steps.done("snapshot", f"revision {state.revision}, {_count(state)} documents, and the history before it")
         if broker is not None and own_broker is not None and given["own_broker"]:
             steps.done("broker", among_brokers(broker, admission, state, steps))
             steps.done("replica", broker.replicate(state.generation))
+        elif own_broker is not None:
+            steps.done("broker", f"{own_broker.node} is left alone: no member's broker is Bellwether's to administer")
         write_atomically(place.config, to_toml(settings))
         steps.done("config", f"{place.config} is written")
 
@@ -215,10 +220,11 @@ class Admission:
         """Writes what it was given, and its own secrets, where the daemon looks for them."""
         place, named = self.place, nested({**given["configuration"], **wishes.settings})
         broker: dict[str, Any] = {**given["broker"], **named.pop("broker", {}), "username": node_user(place.name)}
-        if wishes.endpoints and (own_broker is None or given["own_broker"]):
-            broker["endpoints"] = list(wishes.endpoints)
-        if wishes.management is not None:
-            broker["management"] = wishes.management
+        if own_broker is None or given["own_broker"]:  # else the cluster's are used, and its own is none of them
+            if wishes.endpoints:
+                broker["endpoints"] = list(wishes.endpoints)
+            if wishes.management is not None:
+                broker["management"] = wishes.management
         settings = place.settings(broker, api=named.pop("api", {}), **named)
         write_atomically(place.files.ca, given["ca"], mode=0o644)
         write_atomically(place.files.certificate, given["certificate"], mode=0o644)

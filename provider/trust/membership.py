@@ -7,7 +7,7 @@ from typing import Any
 from provider.core.commands import BROKER_ADMIN, BROKER_COOKIE, CERTIFICATE_DAYS, need, signing
 from provider.core.documents import PASSWORDS_MAX, AuthoritySpec, CertificateSpec, CredentialSpec, Document, KeySpec
 from provider.core.state import State
-from provider.settings import Files, ProviderSettings, set_apart
+from provider.settings import Files, ProviderSettings, is_loopback, set_apart
 from provider.trust import pki
 from provider.trust.authorities import broker_host, bundle, hosts_of, node_hosts
 from provider.trust.trial import try_authority
@@ -87,9 +87,13 @@ class Membership:
 
     # ── members that come and go ──
 
-    def given_to_node(self, state: State, certificate: str) -> dict[str, Any]:
-        """What a new provider needs to know. No secret: it has made those itself, and data keys come with the state."""
+    def given_to_node(self, state: State, certificate: str, url: str, *, own_broker: bool) -> dict[str, Any]:
+        """What a new provider at `url` needs to know. No secret: it has made those itself, and data keys come with the
+        state. `own_broker`: whether its own is one of the cluster's."""
         broker = self.settings.broker.model_dump(mode="json", exclude_defaults=True, exclude={"username"})
+        management = self.settings.broker.management
+        if management is not None and not own_broker and is_loopback(management) and not is_loopback(url):
+            del broker["management"]  # on its host that would be nothing, or a stranger's
         return {
             "certificate": certificate,
             "ca": bundle(state),

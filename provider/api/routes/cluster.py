@@ -20,7 +20,7 @@ from provider.api.summary import MISSING_SHOWN, agents_at_brokers, agents_summar
 from provider.api.views import agent_view, document_view, page, rest, time_text
 from provider.api.writes import Write, receive, render, respond, to_primary
 from provider.backup.concerns import warnings as backup_warnings
-from provider.concerns import warnings
+from provider.concerns import broker_users, warnings
 from provider.core import commands as c
 from provider.core.documents import Document, Label, Placement
 from provider.core.state import State
@@ -94,14 +94,17 @@ async def get_cluster(request: Request) -> Response:
             "warnings": [
                 *warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
                 *backup_warnings(state, int(time.time() * 1000)),
-                *_own_broker(ctx),
+                *_of_this_node(ctx, state),
             ],
         }
     )
 
 
-def _own_broker(ctx: Context) -> Iterator[str]:
-    """Of this node alone: others do not know."""
+def _of_this_node(ctx: Context, state: State) -> Iterator[str]:
+    """What others do not know."""
+    unable = broker_users(state, ctx.node, ctx.settings.broker.management)
+    if unable is not None:
+        yield unable
     problem = ctx.own_broker_problem()
     if problem is not None:
         yield f"the RabbitMQ of {ctx.node} stays as it is: {problem}"

@@ -20,6 +20,7 @@ from provider.api.reads import answer
 from provider.api.routes.resources import documented, parse
 from provider.api.summary import agents_summary
 from provider.api.writes import receive
+from provider.concerns import broker_users
 from provider.condition import maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker
 from provider.promotion import CATCH_UP_S, WAIT_S, refusal
@@ -108,6 +109,9 @@ async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, A
     else:
         checks.add("role", f"{ctx.node} is a standby; the primary is {primary_is(ctx, state)}")
     _look_at_state(ctx, checks, force=force)
+    unable = broker_users(state, ctx.node, ctx.settings.broker.management)
+    if unable is not None:
+        checks.add("broker", unable, warning=True)
     started = time.monotonic()
     try:
         state = await to_the_end(ctx, wait_s)

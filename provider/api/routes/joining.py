@@ -114,7 +114,7 @@ async def join(request: Request) -> Response:
     command = c.JoinNode(
         body.name,
         write.principal.id,
-        _spec(ctx, body, own_broker).model_copy(update={"certificates": (recorded,)}),
+        _spec(ctx, state, body, own_broker).model_copy(update={"certificates": (recorded,)}),
         ctx.vault.wrapped_for(body.public_key),
         says={**body.settings, "version": body.version},
         cluster={**configuration(ctx.settings), "version": VERSION},
@@ -123,12 +123,12 @@ async def join(request: Request) -> Response:
     result = await commit(ctx, write, command)
     if not isinstance(result, Answer):
         return render(result)
-    given = ctx.membership.given_to_node(state, certificate)
+    given = ctx.membership.given_to_node(state, certificate, body.url, own_broker=own_broker is not None)
     shown = {"revision": result.revision, "generation": state.generation, "own_broker": own_broker is not None}
     return answer({**given, **shown}, 201)
 
 
-def _spec(ctx: Context, body: JoinBody, own_broker: BrokerNode | None) -> NodeSpec:
+def _spec(ctx: Context, state: State, body: JoinBody, own_broker: BrokerNode | None) -> NodeSpec:
     broker = ctx.settings.broker
     kept = body.endpoints if own_broker is not None or body.broker is None else ()
     said: dict[str, Any] = {
@@ -139,7 +139,7 @@ def _spec(ctx: Context, body: JoinBody, own_broker: BrokerNode | None) -> NodeSp
         "public_key": body.public_key,
         "certificates": (),
     }
-    if broker.management is not None:
+    if broker.management is not None or state.get("credential", c.BROKER_ADMIN) is not None:
         said["broker_password_hash"] = body.broker_password_hash
     if own_broker is not None:
         said["broker"] = own_broker
@@ -149,12 +149,13 @@ def _spec(ctx: Context, body: JoinBody, own_broker: BrokerNode | None) -> NodeSp
 
 
 def own_broker_of(state: State, body: JoinBody) -> BrokerNode | None:
-    """The newcomer's own broker, where the cluster's are ours to administer: then it is one of them, and one that could
-    not be is refused before anything is changed. Raises `Refused`."""
+    """The newcomer's own broker, where the cluster's are ours to administer, whether the primary has one or another
+    member: then it is one of them, and one that could not be is refused before anything is changed. Raises
+    `Refused`."""
     brokers = {
         node.id: BrokerNode.model_validate(node.spec["broker"]) for node in state.of("node") if "broker" in node.spec
     }
-    if state.primary not in brokers:
+    if not brokers:
         return None
     if body.broker is None:
         if body.endpoints:

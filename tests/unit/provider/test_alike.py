@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.concerns import warnings
-from provider.core.commands import Difference
+from provider.concerns import broker_users, warnings
+from provider.core.commands import BROKER_ADMIN, Difference
 from provider.core.entries import Change
 from provider.core.state import State
 from provider.fleet.alike import clock_skews, drifted, sent_ms, together
@@ -142,3 +142,35 @@ def test_a_clock_that_is_far_off_is_warned_about_for_as_long_as_it_is() -> None:
 def test_two_nodes_are_warned_about() -> None:
     assert ["two nodes" in one for one in warnings(cluster("p1", "p2"), View(), "p1", [])] == [True]
     assert warnings(cluster("p1"), View(), "p1", []) == warnings(cluster("p1", "p2", "p3"), View(), "p1", []) == []
+
+
+LOOPBACK = "https://127.0.0.1:15671"
+
+
+@pytest.mark.parametrize(
+    ("own", "url", "management", "able"),
+    [
+        (["p1", "p2"], "https://p2:1", LOOPBACK, True),
+        (["p1"], "https://p2:1", LOOPBACK, False),
+        (["p1"], "https://p2:1", "https://p1:15671", True),
+        (["p1"], "https://p2:1", None, False),
+        ([], "https://p2:1", None, False),
+        ([], "https://127.0.0.1:1", LOOPBACK, True),
+    ],
+)
+def test_who_could_not_let_agents_in_as_primary_says_so_before(
+    own: list[str], url: str, management: str | None, able: bool
+) -> None:
+    nodes = [
+        Change(
+            kind="node", id=name, spec={"url": url} | ({"broker": {"node": f"rabbit@{name}"}} if name in own else {})
+        )
+        for name in ("p1", "p2")
+    ]
+    admin = Change(kind="credential", id=BROKER_ADMIN, spec={"username": "boss", "passwords": ["sealed"]})
+    state = State.genesis(generation="g", primary="p1", now=NOW_MS, changes=(*nodes, admin))
+    said = broker_users(state, "p2", management)
+    assert (said is None) == able
+    assert able or "broker.management" in (said or "")
+    unmanaged = State.genesis(generation="g", primary="p1", now=NOW_MS, changes=tuple(nodes))
+    assert broker_users(unmanaged, "p2", None) is None, "people make the users"
