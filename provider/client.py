@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx2
 
-from provider.settings import Files, ProviderSettings
+from provider.settings import LOOPBACK, Files, ProviderSettings
 from shared.errors import BellwetherError, Invalid, OutcomeUnknown, Unavailable
 from shared.files import read_text
 from shared.tls import client_context
@@ -51,14 +51,22 @@ class Client:
     """Asks each of `urls` in turn until one answers. Writes carry an idempotency key, so asking again is safe."""
 
     def __init__(
-        self, urls: Sequence[str], *, token: str | None, tls: ssl.SSLContext, patience_s: float | None = None
+        self,
+        urls: Sequence[str],
+        *,
+        token: str | None,
+        tls: ssl.SSLContext,
+        patience_s: float | None = None,
+        certified: str | None = None,
     ) -> None:
-        """With `patience_s` no step of a request takes longer. Raises `Invalid` for what is no address, and for a token
-        that no header can hold."""
+        """With `patience_s` no step of a request takes longer. `certified`: the name or address that certificates must
+        be for; else the one in the URL. Raises `Invalid` for what is no address, and for a token that no header can
+        hold."""
         if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
             raise Invalid("the token given is none: expected one line, bw.<role>.<id>.<secret>")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         self._urls = [checked_url(url) for url in urls]
+        self._extensions = {"sni_hostname": certified} if certified is not None else {}
         self._http = httpx2.Client(
             verify=tls,
             headers=headers,
@@ -90,7 +98,12 @@ class Client:
         for url in self._urls:
             try:
                 response = self._http.request(
-                    method, url + PREFIX + path, content=content, headers=sent, params=parameters or {}
+                    method,
+                    url + PREFIX + path,
+                    content=content,
+                    headers=sent,
+                    params=parameters or {},
+                    extensions=self._extensions,
                 )
             except httpx2.TransportError as error:
                 reasons.append(f"{url}: {error}")
@@ -128,6 +141,7 @@ class Client:
                     json=body,
                     headers=headers,
                     timeout=httpx2.Timeout(silence_s, connect=CONNECT_S),
+                    extensions=self._extensions,
                 ) as response:
                     if not response.is_success:
                         response.read()
@@ -143,7 +157,7 @@ class Client:
     def text(self, path: str) -> str:
         """A plain text answer of the first URL."""
         try:
-            response = self._http.get(self._urls[0] + PREFIX + path)
+            response = self._http.get(self._urls[0] + PREFIX + path, extensions=self._extensions)
         except httpx2.TransportError as error:
             raise Unreachable(f"{self._urls[0]}: {error}") from None
         if not response.is_success:
@@ -204,15 +218,25 @@ def _unexpected(response: httpx2.Response) -> Problem:
 
 def local(settings: ProviderSettings, files: Files) -> Client:
     """A client for the daemon on this very host: with this node's own token, and the certificate without which that
-    token is worth nothing."""
-    return as_node([settings.url], files)
+    token is worth nothing. It asks where that daemon listens, not at its URL: the URL's name may be a load balancer's,
+    and nothing here may wait for DNS."""
+    return as_node([_here(settings.api.listen)], files, certified=LOOPBACK)
 
 
-def as_node(urls: Sequence[str], files: Files, *, patience_s: float | None = None) -> Client:
+def _here(listen: str) -> str:
+    """The URL at which this host reaches who listens on `listen` (address:port; without an address on all of them)."""
+    host, _, port = listen.rpartition(":")
+    host = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def as_node(
+    urls: Sequence[str], files: Files, *, patience_s: float | None = None, certified: str | None = None
+) -> Client:
     """A client that speaks for this node."""
     token = read_text(files.node_token).strip()
     tls = _trusting(files.ca, files.certificate, files.key)
-    return Client(urls, token=token, tls=tls, patience_s=patience_s)
+    return Client(urls, token=token, tls=tls, patience_s=patience_s, certified=certified)
 
 
 def with_token(urls: Sequence[str], token: str, ca: Path) -> Client:

@@ -16,6 +16,8 @@ from provider.core.documents import Name, canonical
 from shared.errors import Invalid
 
 DEFAULT_CONFIG = Path("/etc/bellwether/provider.toml")
+LOOPBACK = "127.0.0.1"
+"""Each node's certificate is for this address as well: whoever is on its host can verify it without a name."""
 
 
 def _readable(url: str) -> str:
@@ -276,4 +278,4 @@ def nested(named: Mapping[str, Any]) -> dict[str, Any]:
 
 def certificate_hosts(url: str) -> tuple[str, ...]:
     """Names and addresses that the certificate of the node at `url` is for."""
-    return (host_of(url), "localhost", "127.0.0.1")
+    return (host_of(url), "localhost", LOOPBACK)

@@ -9,8 +9,10 @@ import httpx2
 import pytest
 
 from provider.cli import node, remote
-from provider.client import Broken, Client, Unreachable, _lines, checked_url, path
+from provider.client import Broken, Client, Unreachable, _here, _lines, checked_url, local, path
+from provider.settings import ApiSettings, BrokerSettings, Files, ProviderSettings
 from shared.errors import Invalid
+from tests.support.answering import AUTHORITY, AUTHORITY_PEM, answering
 
 AWKWARD = ["plain", "a\u2028b", "\x85", "\r", "\x0b\x0c\x1c", "ü" * 5, ""]
 CA = """-----BEGIN CERTIFICATE-----
@@ -69,6 +71,44 @@ def test_a_daemon_that_is_not_there_is_told_from_a_connection_that_broke() -> No
         next(client.lines("POST", "/failover"))
     assert not isinstance(told.value, Broken)
     client.close()
+
+
+@pytest.mark.parametrize("listen", [":{}", "0.0.0.0:{}", "127.0.0.1:{}", "localhost:{}"])
+def test_the_daemon_on_this_host_is_reached_without_dns(listen: str, tmp_path: Path) -> None:
+    """`failover --operation promote` said that the provider on this host does not answer, while DNS was down: it asked
+    at the URL. Where that is a load balancer's, another node answered."""
+    files = Files(tmp_path / "provider.toml")
+    files.node_token.write_text("bw.admin.1.2")
+    files.ca.write_text(AUTHORITY_PEM)
+    own = AUTHORITY.issue_cert("p2.example.invalid")
+    own.cert_chain_pems[0].write_to_path(files.certificate)
+    own.private_key_pem.write_to_path(files.key)
+    with answering(lambda asked: (200, json.dumps({"path": asked.path}))) as url:
+        settings = ProviderSettings(
+            name="p2",
+            url="https://p2.example.invalid:8443",
+            data_dir=tmp_path,
+            store_url="sqlite:///state.db",
+            broker=BrokerSettings(endpoints=("amqps://127.0.0.1:1",), username="node.p2"),
+            api=ApiSettings(listen=listen.format(url.rpartition(":")[2])),
+        )
+        client = local(settings, files)
+        assert client.get("/cluster") == {"path": "/api/v1/cluster"}
+        assert list(client.lines("POST", "/failover", {})) == ['{"path": "/api/v1/failover"}']
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("10.0.0.2:8443", "https://10.0.0.2:8443"),
+        ("[::]:8443", "https://[::1]:8443"),
+        (":::8443", "https://[::1]:8443"),
+        ("2001:db8::9:8443", "https://[2001:db8::9]:8443"),
+    ],
+)
+def test_where_a_daemon_listens_says_where_it_is_asked(listen: str, url: str) -> None:
+    assert _here(listen) == url
 
 
 def _said(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
