@@ -1,4 +1,4 @@
-"""`bellwether nodes …`: the members, where they are placed, and their removal."""
+"""`bellwether nodes`: the members, where they are placed, and their removal."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,8 +21,13 @@ def placements(texts: list[str]) -> dict[str, str]:
 
 def add_to(app: typer.Typer, remote: Callable[[], AbstractContextManager[Client]]) -> None:
     """Adds the group to `app`; `remote()` is a client for the nodes in the environment."""
-    nodes = application("Nodes: the members of the cluster.")
-    app.add_typer(nodes, name="nodes")
+    nodes = application("Nodes: the members of the cluster; without a command, all of them.")
+    app.add_typer(nodes, name="nodes", invoke_without_command=True, no_args_is_help=False)
+
+    @nodes.callback()
+    def members(context: typer.Context, as_json: AsJson = False) -> None:
+        if context.invoked_subcommand is None:
+            list_nodes(as_json)
 
     @nodes.command("list")
     def list_nodes(as_json: AsJson = False) -> None:

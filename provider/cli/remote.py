@@ -73,22 +73,6 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def nodes(as_json: AsJson = False) -> None:
-    """The providers."""
-    with remote() as client:
-        found = _items(client, "/nodes")
-    if as_json:
-        print_json(found)
-        return
-    rows = [["NAME", "ROLE", "STATE", "REVISION", "URL"]]
-    rows += [
-        [n["id"], n["status"]["role"], n["status"]["state"], str(n["status"]["revision"]), n["spec"]["url"]]
-        for n in found
-    ]
-    table(rows, indent="")
-
-
-@app.command()
 def instances(as_json: AsJson = False) -> None:
     """The database servers."""
     with remote() as client:

@@ -240,7 +240,7 @@ def test_where_a_node_is_placed_is_said_at_its_join_or_later(own: Cluster, make:
     assert (stale.status, stale.code) == (412, "stale_revision")
     admin.write("PUT", "/nodes/placed", {"labels": {"zone": "c"}}, If_Match=f'"{node["revision"]}"')
     assert bellwether(own, "nodes", "label", "placed", "zone=b").code == 0
-    assert "zone b" in bellwether(own, "nodes", "list").out
+    assert "zone b" in bellwether(own, "nodes").out
     assert bellwether(own, "nodes", "label", "placed", "floor=2").code == 2
     assert not any("share" in warning for warning in admin.read("/cluster")["warnings"])
     assert admin.put("/nodes/p1", {"labels": {"floor": "2"}}).status == 422

@@ -123,6 +123,22 @@ def _said(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return said
 
 
+@pytest.mark.parametrize("command", [["nodes", "--json"], ["nodes", "list", "--json"]])
+def test_the_nodes_are_listed_with_and_without_a_command(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group of commands hid the command of the same name: it showed its help."""
+    (tmp_path / "ca.pem").write_text(AUTHORITY_PEM)
+    monkeypatch.setenv("BELLWETHER_CA", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("BELLWETHER_TOKEN", "bw.viewer.1.2")
+    monkeypatch.setattr(sys, "argv", ["bellwether", *command])
+    with answering(lambda asked: (200, json.dumps({"nodes": [asked.path]}))) as url:
+        monkeypatch.setenv("BELLWETHER_API", url)
+        with pytest.raises(SystemExit) as ended:
+            remote.main()
+    assert (ended.value.code, json.loads(capsys.readouterr().out)) == (0, ["/api/v1/cluster"])
+
+
 @pytest.mark.parametrize(
     ("variables", "why"),
     [
