@@ -10,32 +10,55 @@ record() {
     grep -qsxF -- "$1" "$RECORDS/$role" || printf '%s\n' "$1" >>"$RECORDS/$role"
 }
 recorded() { sed -n "s/^$1 //p" "$RECORDS/$role" 2>/dev/null; }
+unrecord() { if [ -e "$RECORDS/$role" ]; then sed -i "/^$1 /d" "$RECORDS/$role"; fi; }
 installed_by_us() { recorded package | grep -qxF -- "$1"; }
 
+# The two share /opt/bellwether, /etc/bellwether and packages.
+other_role() { if [ "$role" = provider ]; then echo database; else echo provider; fi; }
+is_other_role() { grep -qsxF "role $(other_role)" "$RECORDS/$(other_role)"; }
+
 must_be_possible() {
-    local other=database
     [ "$(id -u)" = 0 ] || die "must run as root"
-    [ "$role" = provider ] || other=provider
-    ! grep -qsxF "role $other" "$RECORDS/$other" || die "this host is a $other's already; one that is both is made by hand: docs/INSTALL.md"
+    ! is_other_role || die "this host is a $(other_role)'s already; one that is both is made by hand: docs/INSTALL.md"
     has apt-get || die "this is no Debian"
     has systemctl || die "there is no systemd on this host"
+    record_packages
 }
 
 # What is running afterwards is what was asked for, and nothing that a package brings along.
 install_packages() {
-    local before new log
+    local log
     [ $# -gt 0 ] || return 0
     say "Installing $* ..."
-    before=$(packages_in ii)
+    if [ ! -e "$RECORDS/$role.before" ]; then
+        mkdir -p "$RECORDS"
+        packages_here >"$RECORDS/$role.before.new"
+        sync "$RECORDS/$role.before.new"
+        mv "$RECORDS/$role.before.new" "$RECORDS/$role.before"
+    fi
+    trap record_packages EXIT
     log=$(mktemp)
     bash "$ROOT/deploy/lib/packages.sh" "$@" </dev/null >"$log" 2>&1 || {
         tail -n 20 "$log" >&2
         die "apt could not install $*; its last words are above, all of them in $log"
     }
     rm -f "$log"
+    trap - EXIT
+    record_packages
+    rm -f "$RECORDS/$role.before"
+}
+# The packages that came since installing them began. What was there before stands in a file until apt has succeeded: it
+# may be killed, with packages half installed, and the next run must not take them for somebody else's.
+record_packages() {
+    local new
+    [ -e "$RECORDS/$role.before" ] || return 0
     while read -r new; do
         record "package $new"
-    done < <(comm -13 <(echo "$before") <(packages_in ii))
+    done < <(packages_here | comm -13 "$RECORDS/$role.before" -)
+}
+# Also those that are not configured yet.
+packages_here() {
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -e '/^not-installed /d' -e '/^config-files /d' -e 's/^[^ ]* //' | sort -u
 }
 packages_in() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n "s/^$1 *//p" | sort -u; }
 
@@ -69,10 +92,10 @@ missing_python() { python3 -c 'import ensurepip, venv' 2>/dev/null || echo pytho
 make_venv() {
     local needed log=/opt/bellwether/install.log
     python_is_new_enough python3 || die "Python $PYTHON_NEEDED or newer is needed: Debian 12 and 13 have it"
-    if ! python_is_new_enough /opt/bellwether/bin/python; then
+    if ! venv_works /opt/bellwether; then
         [ ! -e /opt/bellwether ] || [ -e /opt/bellwether/pyvenv.cfg ] || die "/opt/bellwether is something else already"
-        python3 -m venv --clear /opt/bellwether
         record "directory /opt/bellwether"
+        python3 -m venv --clear /opt/bellwether
     fi
     say "Installing Python libraries into /opt/bellwether ..."
     mapfile -t needed < <(python3 "$ROOT/deploy/lib/requirements.py" "$1")
@@ -114,20 +137,46 @@ end_units() {
     done
 }
 
+# Takes our block out of a file. One without its end goes to the next empty line: an editor may have cut it, and what is
+# behind it belongs to others.
+remove_block() {
+    grep -qs '^# BEGIN Bellwether' "$1" || return 0
+    awk '/^# BEGIN Bellwether/ { ours = 1; next }
+        ours && /^# END Bellwether/ { ours = 0; next }
+        ours && NF { next }
+        { ours = 0; print }' "$1" >"$1.bellwether-new"
+    chmod --reference="$1" "$1.bellwether-new"
+    chown --reference="$1" "$1.bellwether-new"
+    mv -f "$1.bellwether-new" "$1"
+}
+
+# What either role knows is in /etc/bellwether. The other one may have been removed without its data.
+purge_configuration() {
+    if [ -e "$RECORDS/$(other_role)" ]; then
+        say "/etc/bellwether stays: a $(other_role)'s data is in it, until that is purged as well."
+    else
+        rm -rf /etc/bellwether
+    fi
+}
+
 # The rest of what was recorded. With `purge` the daemon's user as well, to whom the data belonged, and the record.
 # Usage: forget_installed USER PURGE
 forget_installed() {
     if recorded directory | grep -qxF /opt/bellwether; then rm -rf /opt/bellwether; fi
+    rm -f "$RECORDS/$role.before"
     if [ -n "$2" ]; then
         case $(getent passwd "$1" | cut -d : -f 5) in Bellwether*) userdel "$1" ;; esac
         rm -f "$RECORDS/$role"
         rmdir --ignore-fail-on-non-empty "$RECORDS" 2>/dev/null || true
     else
-        sed -i '/^role /d' "$RECORDS/$role"
+        unrecord role
+        unrecord directory # what is there later is not of this time
     fi
     systemctl daemon-reload
     systemctl reset-failed 'bellwether-*' 2>/dev/null || true
 }
 must_be_installed() {
+    ! is_other_role || die "this host is a $(other_role)'s now, with the same /opt/bellwether: --remove that first"
+    record_packages
     [ -e "$RECORDS/$role" ] || die "this script has installed nothing on this host"
 }

@@ -17,6 +17,12 @@ python_is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < tuple(map(int, sys.argv[1].split("."))))' "$PYTHON_NEEDED" 2>/dev/null
 }
 
+# Whether a virtual environment is there and whole. After an upgrade of Debian its interpreter is a newer one, which looks
+# for libraries elsewhere.
+venv_works() {
+    python_is_new_enough "$1/bin/python" && "$1/bin/python" -I -c 'import pip' 2>/dev/null
+}
+
 # Whether users other than root can run it. One below /root is root's alone, and daemons shall not be root.
 others_can_run() {
     setpriv --reuid=65534 --regid=65534 --clear-groups "$1" -c '' 2>/dev/null
@@ -82,7 +88,7 @@ ensure_venv() {
 Debian 12 and 13 have it; PYTHON=/path/to/python3 chooses another"
     exec 8<"$ROOT"
     flock 8 # quickstart and tests/run at the same moment
-    if ! python_is_new_enough "$venv/bin/python"; then
+    if ! venv_works "$venv"; then
         echo "Making .venv ..."
         "$python" -m venv --clear "$venv" || die "could not make $venv; its message is above"
     fi

@@ -112,3 +112,44 @@ def test_an_agent_comes_and_goes_and_leaves_nothing(host: Host) -> None:
     assert "this host is a database's already" in refused.err
     install(host, "agent", "--remove", "--purge")
     assert left(before, looks(host)) == []
+
+
+def test_what_one_role_leaves_is_not_the_other_s(host: Host) -> None:
+    """An agent that had gone was purged, and with it the program and the keys of the provider that had come."""
+    before = looks(host)
+    install(host, "agent")
+    install(host, "agent", "--remove")
+    install(host, "provider", "--no-broker")
+    host.run("touch /etc/bellwether/node.key")
+    refused = install(host, "agent", "--remove", "--purge", check=False)
+    assert (refused.code, "this host is a provider's now" in refused.err) == (1, True), refused
+    assert "Usage" in host.run("provider --help").out
+
+    install(host, "provider", "--remove")
+    assert "a provider's data is in it" in install(host, "agent", "--remove", "--purge").out
+    host.run("ls /etc/bellwether/node.key")
+    install(host, "provider", "--remove", "--purge")
+    assert left(before, looks(host)) == []
+
+
+def test_an_agent_can_be_removed_where_its_server_does_not_run(host: Host) -> None:
+    install(host, "agent")
+    host.run("systemctl stop mariadb")
+    assert "drop its account by hand" in install(host, "agent", "--remove").out
+    host.run("systemctl start mariadb")
+    host.wait_for("mariadb --execute 'SELECT 1'")
+    install(host, "agent", "--remove", "--purge")
+    assert "bellwether-agent" not in host.run("mariadb --execute 'SELECT User FROM mysql.user'").out
+
+
+def test_a_proxy_s_configuration_goes_with_the_data(host: Host) -> None:
+    install(host, "provider", "--no-broker", "--balancing")
+    options = f'own = "p1"\nnodes = {{ p1 = "https://{host.address}:8443" }}\n[haproxy]\n[keepalived]\n'
+    options += 'address = "192.0.2.1/24"\ninterface = "eth0"\n'
+    host.run(f"cat >/etc/bellwether-balancing.toml <<'END'\n{options}END")
+    host.run("bellwether-balancing haproxy >/etc/haproxy/bellwether.cfg; touch /etc/haproxy/bellwether-ca.pem")
+    host.run("bellwether-balancing keepalived >/etc/keepalived/keepalived.conf")
+    install(host, "provider", "--remove")
+    host.run("ls /etc/bellwether-balancing.toml /etc/haproxy/bellwether.cfg /etc/keepalived/keepalived.conf")
+    install(host, "provider", "--remove", "--purge")
+    assert host.run("ls -d /etc/bellwether* /etc/haproxy /etc/keepalived", check=False).out == ""
