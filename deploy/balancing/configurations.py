@@ -1,10 +1,11 @@
 """The configurations of HAProxy and of keepalived, as text."""
 
+import re
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from pathlib import Path
 
-from balancing.options import HAProxy, Options, Wrong
+from balancing.options import HAProxy, Node, Options, Wrong
 
 HERE = Path(__file__).resolve().parent
 HAPROXY_TEMPLATE = HERE.parent / "haproxy" / "haproxy.cfg.in"
@@ -66,14 +67,15 @@ _LEADER_BACKEND = """backend leader
 """
 
 
-def haproxy(options: Options) -> str:
-    """HAProxy's configuration. Raises `Wrong`."""
+def haproxy(options: Options, now: str = "") -> str:
+    """HAProxy's configuration; `now` is the one that it has. Raises `Wrong`."""
     wanted = options.haproxy or HAProxy()
     ends = wanted.certificate is not None
     bind = f" ssl crt {wanted.certificate} alpn http/1.1" if ends else ""
     speaks = "ssl alpn http/1.1" if ends else "check-ssl"
     tls = f"{speaks} verify required ca-file {wanted.ca} verifyhost"
-    servers = _lines(f"server {node.name} {node.place} check {tls} {node.name}" for node in options.nodes)
+    places = {node.name: _place(node, now) for node in options.nodes}
+    servers = _lines(f"server {node.name} {places[node.name]} check {tls} {node.name}" for node in options.nodes)
     frontend, backend = (_lines(_HTTP_FRONTEND), _lines(_HTTP_BACKEND)) if ends else ("", "")
     filled = {
         "MODE": "http" if ends else "tcp",
@@ -89,7 +91,7 @@ def haproxy(options: Options) -> str:
     }
     if wanted.leader is not None:
         others = _lines(
-            f"server {node.name}-ready {node.place} backup track ready/{node.name}"
+            f"server {node.name}-ready {places[node.name]} backup track ready/{node.name}"
             + (f" {tls} {node.name}" if ends else "")
             for node in options.nodes
         )
@@ -98,6 +100,16 @@ def haproxy(options: Options) -> str:
         filled["LEADER_FRONTEND"] = _whole(_LEADER_FRONTEND.format(**parts))
         filled["LEADER_BACKEND"] = _whole(_LEADER_BACKEND.format(**parts))
     return _fill(HAPROXY_TEMPLATE, filled)
+
+
+def _place(node: Node, now: str) -> str:
+    """Where HAProxy finds a node: its address in numbers, the one that it uses (`now`) as long as that is among them,
+    or no name server answers. HAProxy itself would look a name up once, when it starts; its own resolvers know nothing
+    of /etc/hosts, and take a node away that DNS does not have."""
+    line = re.search(rf"^ *server {re.escape(node.name)} (\S+):{node.port} ", now, re.MULTILINE)
+    used = line[1].strip("[]") if line is not None else ""
+    numbers = node.numbers() or [used or node.host]
+    return Node(node.name, used if used in numbers else numbers[0], node.port).place
 
 
 def _global(wanted: HAProxy) -> list[str]:
@@ -137,13 +149,11 @@ def keepalived(options: Options) -> str:
         raise Wrong(f"address: {wanted.address!r} is not address/prefix") from None
     if not 1 <= wanted.router <= 255:
         raise Wrong(f"router: {wanted.router} is not from 1 to 255")
-    others = [node.address for node in options.nodes if node is not own]
-    for one in (own.address, *others):
-        if ip_address(one).version != address.version:
-            raise Wrong(f"address: nodes have IPv{ip_address(one).version} addresses ({one}), {address} is none")
-    peers = (
-        [f"unicast_src_ip {own.address}", "unicast_peer {", *(f"    {one}" for one in others), "}"] if others else []
-    )
+    others = [node.address(address.version) for node in options.nodes if node is not own]
+    peers = []
+    if others:
+        source = own.own_address(address.version, others[0])
+        peers = [f"unicast_src_ip {source}", "unicast_peer {", *(f"    {one}" for one in others), "}"]
     return _fill(
         KEEPALIVED_TEMPLATE,
         {

@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -47,13 +48,46 @@ class Node:
             raise Wrong(f"node {name!r}: {url!r} is not https://host:port")
         return cls(name, host, port)
 
-    @property
-    def address(self) -> str:
-        """As a number. Raises `Wrong`."""
+    def numbers(self) -> list[str]:
+        """The addresses that its host has in numbers, as this host knows them. None where the name is not known now."""
         try:
-            return str(socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][4][0])
-        except OSError as error:
-            raise Wrong(f"node {self.name}: {self.host} cannot be resolved: {error}") from None
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return []
+        return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+    def address(self, version: int) -> str:
+        """Its IPv4 or IPv6 (`version`) address that other hosts can call. Raises `Wrong`."""
+        found = self._callable(version)
+        if not found:
+            numbers = ", ".join(self.numbers()) or "it cannot be resolved"
+            raise Wrong(f"node {self.name}: {self.host} has no IPv{version} address for other hosts ({numbers})")
+        return found[0]
+
+    def own_address(self, version: int, peer: str) -> str:
+        """The same of this very host, of which Debian says 127.0.1.1: then, or where it has several, the one from which
+        it reaches `peer`. Nothing is sent. Raises `Wrong`."""
+        found = self._callable(version)
+        if len(found) == 1:
+            return found[0]
+        with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((peer, self.port))
+            except OSError:
+                return self.address(version)
+            towards = str(probe.getsockname()[0])
+        return towards if towards in found or not found else found[0]
+
+    def _callable(self, version: int) -> list[str]:
+        """Always in the same order, whichever the name server says first."""
+        addresses = sorted(
+            ip_address(number.partition("%")[0]) for number in self.numbers() if _version(number) == version
+        )
+        return [str(one) for one in addresses if not (one.is_loopback or one.is_link_local)]
+
+
+def _version(number: str) -> int:
+    return ip_address(number.partition("%")[0]).version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,15 +26,19 @@ class Service:
         """Whether anything was changed. A configuration that its program refuses changes nothing. Raises `Wrong`."""
         wanted = {**self.copies, self.file: self.text.encode()}
         changed = {file: content for file, content in wanted.items() if not _holds(file, content)}
+        unused = self.file.with_name(f".{self.file.name}.unused")  # there until what is in the files is in use
+        if not changed and not unused.exists():
+            return False
+        _replace(unused, b"")
         for file in self.copies:  # what the configuration names must be there for the check
             if file in changed:
                 _replace(file, changed[file])
         if self.file in changed:
             _checked(self.check, self.file, self.text)
             _replace(self.file, changed[self.file])
-        if changed:
-            _run(["systemctl", "reload-or-restart", self.unit])
-        return bool(changed)
+        _run(["systemctl", "reload-or-restart", self.unit])
+        unused.unlink()
+        return True
 
 
 def services(options: Options) -> list[Service]:
@@ -42,11 +46,12 @@ def services(options: Options) -> list[Service]:
     found = []
     if options.haproxy is not None:
         wanted = options.haproxy
+        file = Path(wanted.file)
         found.append(
             Service(
                 "haproxy",
-                Path(wanted.file),
-                haproxy(options),
+                file,
+                haproxy(options, file.read_text(encoding="utf-8") if file.exists() else ""),
                 ("haproxy", "-c", "-q", "-f"),
                 {Path(wanted.ca): read(Path(options.ca))},
             )

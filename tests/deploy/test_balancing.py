@@ -4,6 +4,7 @@ again."""
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -25,6 +26,7 @@ from localcluster.process import start, wait_until
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 CONFIGURE = DEPLOY / "balancing" / "configure"
 ONE = 'nodes = { p1 = "https://10.0.0.1:8443" }'
+TWO = 'nodes = { p1 = "https://10.0.0.1:8443", p2 = "https://10.0.0.2:8443" }'
 NODES = (Node("p1", "192.0.2.11", 8443), Node("p2", "192.0.2.12", 8443), Node("p3", "192.0.2.13", 8443))
 
 
@@ -93,7 +95,7 @@ def test_the_example_holds_all_there_is() -> None:
         ('nodes = { "p 1" = "https://10.0.0.1:8443" }\n[haproxy]', "is not https://host:port"),
         (ONE, "neither"),
         (f'{ONE}\nown = "p9"\n[keepalived]\naddress = "10.0.0.9/24"\ninterface = "lo"', "own"),
-        (f'{ONE}\nown = "p1"\n[keepalived]\naddress = "fd00::9/64"\ninterface = "lo"', "IPv4"),
+        (f'{TWO}\nown = "p1"\n[keepalived]\naddress = "fd00::9/64"\ninterface = "lo"', "no IPv6 address"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(tmp_path: Path, text: str, said: str) -> None:
@@ -123,6 +125,101 @@ def test_a_configuration_that_is_refused_replaces_none(files: Path) -> None:
     assert done.returncode == 1
     assert "haproxy -c" in done.stderr
     assert (files / "haproxy.cfg").read_text() == "in use"
+
+
+def test_a_configuration_that_was_not_loaded_is_loaded_later(files: Path) -> None:
+    """The files were as they should be from then on, and the proxy went on with the old ones."""
+    systemctl = files / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f"#!/bin/sh\necho $* >>{files}/asked\ntest -e {files}/works\n")
+    systemctl.chmod(0o755)
+    options = files / "balancing.toml"
+    options.write_text(
+        f'nodes = {{ p1 = "https://192.0.2.11:8443" }}\nca = "{files}/ca.pem"\n[haproxy]\n'
+        f'file = "{files}/haproxy.cfg"\nca = "{files}/copy.pem"\nuser = ""\nsocket = ""\n'
+    )
+
+    def apply() -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, CONFIGURE, "apply", "--options", options],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": f"{systemctl.parent}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    for _ in range(2):
+        code, said = apply()
+        assert (code, "systemctl reload-or-restart haproxy" in said) == (1, True), said
+    (files / "works").touch()
+    code, said = apply()
+    assert (code, "changed, and in use" in said) == (0, True), said
+    code, said = apply()
+    assert (code, "as it should be" in said) == (0, True), said
+    assert (files / "asked").read_text() == "reload-or-restart haproxy\n" * 3
+
+
+# ── nodes that are given by name ─────────────────────────────────────────────────────────────────────────────────────
+
+HOSTS = """
+127.0.0.1 localhost
+127.0.1.1 p1.example.org
+2001:db8::2 p2.example.org
+192.0.2.2 p2.example.org
+192.0.2.9 p2.example.org
+"""
+ELSEWHERE = """
+mount --bind hosts /etc/hosts
+mount --bind /dev/null /etc/resolv.conf
+ip link add host0 type veth peer name away0
+ip address add 192.0.2.1/24 dev host0
+ip link set host0 up
+exec python3 "$0" "$1" --options options
+"""
+
+
+def elsewhere(directory: Path, command: str) -> str:
+    """What `configure` makes on a host of its own: with /etc/hosts as in `hosts`, and the address 192.0.2.1."""
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "sh", "-ec", ELSEWHERE, CONFIGURE, command],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=directory,
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it must run as root")
+def test_names_are_addresses_that_others_can_call(tmp_path: Path) -> None:
+    """On Debian a host's own name is 127.0.1.1, and keepalived was told to speak from there; the name of another is
+    IPv6 first, where the address to be had is IPv4."""
+    nodes = 'p1 = "https://p1.example.org:8443", p2 = "https://p2.example.org:8443"'
+    (tmp_path / "hosts").write_text(HOSTS)
+    (tmp_path / "options").write_text(
+        f'own = "p1"\nnodes = {{ {nodes} }}\n[haproxy]\n[keepalived]\naddress = "192.0.2.100/24"\ninterface = "host0"\n'
+    )
+    lines = [line.strip() for line in elsewhere(tmp_path, "keepalived").splitlines()]
+    assert "unicast_src_ip 192.0.2.1" in lines
+    assert lines[lines.index("unicast_peer {") + 1 :][:2] == ["192.0.2.2", "}"]
+    assert "server p2 192.0.2." in elsewhere(tmp_path, "haproxy")
+
+
+def test_a_proxy_keeps_the_address_that_it_uses_until_it_is_another() -> None:
+    """It looked names up once, when it started: a node that had moved was away, and all were while DNS was."""
+
+    def server(host: str, now: str) -> str:
+        text = haproxy(Options(nodes=(Node("p1", host, 8443),), haproxy=HAProxy()), now)
+        return next(line.split()[2] for line in text.splitlines() if line.strip().startswith("server p1 "))
+
+    now = "backend ready\n    server p1-ready 192.0.2.8:8443\n    server p1 {}:8443 check check-ssl\n"
+    assert server("p1.example.invalid", now.format("192.0.2.7")) == "192.0.2.7:8443"
+    assert server("p1.example.invalid", now.format("[2001:db8::7]")) == "[2001:db8::7]:8443"
+    assert server("p1.example.invalid", "") == "p1.example.invalid:8443", "HAProxy looks it up when it starts"
+    assert server("127.0.0.1", now.format("192.0.2.7")) == "127.0.0.1:8443"
+    assert server("localhost", now.format("127.0.0.1")) == "127.0.0.1:8443"
+    assert server("localhost", now.format("192.0.2.7")) in ("127.0.0.1:8443", "[::1]:8443")
 
 
 def test_it_runs_where_nothing_of_ours_is_installed(files: Path) -> None:
