@@ -5,8 +5,10 @@ tests/hosts/test_installers.py installs and removes.
 """
 
 import os
+import platform
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,62 @@ def test_the_build_touches_no_directory_that_holds_something(tmp_path: Path) -> 
     assert "has no lower layer" in run(BUILD, "--project", tmp_path).stderr
     assert "install-provider" in run(BUILD, "/").stderr
     assert "there is no role" in run(BUILD, "--role", "nonsense", tmp_path).stderr
+    assert "there is no directory" in run(BUILD, "--project", "--image", tmp_path / "out/x", tmp_path).stderr
+
+
+SOURCES = """
+set -euo pipefail
+. deploy/appliance/lib/base.sh
+machine_sources
+"""
+PACKAGES = b"Package: a\nVersion: 1\nArchitecture: all\nFilename: a.deb\nSize: 1\n"
+RELEASE = """Suite: {suite}
+Codename: {code_name}
+Date: Sat, 01 Aug 2026 00:00:00 UTC
+Components: main
+SHA256:
+ {sha256} {size} main/binary-{architecture}/Packages
+"""
+
+
+def mirrored(mirror: Path, suite: str, code_name: str) -> str:
+    """A suite on a mirror, which knows its code name. A line for apt's sources."""
+    architecture = run("dpkg", "--print-architecture").stdout.strip()
+    packages = mirror / "dists" / suite / f"main/binary-{architecture}/Packages"
+    packages.parent.mkdir(parents=True)
+    packages.write_bytes(PACKAGES)
+    digest = {"sha256": sha256(PACKAGES).hexdigest(), "size": len(PACKAGES), "architecture": architecture}
+    (mirror / "dists" / suite / "Release").write_text(RELEASE.format(suite=suite, code_name=code_name, **digest))
+    return f"deb [trusted=yes] file:{mirror} {suite} main\n"
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="there is no apt")
+@pytest.mark.parametrize("looked", [False, True])
+@pytest.mark.parametrize("named", ["by its code name", "stable"])
+def test_the_machine_s_mirrors_are_found_whatever_its_sources_call_them(
+    tmp_path: Path, named: str, looked: bool
+) -> None:
+    """Before the first apt-get update there are no lists; and sources may say `stable`."""
+    own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    suite = "stable" if named == "stable" else own
+    mirror = tmp_path / "debian"
+    sources = [mirrored(mirror, suite + more, own + more) for more in ("", "-updates")]
+    sources.append(mirrored(tmp_path / "others", "stable", "theirs"))
+    (tmp_path / "sources").write_text("".join(sources))
+    (tmp_path / "lists/partial").mkdir(parents=True)
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::State "{tmp_path}"; Dir::Cache "{tmp_path}"; Dir::Etc::SourceList "{tmp_path}/sources";\n'
+        'Dir::Etc::SourceParts "-"; APT::Sandbox::User "root";\n#clear APT::Update::Post-Invoke;\n'
+    )
+    environment = {**os.environ, "APT_CONFIG": str(tmp_path / "apt.conf")}
+    if looked:
+        subprocess.run(["apt-get", "-qq", "update"], env=environment, check=True)
+    done = subprocess.run(
+        ["bash", "-c", SOURCES], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [f"deb file:{mirror}/ trixie{more} main" for more in ("", "-updates")], (
+        done.stderr
+    )
 
 
 def test_the_lower_layer_s_key_names_all_that_it_depends_on(tmp_path: Path) -> None:

@@ -35,17 +35,24 @@ ensure_base_tools() {
 
 # Lines for apt: the machine's own mirrors of the same kind, with our suite in the place of the machine's.
 machine_sources() {
+    known_sources | grep . || { apt-get -qq update >&2 || true; known_sources; }
+}
+# By the names in the machine's sources, which apt tells at any time; and by those that the mirrors have for themselves,
+# once it has looked there: sources may say "stable".
+known_sources() {
     local own uri release
     own=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
     # shellcheck disable=SC2016 # apt's own variables
-    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' \
-        | while read -r release component uri; do
-            case $component,$release in
-                main,"$own" | main,"$own-updates" | main,"$own-security")
-                    printf 'deb %s %s main\n' "$uri" "$SUITE${release#"$own"}"
-                    ;;
-            esac
-        done | sort -u
+    {
+        apt-get indextargets --no-release-info --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages'
+        apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages'
+    } | while read -r release component uri; do
+        case $component,$release in
+            main,"$own" | main,"$own-updates" | main,"$own-security")
+                printf 'deb %s %s main\n' "$uri" "$SUITE${release#"$own"}"
+                ;;
+        esac
+    done | sort -u
 }
 
 base_packages() {
