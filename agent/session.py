@@ -4,7 +4,8 @@ The daemon calls one method per event, from one thread, and carries out the inst
 fails: what has not been stored is not acknowledged.
 
 Which commands are obeyed: those of the highest epoch seen, or a higher one. An epoch is stored before anything is done
-in its name, so a deposed primary cannot command an agent that was restarted either.
+in its name, so a deposed primary cannot command an agent that was restarted either. While it cannot be stored (the disk
+is full), nothing is done in its name, and it is not claimed to be known; older ones are refused all the same.
 """
 
 from collections import Counter, OrderedDict
@@ -140,7 +141,10 @@ class Session:
         self._version = version
         self._instances = tuple(instances)
         self._stored = broker
+        """What broker.json says: what was stored last, or edited since."""
         self._desired_at = (0, 0)
+        self._waiting: Fulfil | None = None
+        """Wishes that are fulfilled once `broker` is stored."""
         self._sights: dict[str, Sight] = {}
         self._noted: set[tuple[str, str]] = set()
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -166,7 +170,7 @@ class Session:
         body = Hello(
             version=self._version,
             session=self.session,
-            epoch=self.broker.epoch,
+            epoch=self._stored.epoch,
             revision=self.revision,
             endpoint=self.endpoint,
             trust=trust_of(self.broker.ca),
@@ -182,7 +186,7 @@ class Session:
         body = Pulse(
             version=self._version,
             session=self.session,
-            epoch=self.broker.epoch,
+            epoch=self._stored.epoch,
             revision=self.revision,
             endpoint=self.endpoint,
             trust=trust_of(self.broker.ca),
@@ -258,7 +262,7 @@ class Session:
         except Invalid as error:
             return self._skip("malformed", envelope.sender, error.detail)
         password = self._password(advice.credential) if advice.credential is not None else []
-        return [*self._adopt(new, staggered=True), *(password or [self._advised()])]
+        return [*self._adopt(new, self._stored, staggered=True), *(password or [self._advised()])]
 
     def _advised(self) -> Send:
         trust = trust_of(self.broker.ca)
@@ -297,46 +301,56 @@ class Session:
         if at < self._desired_at:
             return self._skip("stale_revision", envelope.sender, f"revision {desired.revision} < {self.revision}")
         told: list[Instruction] = []
+        self._waiting = None
         if envelope.epoch > self.broker.epoch:
             # The advice of this epoch has not come yet; its number is kept all the same, against its predecessors.
-            told += self._adopt(replace(self.broker, epoch=envelope.epoch, primary=envelope.sender), staggered=True)
+            new = replace(self.broker, epoch=envelope.epoch, primary=envelope.sender)
+            told += self._adopt(new, self._stored, staggered=True)
+        elif self.broker != self._stored:  # its number, or all of its advice, could not be stored when it came
+            told += self._adopt(self.broker, self._stored, staggered=True)
         self._desired_at = at
         self.revision = desired.revision
         wishes = {one.id: one for one in desired.instances if one.id in self._instances}
         for stranger in {one.id for one in desired.instances} - wishes.keys():
             told += self._skip("unknown_instance", envelope.sender, f"instance {stranger[:80]} is not in agent.toml")
-        return [*told, Fulfil(desired.revision, wishes)]
+        fulfil = Fulfil(desired.revision, wishes)
+        self._waiting = fulfil if self.broker != self._stored else None
+        return [*told, fulfil]
 
     # ── broker.json ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def edited(self, new: BrokerSettings) -> list[Instruction]:
-        """A person has changed broker.json, and it is valid: their word is final, also where it lowers the epoch."""
+        """A person has changed broker.json, and it is valid: their word is final, also where it lowers the epoch. But
+        what it says as it was stored last is nobody's word: something newer may be held that could not be stored."""
+        was, self._stored = self._stored, new
+        changed = {one: getattr(new, one) for one in new.__slots__ if getattr(new, one) != getattr(was, one)}
+        new = replace(self.broker, **changed)
         if new == self.broker:
             return []
-        self._stored = new
         if new.epoch < self.broker.epoch:
             self._desired_at = (0, 0)
         note = Note("INFO", "broker.json was edited", {"epoch": new.epoch, "primary": new.primary})
-        return [note, *self._adopt(new, staggered=False), self._advised()]
+        return [note, *self._adopt(new, was, staggered=False), self._advised()]
 
     def stored(self, settings: BrokerSettings) -> None:
         """`settings` are in broker.json."""
-        self._stored = settings
+        self._stored, self._waiting = settings, None
 
-    def _adopt(self, new: BrokerSettings, *, staggered: bool) -> list[Instruction]:
-        old, self.broker = self.broker, new
+    def _adopt(self, new: BrokerSettings, was: BrokerSettings, *, staggered: bool) -> list[Instruction]:
+        """`was`: what was acted on before. What could not be stored was not, so that is done when it is tried again."""
+        self.broker = new
         told: list[Instruction] = []
-        if new != self._stored:  # compared with the file, so that a write that failed is tried again
+        if new != self._stored:
             told.append(Store(new))
-        if (new.epoch, new.primary) != (old.epoch, old.primary):
+        if (new.epoch, new.primary) != (was.epoch, was.primary):
             told.append(Note("INFO", "new primary", {"epoch": new.epoch, "primary": new.primary}))
-        if new.connects_as(old):
-            return told
         listed = self.endpoint in new.endpoints
         # Where the order alone has changed, `Placement` sees to it. Who has typed an order is not kept waiting.
-        if not (staggered and listed and new.trusts_as(old)):
+        if not new.connects_as(was) and not (staggered and listed and new.trusts_as(was)):
             # One that sits at an endpoint that is to be used no more has no time to wait for its turn.
             told.append(Connect(new, staggered and listed))
+        if self._waiting is not None and self._desired_at[0] == new.epoch:
+            told.append(self._waiting)
         return told
 
     def _skip(self, kind: str, sender: str, detail: str) -> list[Instruction]:

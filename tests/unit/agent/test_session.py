@@ -149,6 +149,43 @@ def test_advice_that_could_not_be_stored_is_stored_when_it_comes_again() -> None
     assert kinds(tell(session, advice(), epoch=4)) == [Send]
 
 
+def carry_out(session: Session, told: list[Instruction], *, full: bool) -> list[Instruction]:
+    """As the daemon does: in order, up to a `Store` that fails because the disk is `full`. What was done."""
+    done: list[Instruction] = []
+    for one in told:
+        if isinstance(one, Store):
+            if full:
+                return done
+            session.stored(one.settings)
+        done.append(one)
+    return done
+
+
+def test_wishes_wait_until_the_number_of_their_epoch_is_stored() -> None:
+    session = connected()
+    carry_out(session, tell(session, advice(endpoints=(THERE,)), epoch=4), full=True)
+    wish = Desired(revision=9, instances=())
+    assert kinds(carry_out(session, tell(session, wish, epoch=4), full=True)) == []
+    assert kinds(tell(session, Desired(revision=9, instances=()), epoch=3)) == []  # what it has seen binds it already
+    (pulse,) = sent(session.pulse())
+    assert isinstance(pulse, Pulse)
+    assert pulse.epoch == 3  # so its primary goes on advising it
+    done = carry_out(session, tell(session, advice(endpoints=(THERE,)), epoch=4), full=False)
+    assert kinds(done) == [Store, Connect, Fulfil, Send]
+    assert kinds(carry_out(session, tell(session, advice(endpoints=(THERE,)), epoch=4), full=False)) == [Send]
+
+
+def test_a_file_that_is_only_touched_takes_nothing_back() -> None:
+    session = connected()
+    carry_out(session, tell(session, advice(), epoch=4), full=True)
+    assert session.edited(broker()) == []
+    assert kinds(tell(session, Desired(revision=1, instances=()), epoch=3)) == []
+    # A person changes something else in it, or the authority's file was written before the disk was full.
+    done = carry_out(session, session.edited(broker(endpoints=(THERE,))), full=False)
+    assert kinds(done) == [Store, Connect, Send]
+    assert (session.broker.epoch, session.broker.primary, session.broker.endpoints) == (4, "p2", (THERE,))
+
+
 @pytest.mark.parametrize("body", [advice(epoch=2), Desired(revision=9, instances=())])
 def test_an_older_epoch_is_not_obeyed(body: Body) -> None:
     session = connected()
@@ -296,9 +333,37 @@ def test_what_is_obeyed_never_goes_back(messages: list[tuple[int, int, bool]]) -
     session, obeyed = connected(), []
     for epoch, revision, is_advice in messages:
         body = advice(epoch=epoch) if is_advice else Desired(revision=revision, instances=())
-        if any(isinstance(one, Fulfil) for one in tell(session, body, epoch=epoch)):
+        if any(isinstance(one, Fulfil) for one in carry_out(session, tell(session, body, epoch=epoch), full=False)):
             obeyed.append((epoch, revision))
             assert epoch == session.broker.epoch
+    assert obeyed == sorted(obeyed)
+
+
+EVENTS = st.one_of(
+    st.tuples(st.sampled_from(["advice", "desired"]), st.integers(3, 6), st.booleans()),
+    st.tuples(st.sampled_from(["restart", "touch"]), st.just(0), st.booleans()),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(EVENTS, max_size=20))
+def test_no_older_epoch_is_obeyed_after_a_newer_one_whatever_the_disk_does(events: list[tuple[str, int, bool]]) -> None:
+    """Also over restarts, while the disk is full now and then, and something touches broker.json."""
+    session, file, obeyed = connected(), broker(), [0]
+    for number, (what, epoch, full) in enumerate(events):
+        if what == "restart":
+            session = Session(version="1", session="s", instances=("i1",), broker=file, files=FILES)
+            continue
+        if what == "touch":
+            told = session.edited(file)
+        else:
+            said: Body = advice(epoch=epoch) if what == "advice" else Desired(revision=number, instances=())
+            told = tell(session, said, epoch=epoch)
+        done = carry_out(session, told, full=full)
+        file = next((one.settings for one in done if isinstance(one, Store)), file)
+        if any(isinstance(one, Fulfil | Send) for one in done):
+            assert file.epoch == session.broker.epoch, "obeyed before it was stored"
+            obeyed.append(file.epoch)
     assert obeyed == sorted(obeyed)
 
 
