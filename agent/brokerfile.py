@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agent.settings import AgentFiles, first_problem
-from shared.errors import Invalid
-from shared.files import write_atomically
+from shared.errors import Invalid, Refused
+from shared.files import locked, write_atomically
 from shared.messages import Advice
 
 MAX_BYTES = 1024 * 1024
@@ -136,6 +136,27 @@ def check_ca(pem: str, where: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
     except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: text that is not ASCII
         raise Invalid(f"{where}: ca holds no usable certificate: {error}") from None
+
+
+def check_not_older(settings: BrokerSettings, files: AgentFiles) -> None:
+    """Raises `Refused` where broker.json says a newer epoch than this advice."""
+    try:
+        held = read(files).epoch
+    except Invalid:
+        return  # damaged or missing: that is what advice mends
+    if settings.epoch < held:
+        raise Refused(
+            f"that provider speaks of epoch {settings.epoch}, this agent has seen {held}: it is deposed, ask another. "
+            f"To go back on purpose, edit {files.broker}"
+        )
+
+
+def write_unless_newer(settings: BrokerSettings, files: AgentFiles) -> None:
+    """As `write`, of advice. Raises `Refused` where the file says a newer epoch by now, which the daemon or a command
+    has written, and where one is just doing so; `OSError`."""
+    with locked(files.broker_lock, f"{files.broker} is being written by another process; try again"):
+        check_not_older(settings, files)
+        write(settings, files)
 
 
 def write(settings: BrokerSettings, files: AgentFiles) -> None:

@@ -136,18 +136,10 @@ def advise(
     """Pull the current broker settings from a provider into broker.json; a running daemon takes them up at once."""
     files, settings = AgentFiles(config), load_settings(config)
     new = brokerfile.from_advice(fetch_advice(_split(urls), settings, files), files)
-    try:
-        held = brokerfile.read(files).epoch
-    except Invalid:
-        held = 0  # damaged or missing: that is what this command mends
-    if new.epoch < held:
-        raise Invalid(
-            f"that provider speaks of epoch {new.epoch}, this agent has seen {held}: it is deposed, ask another. "
-            f"To go back on purpose, edit {files.broker}"
-        )
+    brokerfile.check_not_older(new, files)
     with suppress(Refused):  # by a provider that is older than this
         tell_credential(_split(urls), settings, files)
-    brokerfile.write(new, files)
+    brokerfile.write_unless_newer(new, files)  # that took its time, and the daemon may have been told meanwhile
     typer.echo(f"{files.broker}: primary {new.primary}, epoch {new.epoch}, endpoints {', '.join(new.endpoints)}")
 
 

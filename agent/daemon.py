@@ -28,7 +28,7 @@ from agent.status import StatusFile
 from agent.watch import FileWatch
 from agent.worker import Worker
 from shared.bus import Credentials, Delivery
-from shared.errors import Invalid
+from shared.errors import Invalid, Refused
 from shared.files import write_atomically
 from shared.logs import log
 from shared.messages import DesiredInstance, ObservedInstance
@@ -200,7 +200,10 @@ class Daemon:
 
     def store(self, settings: BrokerSettings) -> bool:
         try:
-            brokerfile.write(settings, self._files)
+            brokerfile.write_unless_newer(settings, self._files)
+        except Refused as error:  # a command was quicker: `edited` tells what it wrote
+            log(file=self._files.broker).warning("not written, the advice is not acknowledged: {}", error.detail)
+            return False
         except OSError as error:
             log(file=self._files.broker).error("cannot be written, the advice is not acknowledged: {}", error)
             return False

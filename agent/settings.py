@@ -114,6 +114,11 @@ class AgentFiles:
         """Held by the daemon: two of them would answer to one name, and take each other's place."""
         return self.directory / "agent.lock"
 
+    @property
+    def broker_lock(self) -> Path:
+        """Held while broker.json is written: by the daemon, or by a command."""
+        return self.directory / ".broker.lock"
+
     def accounts(self, instance: str) -> Path:
         return self.directory / f"accounts.{instance}.json"
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import trustme
 
+from agent import credentials
+from agent.settings import AgentFiles
 from shared.files import locked
 from shared.messages import Advice
 from shared.tls import fingerprint
@@ -217,6 +219,30 @@ def test_advise_pulls_the_settings_from_the_first_that_answers(host: Host, provi
     assert "deposed" in done.stderr
     (host.directory / "broker.json").write_text("{")
     assert host.agent("advise", provider.url).returncode == 0
+
+
+def test_advice_that_is_overtaken_while_it_is_fetched_is_not_written(host: Host, provider: Provider) -> None:
+    host.enroll(provider.url)
+    files = AgentFiles(host.config)
+    credentials.write(credentials.read(files).with_next(1).activated().switched(), files)  # so it has something to tell
+    file = files.broker
+    newer = json.dumps(json.loads(file.read_text()) | {"epoch": 9})
+    asked = provider.answer
+
+    def meanwhile(one: Asked) -> tuple[int, str]:
+        if one.method == "PUT":  # the last request: the daemon is told of a newer epoch
+            file.write_text(newer)
+        return asked(one)
+
+    with answering(meanwhile) as url:
+        done = host.agent("advise", url)
+    assert done.returncode == 1
+    assert "this agent has seen 9" in done.stderr
+    assert file.read_text() == newer
+    provider.answers["/api/v1/agents/db1/advice"] = (200, provider.advice(epoch=10))
+    with locked(files.broker_lock, "held already"):
+        done = host.agent("advise", provider.url)
+    assert (done.returncode, "try again" in done.stderr) == (1, True)
 
 
 def test_nobody_there_is_said_in_one_line(host: Host, provider: Provider) -> None:
