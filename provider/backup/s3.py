@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from provider.backup.container import Written
-from provider.backup.targets import S3, TargetFailed, Write
+from provider.backup.targets import S3, TargetFailed, Write, by_age
 from shared.errors import Invalid, NotFound
 
 CONNECT_S, READ_S = 5, 60
@@ -45,7 +45,7 @@ class Bucket:
             raise Invalid(f"S3: {error}") from None
 
     def store(self, name: str, write: Write) -> Written:
-        with tempfile.TemporaryFile() as file, self._asking():
+        with self._asking(), tempfile.TemporaryFile() as file:
             written = write(file)
             file.seek(0)
             self._client.upload_fileobj(file, self._bucket, self._prefix + name)
@@ -58,7 +58,7 @@ class Bucket:
         with self._asking():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             keys = [str(one["Key"]).removeprefix(self._prefix) for page in pages for one in page.get("Contents", ())]
-        return sorted(key for key in keys if "/" not in key and key.endswith(".backup"))
+        return by_age(keys)
 
     def fetch(self, name: str, file: BinaryIO) -> None:
         if name not in self.names():

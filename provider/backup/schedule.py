@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,11 @@ RETRY_MS = 10 * 60 * 1000
 """After a backup that could not be made."""
 LATE = 2.0
 """So many times `backup.every_h` without a scheduled backup is late."""
+AHEAD_MS = 10 * 60 * 1000
+"""What says that it was so much later than now was told by a clock that was wrong. Less is what hosts differ by."""
+LEAST_MS = 60_000
+"""From one backup to the next, whatever the state says: else clocks that are wrong could make them without end, and
+each would push out an older one. What a person sets does not wait."""
 HOUR_MS = 3_600_000
 NO_KEY = "there is no recovery key, so nobody could open a backup: make one (`provider backup key --out FILE`)"
 
@@ -57,24 +62,32 @@ class Schedule:
         named = self.node is not None and state.get("node", self.node) is not None
         return self.node if named and self.node is not None else state.primary
 
-    def due_ms(self, state: State) -> int:
-        """When the next one is due (Unix ms); 0: at once. At once also where the place is another one than before, and
-        after one that failed, where anything was set anew since."""
+    def due_ms(self, state: State, now_ms: int) -> int:
+        """When the next one is due (Unix ms), as known at `now_ms`; 0: at once. At once also where the place is another
+        one than before; after one that failed, where anything was set anew since; and where the last one was made in
+        the future. What came first is told by revisions: clocks differ."""
         done = c.backups_done(state)
         last, failed = done.get("scheduled"), done.get("failed")
-        moved = last is not None and last["at"] < _set_at(state, c.BACKUP_TO)
-        due = last["at"] + int(self.every_h * HOUR_MS) if last is not None and not moved else 0
-        if failed is None or failed["at"] < max(_set_at(state, key) for key in _SETTINGS):
+        due = 0
+        if last is not None and last["revision"] >= _set_at(state, c.BACKUP_TO) and not _ahead(last, now_ms):
+            due = last["at"] + int(self.every_h * HOUR_MS)
+        if failed is None or failed.get("revision", 0) < max(_set_at(state, key) for key in _SETTINGS):
             return due
-        return max(due, int(failed["at"]) + RETRY_MS)
+        return due if _ahead(failed, now_ms) else max(due, int(failed["at"]) + RETRY_MS)
 
 
 _SETTINGS = (c.BACKUP_TO, c.BACKUP_EVERY_H, c.BACKUP_KEEP, c.BACKUP_NODE, c.BACKUP_S3_ENDPOINT)
+_SET_BY_PEOPLE = frozenset({*(("setting", key) for key in _SETTINGS), ("credential", c.RECOVERY)})
 
 
 def _set_at(state: State, key: str) -> int:
+    """At which revision; 0: it is not set."""
     known = state.get("setting", key)
-    return known.updated_at if known is not None else 0
+    return known.revision if known is not None else 0
+
+
+def _ahead(what: Mapping[str, Any], now_ms: int) -> bool:
+    return int(what["at"]) > now_ms + AHEAD_MS
 
 
 def _value(state: State, key: str) -> Any:
@@ -82,8 +95,8 @@ def _value(state: State, key: str) -> Any:
     return known.spec["value"] if known is not None else None
 
 
-def standing(state: State) -> dict[str, Any]:
-    """How backups are, for `GET /cluster` and `GET /backups`. Times are Unix ms."""
+def standing(state: State, now_ms: int) -> dict[str, Any]:
+    """How backups are at `now_ms`, for `GET /cluster` and `GET /backups`. Times are Unix ms."""
     schedule, done, key = Schedule.of(state), c.backups_done(state), state.get("credential", c.RECOVERY)
     return {
         "recovery_key": key.spec["username"] if key is not None else None,
@@ -94,7 +107,7 @@ def standing(state: State) -> dict[str, Any]:
             "every_h": schedule.every_h,
             "keep": schedule.keep,
             "node": schedule.maker(state),
-            "due_at": schedule.due_ms(state),
+            "due_at": schedule.due_ms(state, now_ms),
         },
         "last": done.get("last"),
         "scheduled": done.get("scheduled"),
@@ -115,6 +128,11 @@ def warnings(state: State, now_ms: int) -> list[str]:
     if last is None:
         return [f"no scheduled backup was made yet{why}"] if failed is not None else []
     age_h = (now_ms - last["at"]) / HOUR_MS
+    if _ahead(last, now_ms):
+        return [
+            f"the last scheduled backup says that it was made {-age_h:.1f} h from now: the clock of {last['node']} was "
+            f"ahead, or this node's is behind (chrony, NTP); it counts for nothing, another one is due{why}"
+        ]
     if failed is not None or age_h > LATE * schedule.every_h:
         return [f"the last scheduled backup is {age_h:.1f} h old, one is due each {schedule.every_h:g} h{why}"]
     return []
@@ -135,8 +153,8 @@ class Backups:
         self._settings, self._files, self._vault = settings, files, vault
         self._state, self._well = state, well
         self._stopping = False
-        self._not_before_ms = 0
-        """After an attempt that the cluster does not know of."""
+        self._tried_ms = self._pause_ms = 0
+        """When the last attempt was (Unix ms), and how long after it no other one is made, whatever the state says."""
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backups", daemon=True)
 
@@ -152,11 +170,11 @@ class Backups:
     def applied(self, accepted: Sequence[Accepted]) -> None:
         """Engine's thread."""
         for one in accepted:
-            touched = [(put.kind, put.id) for put in one.delta.put] + list(one.delta.deleted)
-            if one.record.type == "claim" or any(
-                (kind == "setting" and id_.startswith("backup.")) or (kind, id_) == ("credential", c.RECOVERY)
-                for kind, id_ in touched
-            ):
+            touched = {(put.kind, put.id) for put in one.delta.put} | set(one.delta.deleted)
+            if not touched.isdisjoint(_SET_BY_PEOPLE):
+                self._pause_ms = 0
+                self._wake.set()
+            elif one.record.type == "claim":
                 self._wake.set()
 
     def _run(self) -> None:
@@ -174,30 +192,30 @@ class Backups:
             return
         if state.get("credential", c.RECOVERY) is None:  # `warnings` tells of that
             return
-        if now_ms < max(self._not_before_ms, schedule.due_ms(state)):
+        if now_ms < schedule.due_ms(state, now_ms) or 0 <= now_ms - self._tried_ms < self._pause_ms:
             return
-        self._not_before_ms = now_ms + RETRY_MS
+        self._tried_ms, self._pause_ms = now_ms, RETRY_MS
         try:
             made, target = self._make(state, schedule)
-        except BellwetherError as error:
-            log(to=schedule.to, why=error.detail).error("the scheduled backup could not be made")
-            why = error.detail if schedule.to in error.detail else f"{schedule.to}: {error.detail}"
-            self._note({"failed": why})
+        except (BellwetherError, OSError) as error:  # OSError: no room for what is only passing through, say
+            detail = error.detail if isinstance(error, BellwetherError) else str(error)
+            log(to=schedule.to, why=detail).error("the scheduled backup could not be made")
+            self._note({"failed": detail if schedule.to in detail else f"{schedule.to}: {detail}"})
             return
         if self._note({"made": dict(made.noted())}):  # else another one follows soon, and must not push out older ones
+            self._pause_ms = min(self._pause_ms, LEAST_MS)
             gone = tidy(target, made.name, schedule.keep)
             log(where=made.where, revision=made.revision, bytes=made.size_bytes, removed=len(gone)).info("backup made")
 
     def _note(self, what: dict[str, Any]) -> bool:
-        """Tells the cluster what became of it; whether that could be done. From then on the state says when the next
-        one is due."""
+        """Tells the cluster what became of it; whether that could be done. From then on the state says when the next is
+        due."""
         try:
             with closing(local(self._settings, self._files)) as client:
                 client.request("POST", "/backups", {**what, "scheduled": True})
         except BellwetherError as error:
             log(why=error.detail).warning("what became of the backup could not be noted")
             return False
-        self._not_before_ms = 0
         return True
 
     def _make(self, state: State, schedule: Schedule) -> tuple[Made, Target]:

@@ -1,14 +1,15 @@
 """Where backups lie: a directory, or a bucket of S3-compatible storage.
 
-In both, backups are files named `bellwether-<cluster>-<time, UTC>-r<revision>.backup`, so that their names sort by
-time. Whatever else lies there is never touched.
+In both, backups are files named `bellwether-<cluster>-<time, UTC>-r<revision>.backup`. Which of a cluster's is newer is
+told by the revision, which never goes back, also not over a restore (`provider.core.anew`); the time is for people: it
+is the maker's clock, and that may have been wrong. Whatever else lies there is never touched.
 """
 
 import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ class Target(Protocol):
         """What `write` writes, under `name`: all of it, or nothing."""
 
     def names(self) -> list[str]:
-        """Of the backups that lie there, the oldest first."""
+        """Of the backups that lie there: see `by_age`."""
 
     def fetch(self, name: str, file: BinaryIO) -> None:
         """Writes the backup `name` to `file`. Raises `NotFound`."""
@@ -65,14 +66,24 @@ def outlived(names: Sequence[str], made: str, keep: int) -> list[str]:
     newest `keep`. Pure."""
     known = _NAME.fullmatch(made)
     cluster = known[1] if known else ""
-    ours = sorted((found[2], name) for name in names if (found := _NAME.fullmatch(name)) and found[1] == cluster)
-    return [name for _, name in ours[: max(0, len(ours) - max(1, keep))] if name != made]
+    ours = by_age(name for name in names if (found := _NAME.fullmatch(name)) and found[1] == cluster)
+    return [name for name in ours[: max(0, len(ours) - max(1, keep))] if name != made]
+
+
+def by_age(names: Iterable[str]) -> list[str]:
+    """Those that are names of backups, each cluster's together, the oldest of it first. Pure."""
+    found = ((known[1], int(known[3]), known[2], name) for name in names if (known := _NAME.fullmatch(name)))
+    return [name for *_, name in sorted(found)]
 
 
 def newest(names: Sequence[str]) -> str | None:
-    """The newest by the time in its name. Pure."""
-    found = sorted((known[2], name) for name in names if (known := _NAME.fullmatch(name)))
-    return found[-1][1] if found else None
+    """The one with the highest revision. Pure. Raises `Refused` where backups of several clusters are among them: these
+    cannot be compared."""
+    found = by_age(names)
+    clusters = sorted({known[1] for name in found if (known := _NAME.fullmatch(name))})
+    if len(clusters) > 1:
+        raise Refused(f"backups of {len(clusters)} clusters lie there ({', '.join(clusters)}): name the file")
+    return found[-1] if found else None
 
 
 def target_of(text: str, *, endpoint: str | None = None, credentials: Path | None = None) -> Target:
@@ -126,7 +137,7 @@ class Directory:
             return []
         except OSError as error:
             raise self._failed(error) from None
-        return sorted(found)
+        return by_age(found)
 
     def fetch(self, name: str, file: BinaryIO) -> None:
         try:
@@ -166,7 +177,8 @@ class Directory:
 
 def opened(text: str, **how: Any) -> tuple[BinaryIO, str]:
     """A backup to be read: a file, or one in a bucket (`s3://bucket/prefix/name`); and what it is called. A directory,
-    or a prefix that ends with a slash, stands for the newest backup there. Raises `NotFound`, `TargetFailed`."""
+    or a prefix that ends with a slash, stands for the newest backup there. Raises `NotFound`, `Refused`,
+    `TargetFailed`."""
     if not text.startswith(S3):
         path = Path(text)
         if path.is_dir():
@@ -191,7 +203,10 @@ def opened(text: str, **how: Any) -> tuple[BinaryIO, str]:
 
 
 def _newest(target: Target, text: str) -> str:
-    found = newest(target.names())
+    try:
+        found = newest(target.names())
+    except Refused as error:
+        raise Refused(f"{text}: {error.detail}") from None
     if found is None:
         raise NotFound(f"there is no backup in {text}")
     return found

@@ -1,6 +1,6 @@
 """`provider backup`: makes backups of the cluster's state, and looks at them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -72,7 +72,9 @@ def make(
         if endpoint is None and to in (None, schedule.get("to")):
             endpoint = _setting(client, "backup.s3_endpoint")
         target = target_of(place, endpoint=endpoint, credentials=Files(config).s3_credentials)
-        newest = {"Bellwether-Min-Revision": str(client.get("/cluster")["revision"])}
+        cluster = client.get("/cluster")
+        check_follows(cluster["nodes"], settings.name)
+        newest = {"Bellwether-Min-Revision": str(cluster["revision"])}
         state, _ = read_snapshot(client.lines("GET", "/snapshot", headers=newest))
         keys = data_keys(state.of("key"), settings.name, read_text(Files(config).secrets_key))
         chosen: Closing | None = recovery_of(state, Vault(keys))
@@ -92,6 +94,18 @@ def make(
     plain(f"sha256 {made.sha256}")
     for name in gone:
         plain(f"removed: {name}")
+
+
+def check_follows(nodes: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Raises `Refused` for a node whose state the cluster has left: a backup of it would lie among the others as if it
+    were one of theirs."""
+    here = next((node for node in nodes if node["name"] == name), None)
+    state, reason = ("removed", None) if here is None else (here["state"], here["reason"])
+    if state in ("out_of_sync", "removed"):
+        why = f" ({reason})" if reason else ""
+        raise Refused(
+            f"{name} is {state}{why}: what it holds is not the cluster's state. Make the backup on another node"
+        )
 
 
 def _place(text: str | None) -> str:
@@ -140,7 +154,7 @@ def key(
 
 @app.command("list")
 def list_(config: Config = DEFAULT_CONFIG, to: To = None, endpoint: Endpoint = None, as_json: AsJson = False) -> None:
-    """The backups that lie in a place, the oldest first."""
+    """The backups that lie in a place: each cluster's together, the oldest of it first."""
     from provider.backup.targets import target_of
 
     if to is None:

@@ -1,5 +1,6 @@
 """Backups: what closes them and what is known of them; after a restore, what there is to be decided on."""
 
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -85,9 +86,9 @@ class ChosenBody(BaseModel):
         return {"database": self.databases or (), "account": self.accounts or ()}
 
 
-def backups_view(state: State) -> dict[str, Any]:
+def backups_view(state: State, now_ms: int) -> dict[str, Any]:
     """`backup.schedule.standing`, with times for people."""
-    found = standing(state)
+    found = standing(state, now_ms)
     for name in ("last", "scheduled", "failed"):
         if found[name] is not None:
             found[name] = {**found[name], "at": time_text(found[name]["at"])}
@@ -102,7 +103,7 @@ def backups_view(state: State) -> dict[str, Any]:
 async def get_backups(request: Request) -> Response:
     """When the last backup was made, where it is, when the next one is due, and for which recovery key."""
     _, state, _ = await reading(request)
-    return answer({**backups_view(state), "restored": restored_view(state)})
+    return answer({**backups_view(state, int(time.time() * 1000)), "restored": restored_view(state)})
 
 
 def restored_view(state: State) -> dict[str, Any] | None:

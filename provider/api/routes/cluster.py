@@ -66,6 +66,7 @@ async def get_cluster(request: Request) -> Response:
     """The cluster at a glance. `digest` stands for the whole state: equal on two nodes at the same revision."""
     ctx, state, _ = await reading(request)
     identity = state.get("setting", c.CLUSTER_ID)
+    now_ms = int(time.time() * 1000)
     return answer(
         {
             "id": identity.spec["value"] if identity is not None else None,
@@ -90,10 +91,10 @@ async def get_cluster(request: Request) -> Response:
             ],
             "agents": agents_summary(ctx, state),
             "agents_at": agents_at_brokers(ctx, state),
-            "backup": backups_view(state),
+            "backup": backups_view(state, now_ms),
             "warnings": [
                 *warnings(state, ctx.hub.view, ctx.node, ctx.untrusting(state)),
-                *backup_warnings(state, int(time.time() * 1000)),
+                *backup_warnings(state, now_ms),
                 *_of_this_node(ctx, state),
             ],
         }

@@ -46,7 +46,8 @@ class NoteBackup:
                 value["scheduled"] = dict(self.made)
                 value.pop("failed", None)
         else:
-            value["failed"] = {"at": now, "why": (self.failed or "")[: docs.STATUS_TEXT_MAX]}
+            why = (self.failed or "")[: docs.STATUS_TEXT_MAX]
+            value["failed"] = {"at": now, "revision": state.revision, "why": why}
         change = Change(kind="setting", id=BACKUPS_DONE, spec={"value": value})
         return Plan(200, ("setting", BACKUPS_DONE), (change,))
 

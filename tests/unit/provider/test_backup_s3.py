@@ -1,6 +1,7 @@
 """Invariant: in a bucket a backup is as in a directory: there as a whole, found again, and outlived ones go."""
 
 import io
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -77,3 +78,9 @@ def test_a_storage_that_refuses_is_quoted(server: Storage, credentials: Path) ->
     with pytest.raises(TargetFailed, match="full"):
         stored(target_of("s3://backups", endpoint=server.endpoint, credentials=credentials), 1)
     assert server.objects == {}
+
+
+def test_a_host_without_room_for_what_passes_through_says_so(bucket: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
+    with pytest.raises(TargetFailed, match="nowhere"):
+        stored(bucket, 1)

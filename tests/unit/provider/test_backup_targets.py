@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from provider.backup.container import Head, Written, write
 from provider.backup.recovery import RecoveryKey
-from provider.backup.targets import Directory, TargetFailed, name_of, newest, opened, outlived, target_of
+from provider.backup.targets import Directory, TargetFailed, by_age, name_of, newest, opened, outlived, target_of
 from shared.errors import Invalid, NotFound, Refused
 
 CLUSTER = "0a1b2c3d-0000-4000-8000-000000000000"
 KEY = RecoveryKey.new()
 
 
-def head(at: int, cluster: str = CLUSTER) -> Head:
-    return Head(cluster, "p1", "1.0", "g", 4, 17, at, 3)
+def head(at: int, cluster: str = CLUSTER, revision: int = 17) -> Head:
+    return Head(cluster, "p1", "1.0", "g", 4, revision, at, 3)
 
 
-def name(at: int, cluster: str = CLUSTER) -> str:
-    return name_of(head(at * 1000, cluster))
+def name(at: int, cluster: str = CLUSTER, revision: int = 17) -> str:
+    return name_of(head(at * 1000, cluster, revision))
 
 
 def whole(file: BinaryIO) -> Written:
@@ -74,15 +74,25 @@ def test_a_place_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert Directory(tmp_path / "nowhere").names() == []
 
 
-@given(st.sets(st.integers(0, 4_000_000_000), min_size=1, max_size=12), st.integers(1, 15))
-def test_the_newest_are_kept_and_nothing_else_is_touched(times: set[int], keep: int) -> None:
-    ours = [name(at) for at in times]
+REVISIONS = st.dictionaries(st.integers(0, 10**13), st.integers(0, 4_000_000_000), min_size=1, max_size=12)
+
+
+@given(REVISIONS, st.integers(1, 15))
+def test_the_newest_are_kept_whatever_clocks_said_and_nothing_else_is_touched(at: dict[int, int], keep: int) -> None:
+    ours = [name(at[revision], revision=revision) for revision in sorted(at)]
     others = ["notes.txt", name(5, "ffffffff-0000"), f"{ours[0]}.copy"]
-    made = max(ours)
-    gone = outlived([*others, *ours], made, keep)
-    assert sorted(set(ours) - set(gone)) == sorted(ours)[-keep:]
+    gone = outlived([*others, *ours], ours[-1], keep)
+    assert [one for one in ours if one not in gone] == ours[-keep:]
     assert not set(gone) & set(others)
-    assert newest([*others, *ours]) is not None
+    assert newest(["notes.txt", f"{ours[0]}.copy", *ours]) == ours[-1]
+    assert by_age([*ours, "notes.txt"]) == ours
+
+
+def test_backups_of_several_clusters_are_not_chosen_from(tmp_path: Path) -> None:
+    for cluster in (CLUSTER, "ffffffff-0000"):
+        Directory(tmp_path).store(name(1, cluster), whole)
+    with pytest.raises(Refused, match=r"2 clusters lie there \(0a1b2c3d, ffffffff\): name the file"):
+        opened(str(tmp_path))
 
 
 def test_what_was_just_made_stays_also_where_the_clock_went_back() -> None:
