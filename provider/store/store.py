@@ -213,10 +213,14 @@ class Store:
             oldest: int | None = connection.scalar(select(func.min(history.c.revision)))
             return oldest
 
-    def prune_history(self, before_ms: int) -> int:
-        """Forget records accepted before `before_ms` (Unix ms), in small transactions. Returns how many went."""
+    def prune_history(self, before_ms: int, *, keep: int = 0) -> int:
+        """Forget records accepted before `before_ms` (Unix ms), but not the last `keep` revisions, in small
+        transactions. Returns how many went."""
         total: int = 0
-        oldest = select(history.c.revision, history.c.at_ms).order_by(history.c.revision).limit(_PRUNE_ROWS).subquery()
+        with self._reading() as connection:
+            end = (connection.scalar(select(func.max(history.c.revision))) or 0) - keep
+        rows = select(history.c.revision, history.c.at_ms).where(history.c.revision <= end)
+        oldest = rows.order_by(history.c.revision).limit(_PRUNE_ROWS).subquery()
         last_old = select(func.max(oldest.c.revision), func.count()).where(oldest.c.at_ms < before_ms)
         while True:
             with self._writing() as connection:

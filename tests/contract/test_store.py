@@ -360,6 +360,7 @@ def test_history_is_read_in_pages_and_pruned_from_its_old_end(open_store: OpenSt
 
     assert store.oldest_history() == 2
     assert store.prune_history(accepted[0].state.now) == 0
+    assert store.prune_history(state.now + 1, keep=1200) == 0
     assert store.prune_history(accepted[1100].state.now) == 1100
     assert store.oldest_history() == 1102
     assert [row.revision for row in store.history(0, 2)] == [1102, 1103]

@@ -422,7 +422,7 @@ def test_what_is_too_old_is_not_shown_whenever_it_is_removed(tmp_path: Path) -> 
         shown = node.ask("GET", "/audit").json
         assert [item["action"] for item in shown["items"]] == ["PUT /api/v1/settings/history.days"]
         assert shown["oldest"]["revision"] == shown["items"][0]["revision"]
-        assert node.host.store.prune_history(kept_since(node.state)) == 3
+        assert node.host.store.prune_history(kept_since(node.state, int(time.time() * 1000))) == 3
         assert node.ask("GET", "/audit").json == shown
 
 

@@ -1,6 +1,7 @@
 """The audit, and how what nodes refuse gets into it. There is no route that changes or removes any of it."""
 
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -62,7 +63,7 @@ def _search(
     ctx: Context, state: State, what: Filter, start: Place | None, limit: int
 ) -> tuple[Page, dict[str, Any] | None]:
     # By the state's time: at the same revision every node answers alike, whenever its janitor came round last.
-    kept = kept_since(state)
+    kept = kept_since(state, int(time.time() * 1000))
     first = ctx.past.history_at(kept)
     if first is None:
         return Page(), None
