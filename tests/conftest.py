@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from localcluster.ports import RANGE, port_range
 
 SLOWNESS = (
@@ -24,6 +25,10 @@ SLOWNESS = (
     "hosts",
 )
 LEFT_OUT = pytest.StashKey[int]()
+
+# How long an example takes says something of the machine, nothing of the program.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

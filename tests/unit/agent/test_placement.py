@@ -295,7 +295,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["db1", "db2", "db3", "x"]), FAULTS)
 def test_after_any_faults_it_ends_at_the_preferred_broker_and_is_quiet(
     agent: str, faults: list[tuple[str, set[str], int, bool]]

@@ -26,7 +26,7 @@ from provider.core.entries import (
 )
 from provider.core.state import Accepted, State, step
 
-STEADY = settings(deadline=None, derandomize=True)
+STEADY = settings(derandomize=True)
 """The same examples in each run, however slow the machine."""
 STATE = State.genesis(generation="g", primary="p1", now=1)
 

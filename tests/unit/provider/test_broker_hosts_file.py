@@ -1,14 +1,14 @@
 """Our lines in /etc/hosts: what is there stays, what is ours is replaced."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provider.broker.host.hosts import BEGIN, END, names_in, with_block, without_block
 from provider.core.documents import BrokerNode
 from shared.errors import Refused
 
-STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+STEADY = settings(derandomize=True)
 
 DEBIAN = "127.0.0.1 localhost\n127.0.1.1 p1\n\n# IPv6\n::1 ip6-localhost ip6-loopback\n"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provider.broker.host.plan import (
@@ -20,7 +20,7 @@ from provider.broker.host.plan import (
 from provider.broker.host.wanted import Anew, Wanted
 from provider.core.documents import BrokerNode
 
-STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+STEADY = settings(derandomize=True)
 
 LOG = "bellwether.log.abc"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provider.broker.host.apply import apply_newest, read_wanted
@@ -14,7 +14,7 @@ from provider.broker.host.wanted import SIZE_MAX, Wanted, parse
 from provider.core.documents import BrokerNode
 from shared.errors import Invalid
 
-STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+STEADY = settings(derandomize=True)
 
 COOKIE = "A-cookie-of-32-characters-or-so_"
 
