@@ -35,9 +35,9 @@ _BEFORE = "the write may have been done or may yet: ask again with the same Idem
 _DROP = re.compile(r"(^|&)drop=(true|1)(&|$)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Write:
-    """A write as it came in."""
+    """A write as it came in, and whether it may have been done."""
 
     method: str
     target: str
@@ -47,6 +47,9 @@ class Write:
     source: str | None
     key: str | None
     when: Precondition
+    unsure: bool = False
+    """A primary was sent it that did not answer. From then on nobody can say any more that nothing was done, whatever
+    he knows of himself: neither this node, when it gives up, nor a primary that refuses it the next time."""
 
     @property
     def forwarded(self) -> bool:
@@ -144,7 +147,7 @@ async def commit(ctx: Context, write: Write, command: Command) -> Answer | Forwa
     Waits at most `primary_wait_s` for a primary to be there, and `commit_wait_s` for the log.
     """
     while True:
-        elsewhere, unsure = await _elsewhere(ctx, write)
+        elsewhere = await to_primary(ctx, write)
         if elsewhere is not None:
             return elsewhere
         epoch = ctx.gateway.state.epoch
@@ -159,7 +162,7 @@ async def commit(ctx: Context, write: Write, command: Command) -> Answer | Forwa
                 source=write.source,
             )
         except Unavailable as error:
-            if unsure:  # nothing was done here; the primary before us may have done it
+            if write.unsure:  # nothing was done here; the primary before us may have done it
                 raise OutcomeUnknown(f"{error.detail}; {_BEFORE}") from error
             raise
         if isinstance(result, Answer):
@@ -169,34 +172,27 @@ async def commit(ctx: Context, write: Write, command: Command) -> Answer | Forwa
 
 
 async def to_primary(ctx: Context, write: Write) -> Forwarded | None:
-    """The primary's answer to this very request; None where this node is the primary. Raises a `BellwetherError`."""
-    answer, _ = await _elsewhere(ctx, write)
-    return answer
+    """The primary's answer to this very request; None where this node is the primary. Raises a `BellwetherError`.
 
-
-async def _elsewhere(ctx: Context, write: Write) -> tuple[Forwarded | None, bool]:
-    """The same; and whether a primary was sent it that did not answer, so that it may have been done.
-
-    Then nobody can say any more that nothing was done: neither this node, when it gives up, nor a primary that refuses
-    it the next time. A refusal by the rules (412, say) holds all the same: who gives it knows every key that was used.
+    A refusal by the rules (412, say) holds also where it is not sure that nothing was done before: who gives it knows
+    every key that was used.
     """
     deadline = time.monotonic() + ctx.settings.api.primary_wait_s
-    unsure = False
     while True:
         state = ctx.gateway.state
         if state.primary == ctx.node:
-            return None, unsure
+            return None
         if write.forwarded:
             raise NoPrimary(f"{ctx.node} is not the primary; {state.primary} is")
         answer, sent = await _ask(ctx, write, state.primary)
         if answer is not None:
-            if unsure and answer.status == Unavailable.status:
+            if write.unsure and answer.status == Unavailable.status:
                 raise _gave_up(ctx, state.primary, uncertain=True)
             await _catch_up(ctx, answer)
-            return answer, unsure
-        unsure = unsure or sent
+            return answer
+        write.unsure = write.unsure or sent
         if (sent and write.key is None) or time.monotonic() >= deadline:
-            raise _gave_up(ctx, state.primary, uncertain=unsure)
+            raise _gave_up(ctx, state.primary, uncertain=write.unsure)
         await _new_epoch(ctx, state.epoch, RETRY_S)
 
 

@@ -4,6 +4,7 @@ did not answer, whatever it learns afterwards."""
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,10 +75,14 @@ class Member:
 def follow(node: ApiNode, url: str) -> None:
     """From now on `p9`, at this address, is primary."""
     node.commit(Member(url))
-    state = node.state
-    claim = Claim(id="claim", generation=state.generation, ends=state.epoch, node="p9", at=state.now)
-    node.host.log.append(encode(claim), "somebody else's", 5.0)
+    node.host.log.append(encode(claim(node, "p9")), "somebody else's", 5.0)
     wait_until(lambda: node.state.primary == "p9", timeout_s=20, what="the claim is not read")
+
+
+def claim(node: ApiNode, name: str) -> Claim:
+    """Of that member, which ends the epoch that `node` knows."""
+    state = node.state
+    return Claim(id=f"claim {state.epoch}", generation=state.generation, ends=state.epoch, node=name, at=state.now)
 
 
 def write(node: ApiNode, then: bytes | None) -> tuple[Said, list[bytes]]:
@@ -103,3 +108,25 @@ def test_a_primary_that_breaks_off_and_then_refuses_may_have_done_it_the_first_t
     said, requests = write(standby, REFUSED)
     assert len(requests) == 2
     assert (said.status, said.code) == (504, "outcome_unknown")
+
+
+def test_who_takes_it_himself_meanwhile_and_is_deposed_does_not_know_it_any_better(standby: ApiNode) -> None:
+    context = leading(standby, None)
+    primary, stream = standby.run(context.__aenter__()), standby.host.stream
+    try:
+        assert primary.server is not None
+        follow(standby, f"https://127.0.0.1:{primary.server.sockets[0].getsockname()[1]}")
+        standby.host.log.shut()
+        with ThreadPoolExecutor(1) as pool:
+            headers = {"Idempotency-Key": "k"}
+            asked = pool.submit(lambda: standby.ask("PUT", "/settings/user.x", {"value": 1}, headers=headers))
+            wait_until(lambda: bool(primary.requests), timeout_s=20, what="it is not taken to the primary")
+            appended = standby.host.log.appended
+            stream.append(encode(claim(standby, standby.name)))
+            wait_until(lambda: standby.host.log.appended > appended, timeout_s=20, what="it does not take it itself")
+            stream.append(encode(claim(standby, "p9")))
+            said = asked.result()
+    finally:
+        standby.host.log.open()
+        standby.run(context.__aexit__(None, None, None))
+    assert (said.status, said.code) == (504, "outcome_unknown"), said

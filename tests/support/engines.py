@@ -9,9 +9,10 @@ from pathlib import Path
 
 from provider.core.commands import Command, PutSetting
 from provider.core.entries import Change
+from provider.core.pending import Result
 from provider.core.replica import Ask, Progress
 from provider.core.state import Accepted, Answer, State
-from provider.engine import Engine, Result
+from provider.engine import Engine
 from provider.store import Store
 from tests.support.history import GENERATION, START_MS
 from tests.support.memory_log import MemoryLog, MemoryLogStream
@@ -97,7 +98,7 @@ class Host:
         self.store.migrate()
         if seed is not None:
             self.store.seed(seed, None)
-        self._stream = stream
+        self.stream = stream
         self.results: dict[int, list[Result]] = {}
         self.durable: dict[int, int] = {}
         """By ticket, the revision that the store had when the result was told."""
@@ -116,7 +117,7 @@ class Host:
             self.engine.attach(on_ask=on_ask, on_lost=lambda: None)
 
     def _make_log(self, _generation: str) -> ValveLog:
-        self.log = ValveLog(self._stream)
+        self.log = ValveLog(self.stream)
         return self.log
 
     def start(self) -> "Host":
