@@ -26,8 +26,9 @@ from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import concerned
 from provider.condition import newest_of, without_maintenance
 from provider.core.commands import LOG_SIZES, Command, need
+from provider.core.pending import Result
 from provider.core.state import Accepted, Answer, State
-from provider.engine import Engine, Result
+from provider.engine import Engine
 from provider.fleet.hearing import Hearing
 from provider.fleet.hub import Hub, RefusedMessage
 from provider.janitor import Janitor

@@ -16,6 +16,7 @@ from itertools import count
 
 from provider.core.commands import Command
 from provider.core.entries import LogRecord, Unreadable, decode, encode
+from provider.core.pending import Result, proven
 from provider.core.replica import (
     Append,
     Apply,
@@ -25,12 +26,12 @@ from provider.core.replica import (
     Instruction,
     NotPrimary,
     Now,
-    Progress,
     Replica,
     Request,
     Reread,
 )
-from provider.core.state import Accepted, Answer, State
+from provider.core.state import Accepted, State
+from provider.core.vouching import Finding, Verdict
 from provider.durable import Durable
 from provider.health import Health
 from provider.inbox import (
@@ -54,8 +55,6 @@ from provider.recovery.reading import Reading
 from provider.store import HistoryRow, Store
 from shared.errors import BellwetherError, Refused, Unavailable
 from shared.logs import log
-
-Result = Answer | BellwetherError | NotPrimary | Progress
 
 TICK_S = 0.1
 """How often deadlines are looked at."""
@@ -86,6 +85,7 @@ class Engine:
         self._on_applied, self._on_results = on_applied, on_results
         self._on_ask: Callable[[Ask], None] | None = None
         self._on_lost: Callable[[], None] | None = None
+        self.foreseen: Callable[[], Finding] = lambda: Finding(Verdict.GO)  # blocking; see `attach`
         self._inbox = Inbox()
         self.reading = Reading(
             node=node,
@@ -93,7 +93,6 @@ class Engine:
             store=store,
             make_log=make_log,
             put=self._inbox.put,
-            now_ms=_now().wall_ms,
         )
         self.waits_for: str | None = None  # in words, set by who asks the others: before it writes
         self.healing: str | None = None  # and what it takes from whom
@@ -149,10 +148,17 @@ class Engine:
     def _replica(self) -> Replica:
         return self.reading.course.replica
 
-    def attach(self, *, on_ask: Callable[[Ask], None], on_lost: Callable[[], None]) -> None:
+    def attach(
+        self,
+        *,
+        on_ask: Callable[[Ask], None],
+        on_lost: Callable[[], None],
+        on_foresee: Callable[[], Finding] = lambda: Finding(Verdict.GO),
+    ) -> None:
         """Before `start`. `on_ask` has the other members asked and ends in `vouched`; without it nobody is asked.
-        `on_lost` is told when this node cannot go on with the log: see `health.diverged`, and `replace`."""
-        self._on_ask, self._on_lost = on_ask, on_lost
+        `on_lost` is told when this node cannot go on with the log: see `health.diverged`, and `replace`. `on_foresee`
+        says what asking for a promotion would end with."""
+        self._on_ask, self._on_lost, self.foreseen = on_ask, on_lost, on_foresee
         self.reading.cautious = self._replica.cautious = True
 
     def start(self) -> None:
@@ -232,6 +238,9 @@ class Engine:
             events = self._inbox.take(next_tick_s - time.monotonic())
             instructions: list[Instruction] = []
             for event in events:
+                if isinstance(event, Replace):  # of the state that all before it has led to
+                    self._carry_out(instructions)
+                    instructions = []
                 stopping = stopping or isinstance(event, Stop)
                 instructions += self._handle(event)
             if time.monotonic() >= next_tick_s:
@@ -277,10 +286,10 @@ class Engine:
             case Up():
                 self._log_problem = None
                 return self.reading.course.log_up(_now())
-            case Down(_, reason):
+            case Down(_, reason, reads):
                 log(reason=reason).warning("log out of reach")
                 self._log_problem = reason
-                return self.reading.course.log_down()
+                return self.reading.course.log_down(reads=reads)
             case Diverged(_, reason):
                 self._compare(reason)
                 return []
@@ -315,7 +324,7 @@ class Engine:
     def _compare(self, reason: str) -> None:
         self._log_problem = None
         self._forget_log()
-        self.reading.compare(reason, self._durable.unsaved, _now())
+        self.reading.compare(reason, self._durable.unsaved)
 
     def _forget_log(self) -> None:
         """What was said by a log that is closed."""
@@ -338,6 +347,7 @@ class Engine:
         except BellwetherError as error:
             event.done.set_exception(error)
             return out
+        self._unanswered = [(ticket, proven(result, event.state)) for ticket, result in self._unanswered]
         self._forget_log()
         self.reading.go_on_from(event.state, event.position)
         self._on_applied(event.state, [leap(before, event.state)])

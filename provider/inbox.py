@@ -41,6 +41,8 @@ class Up:
 class Down:
     log: int
     reason: str
+    reads: bool = False
+    """It goes on being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,8 @@ class Ear:
     def on_up(self) -> None:
         self._put(Up(self._log))
 
-    def on_down(self, reason: str) -> None:
-        self._put(Down(self._log, reason))
+    def on_down(self, reason: str, *, reads: bool = False) -> None:
+        self._put(Down(self._log, reason, reads))
 
     def on_diverged(self, reason: str) -> None:
         self._put(Diverged(self._log, reason))

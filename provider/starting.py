@@ -83,7 +83,7 @@ def opened(
 
 def _rebuild(store: Store, known: Known, others: Mapping[str, str], members: Members, patience_s: float) -> None:
     until_s = time.monotonic() + patience_s
-    nothing = Word("", epoch=0, revision=0, since_ms=0)
+    nothing = Word("", epoch=0, revision=0)
     while True:
         name = donor(nothing, known.cluster, members.standings(others))
         try:

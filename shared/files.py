@@ -20,10 +20,11 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, text: str | Iterable[str], *, mode: int = 0o600) -> None:
     """Replace `path` with `text`: after a crash at any point it holds the old text or the new, never a part.
 
-    The file never exists with wider permissions than `mode`. Written by root, it belongs to the directory's owner.
+    What is long may come in pieces. The file never exists with wider permissions than `mode`. Written by root, it
+    belongs to the directory's owner.
     Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), mode)
             give_to_owner_of(path.parent, file.fileno())
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

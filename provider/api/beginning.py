@@ -26,7 +26,6 @@ from provider.core.anew import Begun, Left, gone_on
 from provider.core.entries import encode
 from provider.core.replica import Asker
 from provider.core.state import State
-from provider.core.vouching import Word
 from provider.recovery.members import ANSWER_S, HttpMembers, Standing
 from provider.recovery.recovery import others
 from provider.recovery.survey import Answer, Asked, Heard, Plan, survey
@@ -64,14 +63,13 @@ async def _beating(ctx: Context) -> AsyncGenerator[Plan | str | None, None]:
 def _ask_around(ctx: Context) -> Asked:
     """Blocking: other members are asked."""
     engine, state, view = ctx.gateway.engine, ctx.gateway.state, ctx.hub.view
-    reading, known = engine.reading, c.beginning(state)
-    replica, urls = reading.course.replica.state, others(state, ctx.node)
+    reading, known, urls = engine.reading, c.beginning(state), others(state, ctx.node)
     agents = max(((seen.revision, name) for name, seen in view.agents.items()), default=None)
     own_broker = _own_broker(ctx, state)
     return Asked(
         node=ctx.node,
         here=without_maintenance(engine, ctx.node, newest_of(state.revision, view)),
-        own=Word(replica.generation, replica.epoch, replica.revision, reading.since_ms, reading.lost is not None),
+        own=reading.word,
         primary=state.primary,
         blocked=reading.blocked,
         own_broker=own_broker,

@@ -151,8 +151,9 @@ _OTHERS: Mapping[str, Schema] = {
             "epoch": COUNT,
             "revision": COUNT,
             "primary": YES_OR_NO,
-            "since_ms": COUNT,
             "lost": YES_OR_NO,
+            "whole": YES_OR_NO,
+            "marks": NAMES,
             "healthy": YES_OR_NO,
         }
     ),

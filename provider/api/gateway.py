@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from provider.core.commands import Command
+from provider.core.pending import Result
 from provider.core.replica import Asker, NotPrimary, Progress
 from provider.core.state import Answer, State
-from provider.engine import Engine, Result
+from provider.engine import Engine
 from shared.errors import Behind, BellwetherError, OutcomeUnknown
 
 T = TypeVar("T")

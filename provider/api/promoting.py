@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from provider.api.views import to_json
 from provider.condition import leads, maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker, Progress
 from provider.core.state import State
+from provider.core.vouching import Verdict
 from provider.fleet.follow import advised
 from provider.promotion import CATCH_UP_S, Patience, awaited, refusal
 from provider.states import Condition
@@ -85,6 +87,8 @@ class Promotion:
         standby = f"a standby, epoch {epoch}; the primary is {primary_is(ctx, state)}"
         was = f"named as primary of epoch {epoch}, but {why_not}"  # another may be primary by now
         yield self._step("check", f"{ctx.node} is {was if ctx.is_primary else standby}")
+        if self.force and (cost := await self._cost()) is not None:
+            yield self._step("members", f"--force goes on all the same: {cost}")
         async with aclosing(self._claim()) as claiming:
             async for line in claiming:
                 if isinstance(line, Progress):
@@ -100,7 +104,9 @@ class Promotion:
             yield self._ended("already_primary", state)
             return
         await self._shown(state)
-        yield self._step("claim", f"epoch {state.epoch} begins, {ctx.node} is primary, revision {state.revision}")
+        asked = "the other members were not asked (--force)" if self.force else "nothing acknowledged is missing"
+        begins = f"epoch {state.epoch} begins, {ctx.node} is primary, revision {state.revision}: {asked}"
+        yield self._step("claim", begins)
         async with aclosing(self._advise()) as advising:
             async for line in advising:
                 yield line
@@ -130,8 +136,7 @@ class Promotion:
                 if step.step == "caught up" and not claimed:
                     claimed = True
                     revision = step.state.revision
-                    read = f"read the log to its end: revision {revision}, nothing acknowledged is missing"
-                    yield self._step("barrier", read)
+                    yield self._step("barrier", f"read the log to its end: revision {revision}")
                 if step.final:
                     yield step
                     return
@@ -146,6 +151,14 @@ class Promotion:
 
     def _members_wait(self) -> str | None:
         return self.ctx.gateway.engine.waits_for
+
+    async def _cost(self) -> str | None:
+        """What is to be said against it, as far as the other members say; None: nothing."""
+        engine = self.ctx.gateway.engine
+        if not engine.health.caught_up:
+            return None
+        found = await run_in_threadpool(engine.foreseen)
+        return None if found.verdict is Verdict.GO else found.why
 
     async def _shown(self, state: State) -> None:
         """The claim is in the log; this node's own copy shows it as soon as it is durable here."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from provider.core.comparing import Comparison, Past
 from provider.core.entries import LogRecord
 from provider.core.replica import Append, Instruction, Now, Replica
+from provider.core.vouching import Word
 
 
 @dataclass(slots=True)
@@ -21,6 +22,21 @@ class Course:
     new_id: Callable[[], str]
     comparison: Comparison | None = None
     lost: str | None = None
+
+    @property
+    def word(self) -> Word:
+        """What this node says of itself to members that ask."""
+        state, chain, lost = self.replica.state, self.replica.following.chain, self.lost is not None
+        if chain is None:
+            return Word(state.generation, state.epoch, state.revision, lost)
+        return Word(state.generation, state.epoch, state.revision, lost, chain.whole, chain.marks)
+
+    def primary_said(self, said_s: float, epoch: int, revision: int) -> None:
+        """What a primary that writes has, nobody else has more of: whether the log that is read leads there. It is the
+        primary of our state, and said at `said_s` (monotonic) that it has that much, and writes."""
+        chain, state = self.replica.following.chain, self.replica.state
+        if chain is not None and epoch == state.epoch:
+            chain.heard(said_s, revision, state.revision)
 
     def compare(self, past: Past) -> None:
         """The log is not the one that was read: from now on it is read from its beginning."""
@@ -36,10 +52,11 @@ class Course:
             return self.replica.log_up(now)
         return _appends(self.comparison.up(now.wall_ms))
 
-    def log_down(self) -> list[Instruction]:
+    def log_down(self, *, reads: bool = False) -> list[Instruction]:
+        """See `Replica.log_down`."""
         if self.comparison is not None:
             self.comparison.down()
-        return self.replica.log_down()
+        return self.replica.log_down(reads=reads)
 
     def failed(self, record: LogRecord, now: Now) -> list[Instruction]:
         """See `Replica.failed`."""

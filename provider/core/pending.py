@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 from provider.core.batch import Request
 from provider.core.entries import Barrier, Claim, Entry
-from provider.core.instructions import Asker, Done, Instruction, Now
+from provider.core.instructions import Asker, Done, Instruction, NotPrimary, Now, Progress
+from provider.core.state import Answer, State
 from shared.errors import BellwetherError, LogUnavailable, OutcomeUnknown
+
+Result = Answer | BellwetherError | NotPrimary | Progress
+"""What somebody who asked is told."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,18 @@ _NO_END = "the log could not be read to its end in time: is the broker there, wi
 _CLAIM_UNKNOWN = (
     "the claim was sent, but the log has not confirmed it in time: it may yet win; see `failover --operation status`"
 )
+
+
+def proven(result: Result, state: State) -> Result:
+    """What is told of `result`, which waited for the store, where `state` has taken the place of what it came of. A
+    success is one still where that state has what was written."""
+    if isinstance(result, Progress) and result.step == "claimed":
+        return OutcomeUnknown(_CLAIM_UNKNOWN)
+    if not isinstance(result, Answer):
+        return result
+    written = result.document
+    there = written is not None and state.get(written.kind, written.id) == written
+    return result if there else OutcomeUnknown(UNKNOWN)
 
 
 def left_over(flying: InFlight) -> list[Instruction]:

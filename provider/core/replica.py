@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from provider.core import state as sm
 from provider.core.batch import Batch, Request, Waiting
 from provider.core.entries import Barrier, Claim, Commit, Entry, LogRecord
+from provider.core.following import Following
 from provider.core.instructions import (
     OWN_WRITES,
     Append,
@@ -92,6 +93,7 @@ class Replica:
     """Nothing of our own is written before the others were asked."""
     connection: int = 0
     """Number of the connection to the log."""
+    following: Following = field(default_factory=Following)
     _beat: Barrier | None = None
     _beat_sent_s: float = float("-inf")
     _beat_kept_s: float | None = None
@@ -118,9 +120,12 @@ class Replica:
         out.extend(Append(w.record) for w in self._waiters if isinstance(w.record, Barrier))
         return out
 
-    def log_down(self) -> list[Instruction]:
-        """The log is out of reach. What is on its way may or may not have arrived: reading will tell."""
+    def log_down(self, *, reads: bool = False) -> list[Instruction]:
+        """The log is out of reach. What is on its way may or may not have arrived: reading will tell. `reads`: it goes
+        on being read, over the same connection, and cannot be written."""
         self.connected = self.caught_up = False
+        if not reads:
+            self.following.broken()
         return []
 
     def submit(self, request: Request, now: Now) -> list[Instruction]:
@@ -164,6 +169,7 @@ class Replica:
         if connection != self.connection or not self.connected:
             return []
         self.held = False
+        self.following.settled()
         if about == OWN_WRITES:
             return self._send_again() + self._write(now)
         waiter = next((w for w in self._waiters if w.ticket == about), None)
@@ -213,6 +219,7 @@ class Replica:
     def read(self, record: LogRecord, now: Now) -> list[Instruction]:
         """The next record of the log."""
         self._heard_s = now.mono_s
+        self.following.read(record, now.mono_s)
         outcome = sm.step(self.state, record)
         out: list[Instruction] = []
         if isinstance(outcome, Skipped):
@@ -228,6 +235,7 @@ class Replica:
             self._read_until(self._beat_sent_s)
             if not self.caught_up:
                 self.caught_up = True
+                self.following.reached(record.id, now.mono_s)
                 out += self._resume()
         if isinstance(record, Claim) and isinstance(outcome, Accepted):
             out += self._ask_first() if self.is_primary else self._step_down()
@@ -360,6 +368,8 @@ class Replica:
                 out += [Ask(waiter.ticket, self.connection)] if asks else self._claim(waiter, now)
                 continue
             self._waiters.remove(waiter)
+            if isinstance(waiter.record, Claim) and self.is_primary:
+                self.following.settled()
             step = "claimed" if isinstance(waiter.record, Claim) else "caught up"
             out.append(Done(waiter.ticket, Progress(step, self.state, final=True)))
         return out

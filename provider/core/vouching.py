@@ -6,9 +6,12 @@ asks:
 
 - somebody has accepted more than this node: it waits until that has come through the log;
 - everybody answered: nobody has more;
-- somebody is silent: a witness will do, a node that has followed the log since before the newest record that this one
-  knows, without a break: had there been more, it would know it. This node itself may be one;
-- without a witness those who are silent are waited for, but not for ever.
+- somebody is silent: a witness will do, a node that has read the log over one connection since it knew that nothing was
+  missing in it, up to where this node reads now (`following`). Had there been more, it would be there still. This node
+  itself may be one;
+- who was gone already before this node, which knew all then, was without the log for a moment, needs no witness;
+- without a witness those who are silent are waited for. A primary does not wait for ever: nobody else would write. A
+  promotion is refused then, since people can decide about it.
 """
 
 from collections.abc import Mapping
@@ -17,13 +20,11 @@ from enum import Enum
 
 from shared.wording import listed
 
-MARGIN_MS = 5_000
-"""By which clocks may differ."""
 START_PATIENCE_S = 30.0
 """How long a primary that begins anew waits for members that do not answer: hosts that were switched on together do not
 come up together."""
 CLAIM_PATIENCE_S = 3.0
-"""The same before a promotion: somebody has decided that they do not come."""
+"""The same before a promotion: somebody waits for it, and may know that they do not come."""
 LOSS_PATIENCE_S = 60.0
 """The same where the log is seen to have lost something."""
 
@@ -35,10 +36,12 @@ class Word:
     generation: str
     epoch: int
     revision: int
-    since_ms: int
-    """Since when its process has followed the log without a sign that it lost anything; Unix ms."""
     lost: bool = False
     """It cannot go on with the log: what it has beyond the others is not to be waited for."""
+    whole: bool = False
+    """It knows that the log has lost nothing up to the newest of its marks. See `following.Chain`."""
+    marks: tuple[str, ...] = ()
+    """What it has read over the connection of which it knows that."""
 
     @property
     def reached(self) -> tuple[int, int]:
@@ -61,15 +64,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asked by a node that is `own` and whose newest record is of `newest_ms`."""
+    """Asked by a node that is `own`, and has read the log to its end."""
 
     own: Word
-    newest_ms: int
     promotion: bool
     loss_seen: bool
     """This node's process has seen that the log lost something."""
-    in_touch: bool = False
-    """It has heard from the primary since it started, and has all that was told."""
+    away: frozenset[str] = frozenset()
+    """Members that were gone while this node still knew all, which was a moment ago."""
 
 
 def judge(question: Question, words: Mapping[str, Word | None], waited_s: float) -> Finding:
@@ -82,21 +84,26 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     if ahead:
         known = ", ".join(f"{name} has revision {words[name].revision}" for name in ahead)  # type: ignore[union-attr]
         return Finding(Verdict.WAIT, f"{known}, this node {own.revision}: waiting for what is between")
-    silent = tuple(name for name, word in words.items() if word is None)
-    if not silent:
-        return Finding(Verdict.GO)
-    touch = question.promotion and question.in_touch
-    if not question.loss_seen and (touch or _witness(question, words)):
+    silent = tuple(name for name, word in words.items() if word is None and name not in question.away)
+    if not silent or _witness(own, words):
         return Finding(Verdict.GO)
     if waited_s < _patience_s(question):
         return Finding(Verdict.WAIT, f"{listed(silent)} does not answer, and may know more than the log holds")
-    if question.promotion and question.loss_seen:
-        return Finding(
-            Verdict.REFUSE,
-            f"the brokers have lost the end of the log, and {listed(silent)} does not answer: what was acknowledged "
-            f"last may be there alone. Start {listed(silent)}, which puts it back; or --force, which gives that up",
-        )
+    if question.promotion:
+        return Finding(Verdict.REFUSE, _may_be_lost(listed(silent), loss_seen=question.loss_seen), silent)
     return Finding(Verdict.GO, silent=silent)
+
+
+def _may_be_lost(silent: str, *, loss_seen: bool) -> str:
+    seen = (
+        "the brokers have lost the end of the log"
+        if loss_seen
+        else "the log was interrupted, and nobody who answers can tell whether it has lost its end"
+    )
+    return (
+        f"{seen}, and {silent} does not answer: what was acknowledged last may be there alone. Nothing was changed. "
+        f"Start {silent}, which puts it back; where it does not come back: --force goes on without that, for good"
+    )
 
 
 def _patience_s(question: Question) -> float:
@@ -116,8 +123,10 @@ def _ahead(word: Word, own: Word) -> bool:
     return word.generation == own.generation and word.reached > own.reached
 
 
-def _witness(question: Question, words: Mapping[str, Word | None]) -> bool:
-    """Also where a member that has lost the log is silent about it."""
-    own = question.own
-    following = [own, *(word for word in words.values() if word is not None and word.generation == own.generation)]
-    return any(not word.lost and word.since_ms + MARGIN_MS <= question.newest_ms for word in following)
+def _witness(own: Word, words: Mapping[str, Word | None]) -> bool:
+    """Another one's word is worth something for the log that this node reads: they have a mark in common."""
+    marks = set(own.marks)
+    return own.whole or any(
+        word is not None and word.whole and not word.lost and not marks.isdisjoint(word.marks)
+        for word in words.values()
+    )

@@ -29,8 +29,9 @@ class LogSink(Protocol):
     def on_up(self) -> None:
         """The log can be written and is being read; append a barrier to know when its end was reached."""
 
-    def on_down(self, reason: str) -> None:
-        """It cannot be written, or is not being read, for `reason`. Told again whenever the reason is another."""
+    def on_down(self, reason: str, *, reads: bool = False) -> None:
+        """It cannot be written, or is not being read, for `reason`. Told again whenever the reason is another. `reads`:
+        reading goes on, over the same connection as before."""
 
     def on_diverged(self, reason: str) -> None:
         """Position and log do not belong together; nothing more will be delivered. `reason` begins with "truncated"

@@ -135,7 +135,7 @@ class StreamLog:
     def _writer_down(self, reason: str) -> None:
         with self._lock:
             self._writer_is_up = False
-            self._tell_down(reason)
+            self._tell_down(reason, reads=self._reader_is_up and self._proven)
 
     def _reader_up(self, _endpoint: str) -> None:
         if self._offset is not None and not self._proven:
@@ -168,10 +168,10 @@ class StreamLog:
             self._told_up = True
             self._sink.on_up()
 
-    def _tell_down(self, reason: str) -> None:
+    def _tell_down(self, reason: str, *, reads: bool = False) -> None:
         self._told_up = False
         if self._sink is not None and not self._ended:
-            self._sink.on_down(reason)
+            self._sink.on_down(reason, reads=reads)
 
     def _end_probe(self) -> None:
         probe, self._probe, self._probe_watches = self._probe, None, False

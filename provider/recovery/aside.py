@@ -2,28 +2,53 @@
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from provider.store import Store
+from provider.store import HistoryRow, Store
 from shared.files import write_atomically
 
 DIRECTORY = "set-aside"
 PAGE = 500
 
 
-def set_aside(store: Store, data_dir: Path, first: int, last: int) -> Path | None:
-    """Writes the records `first` to `last` of the history, one a line, as `GET /events` tells them; None: there are
-    none. Nobody but the provider may read the file. Raises `Unavailable`, `OSError`."""
-    lines: list[str] = []
-    after = first - 1
-    while after < last and (rows := store.history(after, PAGE)):
-        rows = [row for row in rows if row.revision <= last]
-        lines += [json.dumps({"revision": r.revision, "epoch": r.epoch, "record": json.loads(r.record)}) for r in rows]
-        after = rows[-1].revision if rows else last
-    if not lines:
+def first_alone(store: Store, theirs: Iterable[str]) -> int:
+    """The lowest revision in the history of `store` that is not known to be in that of another member, `theirs`: newest
+    first, as `GET /history` tells it. Whoever has the same record at one revision has the same before it. Where nothing
+    matches it is the first of all. Raises `Unavailable`, `ValueError` where it is no history."""
+    for line in theirs:
+        revision, *their = json.loads(line)
+        if revision == "end":
+            break
+        ours = store.history(revision - 1, 1)
+        if not ours:
+            continue
+        if ours[0].revision == revision and _same(ours[0], *their):
+            return int(revision) + 1
+    return store.oldest_history() or 1
+
+
+def _same(ours: HistoryRow, epoch: int, _at: int, record: str) -> bool:
+    return ours.epoch == epoch and (ours.record == record or json.loads(ours.record) == json.loads(record))
+
+
+def set_aside(store: Store, data_dir: Path, first: int) -> Path | None:
+    """Writes the records of the history from revision `first` on, one a line, as `GET /events` tells them; None: there
+    are none. Nobody but the provider may read the file. Raises `Unavailable`, `OSError`."""
+    newest = store.history_back(2**62, first - 1, 1)
+    if not newest:
         return None
     directory = data_dir / DIRECTORY
     directory.mkdir(mode=0o700, exist_ok=True)
-    name = time.strftime(f"revisions-{first}-{last}-%Y%m%dT%H%M%SZ.ndjson", time.gmtime())
-    write_atomically(directory / name, "\n".join(lines) + "\n")
+    name = time.strftime(f"revisions-{first}-{newest[0].revision}-%Y%m%dT%H%M%SZ.ndjson", time.gmtime())
+    write_atomically(directory / name, _lines(store, first))
     return directory / name
+
+
+def _lines(store: Store, first: int) -> Iterator[str]:
+    after = first - 1
+    while rows := store.history(after, PAGE):
+        for row in rows:
+            record = {"revision": row.revision, "epoch": row.epoch, "record": json.loads(row.record)}
+            yield json.dumps(record) + "\n"
+        after = rows[-1].revision

@@ -89,7 +89,7 @@ class HttpMembers:
             client.request("GET", "/standing", headers={"Bellwether-Min-Revision": str(self._revision())})
         except Problem as problem:
             if problem.answer_code == "unauthenticated":
-                nothing = Word("", epoch=0, revision=0, since_ms=0)
+                nothing = Word("", epoch=0, revision=0)
                 return Standing(nothing, "", healthy=False, primary=False, disowns=problem.detail)
         return None
 
@@ -105,8 +105,8 @@ class HttpMembers:
 def standing_of(said: Mapping[str, Any]) -> Standing:
     """What `GET /standing` answered. Raises `Invalid`."""
     try:
-        epoch, revision, since_ms = (int(said[name]) for name in ("epoch", "revision", "since_ms"))
-        word = Word(str(said["generation"]), epoch, revision, since_ms, bool(said["lost"]))
+        epoch, revision, marks = int(said["epoch"]), int(said["revision"]), tuple(map(str, said["marks"]))
+        word = Word(str(said["generation"]), epoch, revision, bool(said["lost"]), bool(said["whole"]), marks)
         return Standing(word, str(said["cluster"]), bool(said["healthy"]), bool(said["primary"]))
     except (KeyError, TypeError, ValueError) as error:
         raise Invalid(f"no standing of a member: {error!r}") from None

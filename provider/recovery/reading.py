@@ -9,6 +9,7 @@ from provider.core.entries import LogRecord
 from provider.core.instructions import Instruction, Now
 from provider.core.replica import Replica
 from provider.core.state import Accepted, State
+from provider.core.vouching import Word
 from provider.inbox import Ear, Event
 from provider.log.port import Log, Position
 from provider.recovery.past import StoredPast
@@ -28,7 +29,6 @@ class Reading:
         store: Store,
         make_log: Callable[[str], Log],
         put: Callable[[Event], None],
-        now_ms: int,
     ) -> None:
         """`make_log(generation)` gives a log that is not started; what it says is `put` into the engine's inbox."""
         self._node, self._store, self._make_log, self._put = node, store, make_log, put
@@ -37,8 +37,6 @@ class Reading:
         self._number = 1
         self.log = make_log(state.generation)
         self.course = self._new_course(state)
-        self.since_ms = now_ms
-        """Since when the log was followed without a sign that it lost anything; Unix ms."""
         self.loss_seen = False
         """The brokers have lost the end of the log since this node started, and not all members were asked yet."""
         self.compares: str | None = None
@@ -72,6 +70,11 @@ class Reading:
             return None
         return DiskFull(f"{blocked}; nothing was done. Make room: it resumes by itself")
 
+    @property
+    def word(self) -> Word:
+        """What this node says of itself."""
+        return self.course.word
+
     def begin(self, position: Position | None) -> None:
         self.log.start(position, Ear(self._number, self._put))
 
@@ -79,14 +82,14 @@ class Reading:
         """Whether the log of that number is the one that is read now; else what it says is late."""
         return number == self._number
 
-    def compare(self, reason: str, unsaved: Sequence[Accepted], now: Now) -> None:
+    def compare(self, reason: str, unsaved: Sequence[Accepted]) -> None:
         """The log is not the one that was read. It is read from its beginning, beside what this node has accepted."""
         state = self.course.replica.state
         log(reason=reason, revision=state.revision).warning(
             "the log is not the one that this node has read: comparing it with what this node has accepted"
         )
         if reason.startswith("regressed"):
-            self.loss_seen, self.since_ms = True, now.wall_ms
+            self.loss_seen = True
         self.course.compare(StoredPast(self._store, unsaved, first_revision(state)))
         self.compares = reason if self.course.comparison is not None else None
         self._open(state.generation, None, anywhere=True)
@@ -100,7 +103,7 @@ class Reading:
             out = self.course.read(record, now)
         except Unavailable as error:  # the store, which has the history
             log(why=error.detail).warning("this node's history cannot be read; the comparison begins anew")
-            self.compare(reason, unsaved, now)
+            self.compare(reason, unsaved)
             return []
         self.put_back = comparison.put_back
         if self.course.comparison is None:

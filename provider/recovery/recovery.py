@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from provider.backfill import fetch_history
-from provider.core.commands import CLUSTER_ID, need
+from provider.core.commands import CLUSTER_ID, beginning, need
 from provider.core.replica import OWN_WRITES, Ask
 from provider.core.state import State
-from provider.core.vouching import Finding, Question, Verdict, Word, judge, newer_log
+from provider.core.vouching import CLAIM_PATIENCE_S, Finding, Question, Verdict, Word, judge, newer_log
 from provider.engine import Engine
 from provider.fleet.view import View
-from provider.recovery.aside import set_aside
+from provider.recovery.aside import first_alone, set_aside
 from provider.recovery.known import Known, known_of, write_known
 from provider.recovery.members import ANSWER_S, QUICK_S, Members, Standing
 from provider.store import Store
-from shared.errors import BellwetherError, Refused
+from shared.errors import BellwetherError, Invalid, Refused
 from shared.logs import log
 
 AGAIN_S = 0.25
@@ -32,6 +32,7 @@ STORE_AHEAD_S = 2.0
 after so long, it will not."""
 LONELY_S = 6.0
 """Without the log, before others are asked whether they have another one. An election of brokers is over by then."""
+FORESEEN_ROUNDS = 3
 FORGET_S = 900.0
 """A question about a promotion that nobody waits for any more."""
 
@@ -83,8 +84,10 @@ class Recovery:
         self._reached_s = time.monotonic()
         """When the log was last within reach."""
         self._noted: Known | None = None
+        self._kept: Path | None = None
+        """What was set aside for a takeover that is not done yet."""
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
-        engine.attach(on_ask=self.asked, on_lost=self.lost)
+        engine.attach(on_ask=self.asked, on_lost=self.lost, on_foresee=self.foreseen)
 
     def start(self) -> None:
         self._thread.start()
@@ -120,6 +123,7 @@ class Recovery:
                 questions = list(self._questions.values())
             if questions:
                 self._answer(questions)
+            self._listen_to_the_primary()
             self._look_at_store()
             if self._heals:
                 self._heal()
@@ -135,25 +139,40 @@ class Recovery:
     def _answer(self, questions: list[tuple[Ask, float]]) -> None:
         first = any(time.monotonic() - since_s < QUICK_S for _, since_s in questions)
         standings = self._standings(QUICK_S if first else ANSWER_S)
-        words = {name: one.word if one is not None and one.disowns is None else None for name, one in standings.items()}
-        disowned = _disowned(standings)
         for ask, since_s in questions:
             waited_s = time.monotonic() - since_s
-            finding = self._stored_more() or judge(self._question(ask), words, waited_s)
-            if disowned is not None:
-                finding = Finding(Verdict.REFUSE, disowned)
+            finding = self._found(standings, waited_s, promotion=ask.about != OWN_WRITES)
             self._engine.waits_for = finding.why or None
             if finding.verdict is Verdict.WAIT and waited_s < FORGET_S:
                 continue
             self._close(ask, finding)
+        disowned = _disowned(standings)
         if disowned is not None:
             self._on_disowned(disowned)
+
+    def foreseen(self) -> Finding:
+        """What would be found before a promotion of this node, once the silent were waited for. Blocking; any thread
+        but the event loop's. The log was read to its end."""
+        for _ in range(FORESEEN_ROUNDS):
+            finding = self._found(self._standings(), CLAIM_PATIENCE_S, promotion=True)
+            if finding.verdict is Verdict.GO:
+                break
+            with self._news:  # what others have read a moment later
+                self._news.wait_for(lambda: self._stopping, AGAIN_S)
+        return finding
+
+    def _found(self, standings: Mapping[str, Standing | None], waited_s: float, *, promotion: bool) -> Finding:
+        disowned = _disowned(standings)
+        if disowned is not None:
+            return Finding(Verdict.REFUSE, disowned)
+        words = {name: one.word if one is not None else None for name, one in standings.items()}
+        return self._stored_more() or judge(self._asking(promotion=promotion), words, waited_s)
 
     def _close(self, ask: Ask, finding: Finding) -> None:
         with self._news:
             if self._questions.get(ask.about, (None,))[0] == ask:
                 del self._questions[ask.about]
-        if finding.silent:
+        if finding.silent and finding.verdict is Verdict.GO:
             log(silent=", ".join(finding.silent)).warning(
                 "goes on without having asked all members: what they alone have accepted would be lost"
             )
@@ -165,21 +184,21 @@ class Recovery:
         else:
             self._engine.vouched(ask.about, ask.connection, Refused(finding.why))
 
-    def _question(self, ask: Ask) -> Question:
-        own, state, reading = self._word(), self._engine.state, self._engine.reading
-        heard = self._view().nodes.get(state.primary)
-        return Question(
-            own,
-            newest_ms=state.now,
-            promotion=ask.about != OWN_WRITES,
-            loss_seen=reading.loss_seen,
-            in_touch=heard is not None and heard.pulse.revision <= own.revision,
-        )
+    def _asking(self, *, promotion: bool) -> Question:
+        self._listen_to_the_primary()
+        state, reading, seen = self._engine.state, self._engine.reading, self._view().nodes
+        heard_s = {name: seen[name].mono_s if name in seen else None for name in others(state, self._node)}
+        away = reading.course.replica.following.away(heard_s)
+        return Question(reading.word, promotion=promotion, loss_seen=reading.loss_seen, away=away)
+
+    def _listen_to_the_primary(self) -> None:
+        course = self._engine.reading.course
+        seen = self._view().nodes.get(course.replica.state.primary)
+        if seen is not None and (seen.pulse.role, seen.pulse.state) == ("primary", "active"):
+            course.primary_said(seen.mono_s, seen.epoch, seen.pulse.revision)
 
     def _word(self) -> Word:
-        reading = self._engine.reading
-        state = reading.course.replica.state
-        return Word(state.generation, state.epoch, state.revision, reading.since_ms, reading.lost is not None)
+        return self._engine.reading.word
 
     def _standings(self, patience_s: float = ANSWER_S) -> dict[str, Standing | None]:
         return self._members.standings(others(self._engine.state, self._node), patience_s)
@@ -296,14 +315,28 @@ class Recovery:
         state, position = self._members.snapshot(url)
         if str(need(state, "setting", CLUSTER_ID).spec["value"]) != cluster:
             raise Refused(f"{name} belongs to another cluster")
-        if engine.reading.missing_from is not None:
-            kept = set_aside(self._store, self._data_dir, engine.reading.missing_from, engine.state.revision)
-            if kept is not None:
-                log(file=str(kept)).error("this node had accepted what the others went on without: it is kept there")
+        if self._kept is None:  # once, however often it is tried
+            self._kept = set_aside(self._store, self._data_dir, self._first_alone(url, state))
+        if self._kept is not None:
+            log(file=str(self._kept)).error("what this node had accepted and the others went on without is kept there")
         engine.replace(state, position).result()
+        self._kept = None
         took_s = round(time.monotonic() - began_s, 2)
         log(member=name, revision=state.revision, seconds=took_s).info("follows the log again, with its state")
         fetch_history(self._store, lambda until: self._members.history(url, until), state.revision)
+
+    def _first_alone(self, url: str, state: State) -> int:
+        """The lowest revision of ours that is not known to be in this state of a member."""
+        missing_from, begun = self._engine.reading.missing_from, beginning(state)
+        if missing_from is not None:
+            return missing_from
+        if begun is not None and begun.instead_of == self._engine.state.generation:
+            return begun.before + 1  # where those who began another log left this one
+        newest = min(self._engine.state.revision, state.revision)
+        try:
+            return first_alone(self._store, self._members.history(url, newest))
+        except (ValueError, TypeError) as error:
+            raise Invalid(f"its history is damaged ({error!r})") from None
 
 
 def others(state: State, node: str) -> dict[str, str]:

@@ -53,7 +53,7 @@ class Sink:
     def on_up(self) -> None:
         self.up.set()
 
-    def on_down(self, reason: str) -> None:
+    def on_down(self, reason: str, *, reads: bool = False) -> None:
         print(f"down: {reason}")
 
     def on_diverged(self, reason: str) -> None:

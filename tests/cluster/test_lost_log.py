@@ -50,6 +50,13 @@ def put_back_to(own: Cluster, kept: Path) -> None:
     shutil.copytree(kept, own.layout.broker / "data")
 
 
+def hears(own: Cluster, name: str, other: str) -> None:
+    """The node hears from the other one that it is well, from now on."""
+    path = f"/nodes/{other}"
+    before = client(own, name).read(path)["status"]["last_seen"]
+    client(own, name).wait_for(path, lambda n: n["status"]["last_seen"] > before and n["status"]["state"] == "active")
+
+
 def said(own: Cluster, name: str) -> str:
     return own.providers[name].log.read_text()
 
@@ -81,8 +88,9 @@ def test_all_power_is_lost_and_a_deposed_primary_is_the_first_to_come_back(own: 
     which was down. It must not go on as if it still were one."""
     old, new, third = primary_of(own), *standbys_of(own)
     before = wait_equal(own)
-    own.kill(old)
     earlier(own, tmp_path / "data")
+    hears(own, new, old)  # and so knows that its log was whole
+    own.kill(old)
     promote(own, new)
     answer = client(own, new).put("/settings/user.newer", {"value": 1})
     assert answer.status == 201, answer

@@ -42,7 +42,7 @@ class Sink:
         self.ups.append(None)
         self.verdict.append("up")
 
-    def on_down(self, reason: str) -> None:
+    def on_down(self, reason: str, *, reads: bool = False) -> None:
         self.downs.append(reason)
 
     def on_diverged(self, reason: str) -> None:

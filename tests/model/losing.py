@@ -2,8 +2,8 @@
 
 The log keeps what was synced and some of the rest when the brokers lose power; perhaps all processes die with them, and
 each node has on its disk what it made durable. The adversary orders everything: what arrives, who reads how far, who
-is started, promoted, healed. One thing it may not do, since people are told not to: nobody gives up waiting for a node
-that is down and has accepted what the log lost (`World.may_go`). In an impatient world they do.
+hears of whom, who is started, promoted, healed. One thing it may not do: no primary loses its patience with members
+that are down, and nobody is promoted by force. In an impatient world they do.
 
 Promises: what was acknowledged is never lost, however often the power goes; in an impatient world it may be, but never
 silently: who still has it says so. And in the end all nodes are equal, and are what the log says.
@@ -18,9 +18,10 @@ from provider.core.commands import PutSetting
 from provider.core.comparing import Kept
 from provider.core.course import Course
 from provider.core.entries import Change, Claim, Entry, decode, encode
-from provider.core.replica import Append, Apply, Ask, Done, Instruction, Now, Replica, Request
+from provider.core.replica import OWN_WRITES, Append, Apply, Ask, Done, Instruction, Now, Replica, Request
 from provider.core.state import Accepted, Answer, State, step
-from provider.core.vouching import Question, Verdict, Word, judge
+from provider.core.vouching import Question, Verdict, judge
+from shared.errors import Refused
 
 START_MS = 1_700_000_000_000
 NAMES = ("p1", "p2", "p3")
@@ -63,6 +64,8 @@ class Node:
     """The record that it reads next."""
     last: Place | None = None
     asks: list[Ask] = field(default_factory=list)
+    heard: dict[str, tuple[float, int, int]] = field(default_factory=dict)
+    """What those that wrote as primaries last told: when, their epoch, their revision."""
 
     @property
     def reached(self) -> tuple[int, int]:
@@ -112,6 +115,7 @@ class World:
     def kill(self, node: Node) -> None:
         node.course, node.connected = None, False
         node.asks.clear()
+        node.heard.clear()
 
     def connect(self, node: Node) -> None:
         """Reading begins at the last record that was read, and that must be the one that it was."""
@@ -185,30 +189,39 @@ class World:
 
     # ── what the others are asked ──
 
-    def may_go(self, node: Node, ask: Ask) -> bool:
-        """What `judge` says of those that answer; and nobody gives up on one that is down and has more."""
-        assert node.course is not None
-        own = self.word(node)
-        words = {other.name: self.word(other) if other.course else None for other in self.nodes if other is not node}
-        asked = Question(own, START_MS, promotion=ask.about > 0, loss_seen=False)
-        if judge(asked, words, waited_s=1e9).verdict is not Verdict.GO:
-            return False
-        leads_to = self.fold()
-        return self._impatient or all(
-            other.reached <= max(own.reached, (leads_to.epoch, leads_to.revision))
-            for other in self.nodes
-            if other.course is None
-        )
+    def tell(self, node: Node) -> None:
+        """A primary that writes says so, to all that hear it."""
+        replica = node.course.replica if node.course is not None and node.course.comparison is None else None
+        if replica is None or not (node.connected and replica.is_primary and replica.caught_up) or replica.held:
+            return
+        for other in self.nodes:
+            if other is not node and other.course is not None and other.connected:
+                other.heard[node.name] = (self.now().mono_s, replica.state.epoch, replica.state.revision)
+                self.listen(other)
 
-    def word(self, node: Node) -> Word:
-        epoch, revision = node.reached
-        return Word("g1", epoch, revision, since_ms=START_MS, lost=node.lost)
+    def listen(self, node: Node) -> None:
+        if node.course is not None and (said := node.heard.get(node.course.replica.state.primary)) is not None:
+            node.course.primary_said(*said)
+
+    def judged(self, node: Node, ask: Ask) -> Verdict:
+        """What is made of the members that answer."""
+        assert node.course is not None
+        self.listen(node)
+        words = {one.name: one.course.word if one.course else None for one in self.nodes if one is not node}
+        asked = Question(node.course.word, promotion=ask.about != OWN_WRITES, loss_seen=False)
+        return judge(asked, words, waited_s=1e9 if self._impatient else 0.0).verdict
 
     def answer_asks(self, node: Node) -> None:
         for ask in list(node.asks):
-            if node.course is not None and self.may_go(node, ask):
-                node.asks.remove(ask)
-                self.perform(node, node.course.replica.vouched(ask.about, ask.connection, self.now()))
+            verdict = self.judged(node, ask) if node.course is not None else Verdict.WAIT
+            if verdict is Verdict.WAIT or node.course is None:
+                continue
+            node.asks.remove(ask)
+            replica = node.course.replica
+            if verdict is Verdict.GO:
+                self.perform(node, replica.vouched(ask.about, ask.connection, self.now()))
+            else:
+                self.perform(node, replica.refuse(ask.about, ask.connection, Refused("a member is silent")))
 
     # ── clients and operators ──
 
@@ -220,9 +233,10 @@ class World:
         request = Request(ticket, command, "ann", "a test", deadline_s=1e9, key=None, fingerprint="", source=None)
         self.perform(node, node.course.replica.submit(request, self.now()))
 
-    def promote(self, node: Node) -> None:
+    def promote(self, node: Node, *, force: bool = False) -> None:
         assert node.course is not None
-        self.perform(node, node.course.replica.barrier(next(self.tickets), 1e9, self.now(), promote=True))
+        force = force and self._impatient
+        self.perform(node, node.course.replica.barrier(next(self.tickets), 1e9, self.now(), promote=True, force=force))
 
     def heal_lost(self, node: Node) -> bool:
         """It takes the state of a member that follows the log and has more epochs or revisions in it."""
@@ -231,18 +245,20 @@ class World:
         if not donors:
             return False
         donor = max(donors, key=lambda d: d.reached)
-        self._tell_lost(node)
+        self._tell_lost(node, donor)
         self.kill(node)
         node.disk = Disk(donor.disk.state, donor.disk.place, dict(donor.disk.records))
         self.wire = [(n, data) for n, data in self.wire if n is not node]
         self.start(node)
         return True
 
-    def _tell_lost(self, node: Node) -> None:
+    def _tell_lost(self, node: Node, donor: Node) -> None:
+        """It keeps what the donor does not have: from where the log says so, else from where their histories part."""
         comparison = node.course.comparison if node.course is not None else None
         assert comparison is not None
-        first = comparison.missing_from or node.disk.oldest() or 1
-        for revision, kept in node.disk.records.items():
+        ours, theirs = node.disk.records, donor.disk.records
+        first = comparison.missing_from or 1 + max((r for r in ours if ours[r] == theirs.get(r)), default=0)
+        for revision, kept in ours.items():
             if revision >= first and isinstance(kept.record, Entry):
                 self.told_lost |= {change.id for commit in kept.record.commits for change in commit.changes}
 
@@ -282,6 +298,7 @@ class World:
             for node in self.nodes:
                 while self.read(node):
                     moved = True
+                self.tell(node)
                 asked = len(node.asks)
                 self.answer_asks(node)
                 moved = moved or len(node.asks) < asked

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from provider.core.comparing import Comparison
 from provider.core.entries import Claim, Entry, LogRecord
+from provider.core.following import Chain, Following
 from provider.core.replica import Instruction, Now, Replica
 from tests.model.losing import Node, World
 
@@ -73,15 +74,19 @@ class Machine(RuleBasedStateMachine):
                 if node.course is not None and node.course.replica.is_primary:
                     self.flow(who)
 
-    @rule(who=WHO)
-    def promote(self, who: int) -> None:
+    @rule(who=WHO, force=st.booleans())
+    def promote(self, who: int, force: bool) -> None:
         if node := self.up(who):
-            self.world.promote(node)
+            self.world.promote(node, force=force)
+
+    @rule(who=WHO, force=st.booleans())
+    def take_over(self, who: int, force: bool) -> None:
+        self.promote(who, force)
+        self.flow(who)
 
     @rule(who=WHO)
-    def take_over(self, who: int) -> None:
-        self.promote(who)
-        self.flow(who)
+    def tell(self, who: int) -> None:
+        self.world.tell(self.world.nodes[who])
 
     @precondition(lambda self: self.world.wire)
     @rule(which=st.integers(0, 20), many=st.integers(1, 6))
@@ -155,6 +160,43 @@ class Machine(RuleBasedStateMachine):
             self.world.end()
 
 
+def cut_off_and_promoted() -> None:
+    """p2 and p3 are cut off, p1 goes on. Then the brokers and p1 lose their power; p2 is promoted."""
+    world = World()
+    p1, p2, p3 = world.nodes
+    world.put(p1)
+    world.settle()
+    world.synced = len(world.log)
+    world.cut(p2)
+    world.cut(p3)
+    world.put(p1)
+    world.settle()
+    world.power_cut(0, all_hosts=False)
+    world.kill(p1)
+    world.connect(p2)
+    world.connect(p3)
+    world.settle()
+    world.promote(p2)
+    world.settle()
+    world.end()
+
+
+def test_who_was_cut_off_does_not_vouch_for_what_happened_meanwhile() -> None:
+    cut_off_and_promoted()
+
+
+def test_who_has_followed_all_the_time_succeeds_a_primary_that_is_gone() -> None:
+    world = World()
+    p1, p2, _ = world.nodes
+    world.put(p1)
+    world.settle()
+    world.kill(p1)
+    world.promote(p2)
+    world.settle()
+    assert p2.course is not None
+    assert p2.course.replica.is_primary
+
+
 class ImpatientMachine(Machine):
     variant: ClassVar[dict[str, Any]] = {"impatient": True}
 
@@ -204,6 +246,23 @@ def sees_no_conflict(self: Comparison, record: Entry | Claim, known: int) -> boo
 def test_finds_a_comparison_that_errs(method: str, broken: Any, machine: type[Machine]) -> None:
     with mock.patch.object(Comparison, method, broken):
         assert_found(machine)
+
+
+def goes_on(self: Following) -> None:
+    """Whoever was cut off takes itself for a witness of what happened meanwhile."""
+
+
+def believes_what_was_said_before(self: Chain, said_s: float, revision: int, own_revision: int) -> None:
+    self.whole = self.whole or revision <= own_revision
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "broken"),
+    [(Following, "broken", goes_on), (Chain, "heard", believes_what_was_said_before)],
+)
+def test_finds_a_node_that_vouches_for_what_it_has_not_read(part: type, method: str, broken: Any) -> None:
+    with mock.patch.object(part, method, broken), pytest.raises(AssertionError, match="was acknowledged and is lost"):
+        cut_off_and_promoted()
 
 
 class ClaimsUnasked(Replica):

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -580,6 +581,23 @@ def test_a_primary_that_is_deposed_while_its_store_fails_says_where_to_go(start:
         assert p1.result(held) == NotPrimary("p2")
         assert isinstance(p1.result(p1.put("b")), Unavailable)
     assert p1.reach(2).primary == "p2"
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_what_another_state_replaces_before_it_was_durable_is_done_only_where_that_state_has_it(
+    start: StartHost, has_it: bool
+) -> None:
+    p1, p2 = start("p1").caught_up(), start("p2").caught_up()
+    state, position = p2.engine.snapshot()
+    with locked(p1):
+        held = p1.put("a", wait_s=60.0)
+        p1.until(lambda: p1.engine.health.store_problem is not None, what="it does not see that the store fails")
+        if has_it:
+            p2.reach(2)
+            state, position = p2.engine.snapshot()
+        p1.engine.replace(replace(state, revision=9), position, stored=True).result(PATIENCE_S)
+        result = p1.result(held)
+    assert isinstance(result, Answer if has_it else OutcomeUnknown), result
 
 
 def test_a_full_disk_is_said_and_it_goes_on_once_there_is_room(start: StartHost, tmp_path: Path) -> None:

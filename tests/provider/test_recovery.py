@@ -2,20 +2,23 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from immutables import Map
 
 from provider.client import Broken
 from provider.core.anew import done
 from provider.core.commands import BEGUN_ANEW, CLUSTER_ID, PutSetting, delete
-from provider.core.entries import Change, Entry, encode
+from provider.core.entries import Change, Entry, decode, encode
 from provider.core.replica import Asker, Progress
 from provider.core.state import State
-from provider.core.vouching import Word, newer_log
-from provider.fleet.view import View
+from provider.core.vouching import CLAIM_PATIENCE_S, Verdict, Word, newer_log
+from provider.fleet.view import NodeSeen, View
 from provider.log.port import Position
 from provider.recovery.known import Known, known_members, write_known
 from provider.recovery.members import Standing, resumed
@@ -25,6 +28,7 @@ from provider.snapshot import read_snapshot, write_snapshot
 from provider.starting import opened
 from provider.store import HistoryRow, StoreCorrupt
 from shared.errors import BellwetherError, LogUnavailable, Refused, StaleRevision
+from shared.messages import NodePulse
 from tests.support.engines import PATIENCE_S, Host
 from tests.support.history import GENERATION, START_MS
 from tests.support.memory_log import MemoryLogStream
@@ -50,6 +54,7 @@ class Cluster:
         """What nodes were told that are members no more."""
         self.disowns: dict[str, str] = {}
         """Members that say so, and their words."""
+        self.heard: Map[str, NodeSeen] = Map()
 
     def start(self, name: str, *, seed: State | None = None, database: str | None = None) -> Host:
         host = Host(name, self.stream, self.directory, seed=seed, database=database)
@@ -59,7 +64,7 @@ class Cluster:
             store=host.store,
             data_dir=self.data_dir(name),
             members=self,
-            view=View,
+            view=self.view,
             on_disowned=self.disowned.append,
         )
         self.up[name], self.recoveries[name] = host, recovery
@@ -81,13 +86,22 @@ class Cluster:
     def _standing(self, name: str) -> Standing | None:
         host = self.up.get(name)
         if name in self.disowns:
-            return Standing(Word("", 0, 0, 0), "", healthy=False, primary=False, disowns=self.disowns[name])
+            return Standing(Word("", 0, 0), "", healthy=False, primary=False, disowns=self.disowns[name])
         if host is None:
             return None
         reading, health = host.engine.reading, host.engine.health
-        state = reading.course.replica.state
-        word = Word(state.generation, state.epoch, state.revision, reading.since_ms, reading.lost is not None)
-        return Standing(word, "a cluster", health.connected and health.caught_up, state.primary == name)
+        primary = reading.course.replica.state.primary
+        return Standing(reading.word, "a cluster", health.connected and health.caught_up, primary == name)
+
+    def view(self) -> View:
+        """What members say each second, up to their end."""
+        for name, host in self.up.items():
+            state, health = host.engine.state, host.engine.health
+            role: Literal["primary", "standby"] = "primary" if state.primary == name else "standby"
+            how = "active" if health.connected and health.caught_up and health.asking is None else "syncing"
+            pulse = NodePulse(role=role, state=how, version="1", revision=state.revision, digest="", started="")
+            self.heard = self.heard.set(name, NodeSeen(0, time.monotonic(), pulse, state.epoch))
+        return View(nodes=self.heard)
 
     def snapshot(self, url: str) -> tuple[State, Position | None]:
         self.fetched += 1
@@ -124,7 +138,7 @@ def test_a_deposed_primary_that_the_log_tells_nothing_of_it_waits_for_who_knows(
     """p2 took over and committed; then the brokers lost all of it, and p1, who was down, has nothing to compare."""
     p1, p2, _ = all_started(cluster)
     p1.answer(p1.put("a", 1))
-    p2.reach(2)
+    hears_the_primary(p2)
     cluster.stop("p1")
     kept = len(cluster.stream.records)
     p2.promoted()
@@ -138,6 +152,62 @@ def test_a_deposed_primary_that_the_log_tells_nothing_of_it_waits_for_who_knows(
     assert not isinstance(p1.result(ticket), Progress)
     assert p1.reach(newest).primary == "p2"
     assert p2.value("a") == p1.value("a") == 2
+
+
+def hears_the_primary(*hosts: Host) -> None:
+    """They know that the log, as they read it, leads to what the primary has."""
+    for host in hosts:
+        host.until(lambda host=host: host.engine.reading.word.whole, what="it does not hear the primary")  # type: ignore[misc]
+
+
+def cut_off_while_the_primary_goes_on(cluster: Cluster) -> tuple[Host, int]:
+    """p2 and p3 hear nothing more; p1 goes on, and acknowledges. Then brokers lose the end of the log, and p1's host
+    its power. p2, which has read so far as the log goes now; the last revision that was acknowledged."""
+    p1, p2, p3 = all_started(cluster)
+    p1.answer(p1.put("a", "before"))
+    hears_the_primary(p2, p3)
+    p2.log.deaf = p3.log.deaf = True
+    kept = len(cluster.stream.records)
+    newest = p1.answer(p1.put("a", "acknowledged")).revision
+    cluster.stop("p1")
+    cluster.stream.forget(kept)
+    p2.log.deaf = p3.log.deaf = False
+    cluster.stream.cut()
+    return p2, newest
+
+
+def test_a_standby_that_was_cut_off_is_not_promoted_over_what_the_primary_acknowledged_meanwhile(
+    cluster: Cluster,
+) -> None:
+    p2, newest = cut_off_while_the_primary_goes_on(cluster)
+    refused = p2.result(p2.barrier(promote=True))
+    assert isinstance(refused, Refused), refused
+    assert "Start p1" in refused.detail
+    p1 = cluster.start("p1")
+    assert p2.promoted().revision == newest + 1
+    assert p2.value("a") == "acknowledged"
+    assert p1.reach(newest + 1).primary == "p2"
+
+
+def test_where_the_log_was_followed_all_the_time_a_dead_primary_is_succeeded_at_once(cluster: Cluster) -> None:
+    p1, p2, _ = all_started(cluster)
+    last = p1.answer(p1.put("a")).revision
+    hears_the_primary(p2)
+    cluster.stop("p1")
+    began_s = time.monotonic()
+    assert p2.promoted().revision == last + 1
+    assert time.monotonic() - began_s < CLAIM_PATIENCE_S
+
+
+def test_a_standby_that_was_started_anew_meanwhile_needs_one_that_was_not(cluster: Cluster) -> None:
+    p1, _, p3 = all_started(cluster)
+    last = p1.answer(p1.put("a")).revision
+    hears_the_primary(p3)
+    cluster.stop("p1")
+    cluster.stop("p2")
+    p2 = cluster.start("p2")
+    assert cluster.recoveries["p2"].foreseen().verdict is Verdict.GO
+    assert p2.promoted().revision == last + 1
 
 
 def test_who_has_lost_the_log_takes_the_state_and_the_history_of_another(cluster: Cluster) -> None:
@@ -156,11 +226,14 @@ def test_who_has_lost_the_log_takes_the_state_and_the_history_of_another(cluster
     assert p3.engine.health.diverged is None
     assert p3.engine.state.digest == p1.engine.state.digest
     assert cluster.fetched == 1
+    assert not (cluster.data_dir("p3") / "set-aside").exists(), "the others have all that it had"
     revision = p1.answer(p1.put("a", "on")).revision
     assert p3.reach(revision).digest == p1.engine.state.digest
 
 
-def test_what_only_a_given_up_node_had_is_kept_in_a_file(cluster: Cluster) -> None:
+@pytest.mark.parametrize("truncated", [False, True])
+def test_what_only_a_given_up_node_had_is_kept_in_a_file(cluster: Cluster, truncated: bool) -> None:
+    """Also where the log does not show it any more: retention has removed that part, or nobody can tell."""
     p1, p2, _ = all_started(cluster)
     p1.answer(p1.put("a", 1))
     p2.reach(2)
@@ -177,6 +250,9 @@ def test_what_only_a_given_up_node_had_is_kept_in_a_file(cluster: Cluster) -> No
     assert isinstance(p2.result(ticket), Progress)
     cluster.start("p3")
     revision = p2.answer(p2.put("a", "new")).revision
+    if truncated:
+        kinds = [decode(data).type for data in cluster.stream.records]
+        cluster.stream.truncate(max(at for at, kind in enumerate(kinds) if kind == "entry"))
     p1 = cluster.start("p1")
     assert p1.reach(revision).digest == p2.engine.state.digest
     (file,) = (cluster.data_dir("p1") / "set-aside").iterdir()
@@ -328,16 +404,16 @@ def test_a_member_that_was_kept_takes_over_the_new_log_before_it_could_write_to_
 
 
 def test_of_two_that_begin_in_the_same_second_all_hold_the_same_for_later() -> None:
-    one, other = Word("a", 7, 1, 0), Word("b", 7, 1, 0)
+    one, other = Word("a", 7, 1), Word("b", 7, 1)
     assert (newer_log(one, other), newer_log(other, one)) == (False, True)
-    assert not newer_log(Word("", 0, 0, 0), one)
+    assert not newer_log(Word("", 0, 0), one)
 
 
 # ── which member's state ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def standing(revision: int, *, primary: bool = False, healthy: bool = True, epoch: int = 1, log: str = "g") -> Standing:
-    return Standing(Word(log, epoch, revision, since_ms=0), "c", healthy, primary)
+    return Standing(Word(log, epoch, revision), "c", healthy, primary)
 
 
 @pytest.mark.parametrize(
@@ -352,8 +428,8 @@ def standing(revision: int, *, primary: bool = False, healthy: bool = True, epoc
     ],
 )
 def test_whose_state_is_taken(standings: Mapping[str, Standing | None], chosen: str | None) -> None:
-    assert donor(Word("g", 1, 7, since_ms=0, lost=True), "c", standings) == chosen
-    assert donor(Word("g", 1, 7, since_ms=0, lost=True), "another", standings) is None
+    assert donor(Word("g", 1, 7, lost=True), "c", standings) == chosen
+    assert donor(Word("g", 1, 7, lost=True), "another", standings) is None
 
 
 # ── a snapshot that breaks off ───────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from provider.api import direct
@@ -23,6 +24,7 @@ from provider.api.writes import receive
 from provider.concerns import broker_users
 from provider.condition import maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker
+from provider.core.vouching import Verdict
 from provider.promotion import CATCH_UP_S, WAIT_S, refusal
 from provider.recovery.survey import Plan
 from shared.errors import BellwetherError, Invalid, LogUnavailable, Refused
@@ -102,6 +104,21 @@ def _look_at_state(ctx: Context, checks: _Checks, *, force: bool) -> None:
         checks.add("maintenance", at_work or over, ok=at_work is None, warning=True)
 
 
+async def _look_at_members(ctx: Context, checks: _Checks, *, force: bool) -> None:
+    """As a promotion asks them."""
+    if ctx.is_primary:
+        checks.add("members", "need not be asked: no acknowledged write would be lost")
+        return
+    found = await run_in_threadpool(ctx.gateway.engine.foreseen)
+    if found.verdict is Verdict.GO:
+        checks.add("members", "no acknowledged write would be lost")
+    elif force:
+        checks.add("members", f"--force would go on all the same: {found.why}", warning=True)
+    else:
+        waits = found.verdict is Verdict.WAIT
+        checks.add("members", f"promote would {'wait' if waits else 'be refused'}: {found.why}", ok=waits, warning=True)
+
+
 async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, Any]:
     state, checks = ctx.gateway.state, _Checks()
     if ctx.is_primary:
@@ -116,10 +133,8 @@ async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, A
     try:
         state = await to_the_end(ctx, wait_s)
         took_ms = (time.monotonic() - started) * 1000
-        checks.add(
-            "log",
-            f"read to its end in {took_ms:.0f} ms: revision {state.revision}; no acknowledged write would be lost",
-        )
+        checks.add("log", f"read to its end in {took_ms:.0f} ms: revision {state.revision}")
+        await _look_at_members(ctx, checks, force=force)
     except BellwetherError as error:
         detail = f"{error.detail} Acknowledged writes after revision {state.revision} could be lost"
         forced = await surveyed(ctx) if force and isinstance(error, LogUnavailable) else None

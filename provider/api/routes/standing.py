@@ -29,18 +29,19 @@ async def standing(request: Request) -> Response:
     ctx, state, _ = await reading(request)
     engine = ctx.gateway.engine
     health, log_reading = engine.health, engine.reading
-    replica = log_reading.course.replica
+    word, primary = log_reading.word, log_reading.course.replica.state.primary
     following = health.connected and health.caught_up and health.comparing is None and health.diverged is None
     return answer(
         {
             "node": ctx.node,
             "cluster": need(state, "setting", CLUSTER_ID).spec["value"],
-            "generation": replica.state.generation,
-            "epoch": replica.state.epoch,
-            "revision": replica.state.revision,
-            "primary": replica.state.primary == ctx.node,
-            "since_ms": log_reading.since_ms,
-            "lost": health.diverged is not None,
+            "generation": word.generation,
+            "epoch": word.epoch,
+            "revision": word.revision,
+            "primary": primary == ctx.node,
+            "lost": word.lost,
+            "whole": word.whole,
+            "marks": list(word.marks),
             "healthy": following and health.store_problem is None and engine.expelled is None,
         }
     )

@@ -24,6 +24,8 @@ class Beginning:
     """The last revision that was taken over."""
     kept: tuple[str, ...]
     lost: tuple[str, ...]
+    instead_of: str
+    """The generation of the log in whose place it was begun."""
 
 
 def beginning(state: State) -> Beginning | None:
@@ -32,8 +34,15 @@ def beginning(state: State) -> Beginning | None:
     if known is None or known.spec["value"]["generation"] != state.generation:
         return None
     said = known.spec["value"]
+    known_as = said["from"]
     return Beginning(
-        said["at"], said["by"], said["revision"], said["from"]["revision"], tuple(said["kept"]), tuple(said["lost"])
+        said["at"],
+        said["by"],
+        said["revision"],
+        known_as["revision"],
+        tuple(said["kept"]),
+        tuple(said["lost"]),
+        known_as["generation"],
     )
 
 

@@ -7,7 +7,6 @@ import pytest
 from provider.core.vouching import (
     CLAIM_PATIENCE_S,
     LOSS_PATIENCE_S,
-    MARGIN_MS,
     START_PATIENCE_S,
     Question,
     Verdict,
@@ -15,11 +14,9 @@ from provider.core.vouching import (
     judge,
 )
 
-NEWEST_MS = 1_000_000
-YOUNG = NEWEST_MS + 1
-OLD = NEWEST_MS - MARGIN_MS
-OWN = Word("g", epoch=3, revision=50, since_ms=YOUNG)
-WRITES = Question(OWN, NEWEST_MS, promotion=False, loss_seen=False)
+OWN = Word("g", epoch=3, revision=50, marks=("b7", "b8"))
+WITNESS = Word("g", epoch=3, revision=49, whole=True, marks=("b6", "b7"))
+WRITES = Question(OWN, promotion=False, loss_seen=False)
 CLAIMS = replace(WRITES, promotion=True)
 
 
@@ -41,39 +38,54 @@ def test_who_has_lost_the_log_is_not_waited_for() -> None:
 
 
 def test_a_log_that_was_begun_later_is_the_one() -> None:
-    found = judge(WRITES, {"p2": Word("h", epoch=9, revision=10, since_ms=OLD)}, 0.0)
+    found = judge(WRITES, {"p2": Word("h", epoch=9, revision=10)}, 0.0)
     assert found.verdict is Verdict.REFUSE
-    assert judge(WRITES, {"p2": Word("h", epoch=2, revision=10, since_ms=OLD)}, 0.0).verdict is Verdict.GO
+    assert judge(WRITES, {"p2": Word("h", epoch=2, revision=10)}, 0.0).verdict is Verdict.GO
 
 
 @pytest.mark.parametrize(
     ("question", "patience_s"),
-    [(WRITES, START_PATIENCE_S), (replace(WRITES, loss_seen=True), LOSS_PATIENCE_S), (CLAIMS, CLAIM_PATIENCE_S)],
+    [(WRITES, START_PATIENCE_S), (replace(WRITES, loss_seen=True), LOSS_PATIENCE_S)],
 )
-def test_without_a_witness_the_silent_are_waited_for_but_not_for_ever(question: Question, patience_s: float) -> None:
+def test_a_primary_waits_for_the_silent_where_there_is_no_witness_but_not_for_ever(
+    question: Question, patience_s: float
+) -> None:
     words = {"p2": None, "p3": OWN}
     assert judge(question, words, patience_s - 0.1).verdict is Verdict.WAIT
     found = judge(question, words, patience_s)
     assert (found.verdict, found.silent) == (Verdict.GO, ("p2",))
 
 
-@pytest.mark.parametrize("witness", ["another", "itself"])
-def test_with_a_witness_nobody_waits(witness: str) -> None:
-    question = replace(WRITES, own=replace(OWN, since_ms=OLD)) if witness == "itself" else WRITES
-    words = {"p2": None, "p3": replace(OWN, since_ms=OLD) if witness == "another" else OWN}
-    found = judge(question, words, 0.0)
+@pytest.mark.parametrize("loss_seen", [False, True])
+def test_a_promotion_without_a_witness_is_refused_and_says_who_is_to_be_started(loss_seen: bool) -> None:
+    question = replace(CLAIMS, loss_seen=loss_seen)
+    words = {"p1": None, "p3": OWN}
+    assert judge(question, words, CLAIM_PATIENCE_S - 0.1).verdict is Verdict.WAIT
+    found = judge(question, words, CLAIM_PATIENCE_S)
+    assert found.verdict is Verdict.REFUSE
+    assert "Start p1" in found.why
+    assert "--force" in found.why
+    assert ("have lost the end" in found.why) == loss_seen
+
+
+@pytest.mark.parametrize("question", [WRITES, CLAIMS, replace(CLAIMS, loss_seen=True)])
+@pytest.mark.parametrize("itself", [True, False])
+def test_with_a_witness_nobody_waits(question: Question, itself: bool) -> None:
+    if itself:
+        question = replace(question, own=replace(OWN, whole=True))
+    found = judge(question, {"p2": None, "p3": OWN if itself else WITNESS}, 0.0)
     assert (found.verdict, found.silent) == (Verdict.GO, ())
 
 
-def test_who_was_in_touch_with_the_primary_need_not_wait_to_succeed_it() -> None:
-    assert judge(replace(CLAIMS, in_touch=True), {"p1": None}, 0.0).verdict is Verdict.GO
-    assert judge(replace(WRITES, in_touch=True), {"p1": None}, 0.0).verdict is Verdict.WAIT
+@pytest.mark.parametrize("no", [{"marks": ("b5", "b6")}, {"marks": ()}, {"lost": True}, {"whole": False}])
+def test_who_has_not_read_on_to_where_this_node_reads_is_no_witness(no: dict[str, object]) -> None:
+    words = {"p2": None, "p3": replace(WITNESS, **no)}  # type: ignore[arg-type]
+    assert judge(CLAIMS, words, 0.0).verdict is Verdict.WAIT
 
 
-def test_where_the_log_lost_something_no_witness_counts_and_a_promotion_needs_force() -> None:
-    question = replace(CLAIMS, loss_seen=True, in_touch=True)
-    words = {"p1": None, "p3": replace(OWN, since_ms=OLD)}
-    assert judge(question, words, 0.0).verdict is Verdict.WAIT
-    found = judge(question, words, CLAIM_PATIENCE_S)
-    assert found.verdict is Verdict.REFUSE
-    assert "--force" in found.why
+def test_who_was_gone_before_is_not_waited_for() -> None:
+    question = replace(CLAIMS, away=frozenset({"p2"}))
+    assert judge(question, {"p2": None, "p3": OWN}, 0.0).verdict is Verdict.GO
+    assert judge(question, {"p2": None, "p3": None}, 0.0).verdict is Verdict.WAIT
+    ahead = judge(question, {"p2": replace(OWN, revision=51), "p3": OWN}, 0.0)
+    assert ahead.verdict is Verdict.WAIT, "it is back, and has more"

@@ -13,7 +13,7 @@ AT_MS = 1_790_000_000_000
 LONELY = Asked(
     node="p3",
     here=Condition("critical", "log: not connected", "log"),
-    own=Word("old", epoch=4, revision=812, since_ms=0),
+    own=Word("old", epoch=4, revision=812),
     primary="p1",
     blocked=None,
     own_broker="rabbit@p3",
@@ -38,7 +38,7 @@ def refused(asked: Asked) -> str:
 
 
 def there(revision: int, *, log: str = "old", epoch: int = 4, primary: bool = False, reads: bool = False) -> Answer:
-    return Answer(Word(log, epoch, revision, since_ms=0), primary, reads)
+    return Answer(Word(log, epoch, revision), primary, reads)
 
 
 def with_answer(**answers: Answer | None) -> Asked:
@@ -99,14 +99,14 @@ def test_where_something_else_is_left_it_is_refused_and_says_what(asked: Asked, 
 
 
 def test_who_has_lost_the_log_itself_and_holds_more_stands_in_nobodys_way() -> None:
-    lost = replace(there(900), word=Word("old", 4, 900, 0, lost=True))
+    lost = replace(there(900), word=Word("old", 4, 900, lost=True))
     assert planned(with_answer(p2=lost)).kept == ("p2",)
 
 
 def test_what_is_agreed_to_is_what_was_shown() -> None:
     shown = planned(LONELY)
     assert planned(LONELY).accept == shown.accept
-    others = [with_answer(p2=there(812)), replace(LONELY, heard=[]), replace(LONELY, own=Word("old", 4, 813, 0))]
+    others = [with_answer(p2=there(812)), replace(LONELY, heard=[]), replace(LONELY, own=Word("old", 4, 813))]
     assert shown.accept not in {planned(other).accept for other in others}
 
 
