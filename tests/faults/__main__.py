@@ -27,6 +27,8 @@ from tests.support.proxies import proxied
 
 SHOWN = 20
 SEEDS = 10**6
+ANEW_EVERY = 10
+"""Runs; and after the last one. Then all nodes are started anew, and asked what is on their disks."""
 
 
 def main() -> int:
@@ -47,7 +49,8 @@ def main() -> int:
     try:
         with _planted(root, options, proxy=asked.proxy) as (plant, doors):
             for number in range(asked.runs):
-                outcome = _one_day(plant, asked, asked.seed + number, doors)
+                last = number == asked.runs - 1 or number % ANEW_EVERY == ANEW_EVERY - 1
+                outcome = _one_day(plant, asked, asked.seed + number, doors, restarted=last)
                 runs.append(report.done(outcome))
                 if asked.results is not None:
                     report.keep(asked.results, runs[-1])
@@ -84,7 +87,7 @@ def _planted(root: Path, options: Options, *, proxy: bool) -> Iterator[tuple[Pla
         plant.end()
 
 
-def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str, str]) -> Outcome:
+def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str, str], *, restarted: bool) -> Outcome:
     if asked.plan is not None:
         plan = Plan.read(asked.plan)
     else:
@@ -92,7 +95,7 @@ def _one_day(plant: Plant, asked: argparse.Namespace, seed: int, doors: dict[str
         plan = draw(seed, seconds=asked.seconds, kinds=kinds, steps=asked.steps)
     if asked.verbose:
         print(*plan.steps, sep="\n", flush=True)
-    outcome = live(plant, plan, doors=doors, pause_s=asked.pause)
+    outcome = live(plant, plan, doors=doors, pause_s=asked.pause, restarted=restarted)
     print(report.line(outcome), flush=True)
     if asked.verbose:
         print(report.story(outcome), flush=True)

@@ -4,17 +4,26 @@ The log is the witness: every node testifies what it accepted, in order. From th
 without a search for an order that would explain them all.
 """
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
-from tests.faults.history import Attempt, Entry, History, Witness
+from tests.faults.agreed import Log, Violation
+from tests.faults.history import Action, Attempt, Entry, History, Witness
 
 NOT_DONE = frozenset({"no_primary", "log_unavailable", "disk_full", "store_unavailable", "too_many_requests"})
 """Codes that say: nothing was done."""
 REFUSED = frozenset({"stale_revision", "conflict", "not_found", "invalid", "refused", "forbidden"})
 """Codes that say: nothing was done, and nothing will be."""
+_BUSY = frozenset({408, 429})
+MAY_BE: dict[Action, frozenset[int]] = {
+    "put": _BUSY | {409},
+    "wish": _BUSY | {409},
+    "read": _BUSY | {404},
+    "list": _BUSY,
+    "look": _BUSY,
+}
+"""Refusals that an administrator who asks for what there is can rightly get."""
 FORGETFUL, SLACK_S = "clock far off", 3.0
 """Under a primary whose clock is a day ahead, idempotency keys are over at once, on all nodes alike; an entry of that
 time may still be on its way when the clock is right again."""
@@ -23,66 +32,37 @@ CATCH_UP_S = 4.0
 primary's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken promise. `rule` is the name of the check, for tests; `text` for people."""
-
-    rule: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Put:
-    revision: int
-    setting: str
-    value: str
-
-
-class _Log:
-    """What the nodes agree on."""
-
-    def __init__(self, history: History, entries: tuple[Entry, ...]) -> None:
-        self.entries = entries
-        self.last = entries[-1].revision if entries else history.after
-        self.puts = [_Put(entry.revision, *put) for entry in entries for put in entry.puts]
-        self.of_setting: dict[str, list[_Put]] = defaultdict(list)
-        self.of_value: dict[str, list[_Put]] = defaultdict(list)
-        for put in self.puts:
-            self.of_setting[put.setting].append(put)
-            self.of_value[put.value].append(put)
-        self.primaries = {history.epoch: history.primary}
-        self.primaries |= {entry.epoch: entry.node for entry in entries if entry.type == "claim"}
-        self._claims = [entry.revision for entry in entries if entry.type == "claim"]
-        self._epochs = [history.epoch, *(entry.epoch for entry in entries if entry.type == "claim")]
-
-    def epoch_at(self, revision: int) -> int:
-        return self._epochs[bisect_right(self._claims, revision)]
-
-    def held(self, setting: str, revision: int) -> _Put | None:
-        """What a node at that revision has there."""
-        puts = self.of_setting.get(setting, [])
-        number = bisect_right(puts, revision, key=lambda put: put.revision)
-        return puts[number - 1] if number else None
-
-    def settings_at(self, revision: int) -> dict[str, tuple[int, str]]:
-        found = ((setting, self.held(setting, revision)) for setting in self.of_setting)
-        return {setting: (put.revision, put.value) for setting, put in found if put is not None}
-
-
 def check(history: History) -> list[Violation]:
     """Every broken promise that can be seen."""
     if not history.witnesses:
         return [Violation("equal", "no node testifies")]
     found = [*_equal(history.witnesses), *_one_log(history)]
     longest = max(history.witnesses, key=lambda one: (one.revision, len(one.entries)))
-    log = _Log(history, longest.entries)
-    rules = (_sequence, _final, _once, _refused, _real_time, _reads_back, _contents, _headers, _looks, _matches)
-    for rule in rules:
+    log = Log(history, longest.entries)
+    writes, reads = (_once, _refused, _real_time, _matches), (_reads_back, _contents, _headers, _looks)
+    for rule in (_sequence, _final, _backups, *writes, *reads):
         found += rule(history, log)
-    return [*found, *_obedience(history), *_wishes(history)]
+    found += _streams(history, log)
+    return [*found, *_obedience(history), *_wishes(history, log), *_earlier(history), *_answered(history)]
+
+
+def check_again(history: History, witnesses: tuple[Witness, ...]) -> list[Violation]:
+    """The same day judged by what the nodes testify after all of them were started anew: from their disks."""
+    if not history.witnesses or not witnesses:
+        return [Violation("equal", "no node testifies")]
+    first = history.witnesses[0]
+    found = []
+    for one in witnesses:
+        there = {entry.revision: entry for entry in one.entries}
+        for entry in first.entries:
+            if there.get(entry.revision) != entry:
+                text = f"at {entry.revision} there was {entry}, {one.node} has {there.get(entry.revision)} since"
+                found.append(Violation("lost", f"{text} it was started anew"))
+        if one.revision == first.revision and one.digest != first.digest:
+            found.append(
+                Violation("equal", f"{one.node} at {one.revision} has another digest since it was started anew")
+            )
+    return [*found, *check(replace(history, witnesses=witnesses))]
 
 
 # ── the nodes' own witnesses ───────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +93,7 @@ def _one_log(history: History) -> Iterator[Violation]:
             yield Violation("one log", f"{one.node} is at {one.revision}, its history ends at {last}")
 
 
-def _sequence(history: History, log: _Log) -> Iterator[Violation]:
+def _sequence(history: History, log: Log) -> Iterator[Violation]:
     """Epochs follow each other, each with one primary, who alone commits in it."""
     epoch, primary, revision = history.epoch, history.primary, history.after
     for entry in log.entries:
@@ -130,7 +110,7 @@ def _sequence(history: History, log: _Log) -> Iterator[Violation]:
             yield Violation("epochs", f"at {revision} {entry.node} commits in epoch {epoch}, which is {primary}'s")
 
 
-def _final(history: History, log: _Log) -> Iterator[Violation]:
+def _final(history: History, log: Log) -> Iterator[Violation]:
     for one in history.witnesses:
         should = log.settings_at(one.revision)
         if one.settings != should:
@@ -139,6 +119,27 @@ def _final(history: History, log: _Log) -> Iterator[Violation]:
             yield Violation(
                 "contents", f"{one.node} holds {one.settings.get(name)} as {name}, its log says {should.get(name)}"
             )
+
+
+def _backups(history: History, log: Log) -> Iterator[Violation]:
+    """A backup has what the log says at its revision."""
+    for one in history.backups:
+        should = log.settings_at(one.revision)
+        if one.revision > log.last:
+            yield Violation("lost", f"the backup {one.name} is of {one.revision}; the log ends at {log.last}")
+        elif one.settings != should:
+            yield Violation("contents", f"the backup {one.name} at {one.revision} {_difference(one.settings, should)}")
+
+
+def _earlier(history: History) -> Iterator[Violation]:
+    """What nodes held at the end of an earlier run they hold still. A write of then that nobody waited for any more may
+    have come later; whose it is, is told by what the names of settings and ops have in common."""
+    for one in history.witnesses:
+        for setting, held in history.earlier.items():
+            now = one.earlier.get(setting)
+            mark = setting.split(".")[2] if setting.count(".") >= 2 else setting
+            if now != held and not (now is not None and now[0] > held[0] and now[1].startswith(f"{mark}.")):
+                yield Violation("lost", f"{one.node} has {now} as {setting}, which was {held} on an earlier day")
 
 
 # ── writes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,11 +157,12 @@ def _writes(history: History) -> Iterator[tuple[str, list[Attempt]]]:
 def _forgotten(history: History, attempts: list[Attempt]) -> bool:
     """Whether the key of this op may have been forgotten between two of its attempts: then it may be done again."""
     first_s, last_s = attempts[0].asked_s, attempts[-1].asked_s
-    jumps = [one for one in history.faults if one.kind == FORGETFUL and one.why_not is None]
+    primaries = {history.primary} | {e.node for one in history.witnesses for e in one.entries if e.type == "claim"}
+    jumps = [one for one in history.faults if one.kind == FORGETFUL and one.why_not is None and one.target in primaries]
     return any(first_s <= one.ended_s + SLACK_S and last_s >= one.began_s - SLACK_S for one in jumps)
 
 
-def _once(history: History, log: _Log) -> Iterator[Violation]:
+def _once(history: History, log: Log) -> Iterator[Violation]:
     """What was acknowledged is there, once, where it was said to be; nothing is there that nobody asked for."""
     asked = set()
     for op, attempts in _writes(history):
@@ -183,7 +185,7 @@ def _once(history: History, log: _Log) -> Iterator[Violation]:
         yield Violation("once", f"{op} is in the log, and nobody has asked for it")
 
 
-def _refused(history: History, log: _Log) -> Iterator[Violation]:
+def _refused(history: History, log: Log) -> Iterator[Violation]:
     """What was said not to be done was not done."""
     for op, attempts in _writes(history):
         if op not in log.of_value:
@@ -199,7 +201,7 @@ def _refused(history: History, log: _Log) -> Iterator[Violation]:
             yield Violation("refused", f"{op} was never done, as was said ({', '.join(codes)}), and is at {at}")
 
 
-def _real_time(history: History, log: _Log) -> Iterator[Violation]:
+def _real_time(history: History, log: Log) -> Iterator[Violation]:
     """What was asked for after something was acknowledged comes after it."""
     ended: list[tuple[float, int, str]] = []
     begun: list[tuple[float, int, str]] = []
@@ -227,7 +229,7 @@ def _overtaken(
             yield (revision, name), highest
 
 
-def _matches(history: History, log: _Log) -> Iterator[Violation]:
+def _matches(history: History, log: Log) -> Iterator[Violation]:
     """`If-Match`: what was written replaced what its writer had seen; what was refused had been replaced."""
     for op, attempts in _writes(history):
         match, setting = attempts[0].match, attempts[0].setting
@@ -241,6 +243,15 @@ def _matches(history: History, log: _Log) -> Iterator[Violation]:
         stale = any(one.code == "stale_revision" for one in attempts)
         if stale and (puts[-1].revision if puts else 0) == match:
             yield Violation("If-Match", f"{op} was refused, although {match} was the newest of {setting}")
+
+
+def _answered(history: History) -> Iterator[Violation]:
+    """Nobody was refused what he may ask for, and was asked for rightly."""
+    removed = {one.target for one in history.faults if one.kind == "remove"}  # knows its clients no more
+    for one in history.attempts:
+        rightly = MAY_BE[one.action] | ({412} if one.match is not None else frozenset())
+        if one.node is not None and one.node not in removed and 400 <= one.status < 500 and one.status not in rightly:
+            yield Violation("answers", f"{one.node} answered {one.action} of {one.op} with {one.status} {one.code}")
 
 
 # ── reads ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +277,7 @@ def _floors(answers: list[Attempt]) -> Iterator[tuple[Attempt, int]]:
         yield one, floor
 
 
-def _reads_back(history: History, _log: _Log) -> Iterator[Violation]:
+def _reads_back(history: History, _log: Log) -> Iterator[Violation]:
     """A node never shows an older state than it has shown, nor one that is older than it was asked for."""
     for node, answers in _answers(history).items():
         for one, floor in _floors(answers):
@@ -280,7 +291,7 @@ def _reads_back(history: History, _log: _Log) -> Iterator[Violation]:
                 yield Violation("reads", f"{node} answered a write at {own} from {revision}, too soon")
 
 
-def _contents(history: History, log: _Log) -> Iterator[Violation]:
+def _contents(history: History, log: Log) -> Iterator[Violation]:
     """What was read is what the log says."""
     for node, answers in _answers(history).items():
         for one, floor in _floors(answers):
@@ -292,7 +303,7 @@ def _contents(history: History, log: _Log) -> Iterator[Violation]:
                 yield from _read(log, one, floor)
 
 
-def _read(log: _Log, one: Attempt, floor: int) -> Iterator[Violation]:
+def _read(log: Log, one: Attempt, floor: int) -> Iterator[Violation]:
     """The state that was read is no older than the node's last answer, and no newer than this one."""
     setting, revision = one.setting or "", one.revision or 0
     possible = [
@@ -310,7 +321,7 @@ def _difference(items: dict[str, tuple[int, str]] | None, should: dict[str, tupl
     return f"{name} as {found.get(name)}, the log says {should.get(name)}"
 
 
-def _headers(history: History, log: _Log) -> Iterator[Violation]:
+def _headers(history: History, log: Log) -> Iterator[Violation]:
     """Revision, epoch and role of each answer are of one state, and of one that was."""
     for node, answers in _answers(history).items():
         for one in answers:
@@ -325,7 +336,7 @@ def _headers(history: History, log: _Log) -> Iterator[Violation]:
                 )
 
 
-def _looks(history: History, _log: _Log) -> Iterator[Violation]:
+def _looks(history: History, _log: Log) -> Iterator[Violation]:
     """At the same revision all nodes are equal, at any time."""
     digests = {one.revision: (one.node, one.digest) for one in history.witnesses}
     for one in history.attempts:
@@ -333,6 +344,21 @@ def _looks(history: History, _log: _Log) -> Iterator[Violation]:
             node, digest = digests.setdefault(one.document, (one.node, one.found or ""))
             if digest != one.found:
                 yield Violation("equal", f"at {one.document} {node} and {one.node} have different digests")
+
+
+def _streams(history: History, log: Log) -> Iterator[Violation]:
+    """Who follows `/events` is told of every record, once, in order, as the log has it."""
+    there = {entry.revision: replace(entry, puts=(), wishes=()) for entry in log.entries}
+    for one in history.followed:
+        before = one.after
+        for entry in one.entries:
+            if entry.revision != before + 1:
+                yield Violation("events", f"{one.node} told of {entry.revision} after {before}")
+            before = entry.revision
+            if before > log.last:
+                yield Violation("lost", f"{one.node} told of {before}; the log ends at {log.last}")
+            elif there.get(before, entry) != entry:
+                yield Violation("events", f"{one.node} told of {entry}, the log has {there[before]}")
 
 
 # ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -347,8 +373,23 @@ def _obedience(history: History) -> Iterable[Violation]:
         newest[one.agent] = max(one.epoch, newest.get(one.agent, 0))
 
 
-def _wishes(history: History) -> Iterator[Violation]:
-    """Each database that a node promised to have made is there."""
+def _wishes(history: History, log: Log) -> Iterator[Violation]:
+    """Each database that a node promised to have made is in the log, where that was said, and there; what was refused
+    is not. The log has it from the agents as well, later: what counts is where it stands first."""
+    ops: dict[str, list[Attempt]] = defaultdict(list)
     for one in history.attempts:
-        if one.action == "wish" and one.done and one.setting not in history.databases:
-            yield Violation("agents", f"{one.setting} was asked for and acknowledged at {one.document}; nobody made it")
+        if one.action == "wish" and one.setting is not None:
+            ops[one.setting].append(one)
+    for setting, attempts in ops.items():
+        told, at = {one.document for one in attempts if one.done}, log.wished.get(setting)
+        if told and setting not in history.databases:
+            yield Violation("agents", f"{setting} was asked for and acknowledged at {told}; nobody made it")
+        if told and at is None:
+            yield Violation("lost", f"{setting} was acknowledged at {told}, and is in no log")
+        elif told and told != {at} and not _forgotten(history, attempts):
+            yield Violation("once", f"{setting} was acknowledged at {told}, and is at {at}")
+        final = [one for one in attempts if one.code in REFUSED]
+        if at is not None and final and not _forgotten(history, attempts):
+            yield Violation("refused", f"{setting} was refused with {final[0].code}, and is at {at}")
+        elif at is not None and all(one.code in NOT_DONE for one in attempts):
+            yield Violation("refused", f"{setting} was never done, as was said, and is at {at}")

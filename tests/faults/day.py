@@ -6,9 +6,11 @@ from uuid import uuid4
 
 from localcluster.process import ProcessFailed
 
-from tests.faults.checker import Violation, check
-from tests.faults.evidence import made, obedience, witnesses
-from tests.faults.history import History, Recorder
+from shared.errors import Invalid
+from tests.faults.agreed import Violation
+from tests.faults.checker import check, check_again
+from tests.faults.evidence import made, obedience, saved, witnesses
+from tests.faults.history import History, Recorder, Saved
 from tests.faults.nemesis import Nemesis, heal
 from tests.faults.plan import Plan
 from tests.faults.plant import Plant
@@ -48,12 +50,20 @@ class Phases:
         return ", ".join(self._parts)
 
 
-def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None, pause_s: float = PAUSE_S) -> Outcome:
-    """One day. `doors`: who is asked besides the nodes, as a proxy. `pause_s`: see `Clients`."""
+def live(
+    plant: Plant,
+    plan: Plan,
+    *,
+    doors: dict[str, str] | None = None,
+    pause_s: float = PAUSE_S,
+    restarted: bool = False,
+) -> Outcome:
+    """One day. `doors`: who is asked besides the nodes, as a proxy. `pause_s`: see `Clients`. `restarted`: at its end
+    all nodes are started anew and asked once more: until then they have testified from memory."""
     before = client(plant, plant.first.name).read("/cluster")
     recorder = Recorder()
     urls = {name: provider.url for name, provider in plant.providers.items()} | (doors or {})
-    clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6], pause_s=pause_s)
+    clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6], pause_s=pause_s, after=before["revision"])
     nemesis = Nemesis(plant, plan, recorder)
     found: list[Violation] = []
     healed_s = whole_s = 0.0
@@ -88,10 +98,38 @@ def live(plant: Plant, plan: Plan, *, doors: dict[str, str] | None = None, pause
         obeyed=obedience(plant),
         faults=recorder.faults,
         databases=made(plant, wished),
+        earlier=dict(plant.earlier),
+        backups=_saved(plant, clients.prefix, found),
+        followed=recorder.followed,
     )
     phases.end("evidence")
     if sworn:
         found += check(history)
+        plant.earlier |= sworn[0].settings
+    if sworn and restarted:
+        found += _from_disks(plant, history, clients.prefix)
+        phases.end("all started anew")
     found += [Violation("answers", text) for text in clients.broken]
     found += [Violation("deeds", text) for text in nemesis.broken]
     return Outcome(plan, history, found, [*nemesis.trouble, phases.text], healed_s, whole_s)
+
+
+def _saved(plant: Plant, prefix: str, found: list[Violation]) -> tuple[Saved, ...]:
+    try:
+        return saved(plant, prefix)
+    except Invalid as error:
+        found.append(Violation("deeds", f"a backup was made and does not open: {error.detail}"))
+        return ()
+
+
+def _from_disks(plant: Plant, history: History, prefix: str) -> list[Violation]:
+    """All providers end and are started; what they testify then is what is on their disks and in the log."""
+    try:
+        for name in plant.providers:
+            plant.stop(name)
+        for name in plant.providers:
+            plant.bring_back(name)
+        heal(plant)
+        return check_again(history, witnesses(plant, history.after, prefix))
+    except (ProcessFailed, AssertionError, OSError) as error:
+        return [Violation("healing", f"after all were started anew: {error}")]

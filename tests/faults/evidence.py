@@ -1,23 +1,29 @@
 """What the nodes and agents of a plant have to say after a bad day."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
 from localcluster.process import ProcessFailed, wait_until
 
-from tests.faults.history import Entry, Obeyed, Witness
+from provider.backup import container
+from provider.backup.content import read_content
+from provider.backup.recovery import Passphrase
+from tests.faults.history import Entry, Obeyed, Saved, Witness
 from tests.faults.plant import Plant
 from tests.support.api import Client, client
 from tests.support.nodes import events
 from tests.support.sql import databases
 
 PATIENCE_S = 30.0
+RUNS = "user.f"
+"""What the names of all runs' settings begin with."""
 
 
 def witnesses(plant: Plant, after: int, prefix: str) -> tuple[Witness, ...]:
-    """All nodes, at one revision. Raises `ProcessFailed` where they do not come to one."""
+    """All nodes, at one revision. `after`: the revision with which the run began; `prefix`: of its settings. Raises
+    `ProcessFailed` where they do not come to one."""
     found: list[Witness] = []
 
     def together() -> bool:
@@ -32,6 +38,7 @@ def witnesses(plant: Plant, after: int, prefix: str) -> tuple[Witness, ...]:
 def _witness(name: str, node: Client, after: int, prefix: str) -> Witness | None:
     """None where something was accepted while it was asked: a late write of a client that has long given up, say."""
     listed = node.read(f"/settings?prefix={prefix}&limit=1000")
+    earlier = {name: held for name, held in _settings(node, RUNS) if not name.startswith(prefix)}
     seen = [_entry(event, prefix) for event in events(node, after)]
     state = node.read("/cluster")
     ends = [listed["revision"], *(entry.revision for entry in seen[-1:])]
@@ -46,7 +53,34 @@ def _witness(name: str, node: Client, after: int, prefix: str) -> Witness | None
         digest=state["digest"],
         entries=tuple(seen),
         settings={item["id"]: (item["revision"], item["spec"]["value"]) for item in listed["items"]},
+        earlier=earlier,
     )
+
+
+def _settings(node: Client, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    """All that begin so, however many: name, revision, value."""
+    path = f"/settings?prefix={prefix}&limit=1000"
+    page = node.read(path)
+    while True:
+        for item in page["items"]:
+            yield item["id"], (item["revision"], item["spec"]["value"])
+        if page.get("next") is None:
+            return
+        page = node.read(f"{path}&after={page['next']}")
+
+
+def saved(plant: Plant, prefix: str) -> tuple[Saved, ...]:
+    """The backups that were made since this was last asked, opened. Raises `Invalid` where one does not open."""
+    found = []
+    while plant.backups:
+        file, passphrase = plant.backups.pop()
+        with file.open("rb") as source:
+            state = read_content(container.read(source, Passphrase(passphrase))).state
+        settings = {
+            one.id: (one.revision, one.spec["value"]) for one in state.of("setting") if one.id.startswith(prefix)
+        }
+        found.append(Saved(file.name, state.revision, settings))
+    return tuple(found)
 
 
 def _entry(event: dict[str, Any], prefix: str) -> Entry:
@@ -55,7 +89,8 @@ def _entry(event: dict[str, Any], prefix: str) -> Entry:
         for change in event["changes"]
         if change["kind"] == "setting" and change["op"] == "put" and change["id"].startswith(prefix)
     )
-    return Entry(event["revision"], event["epoch"], event["type"], event["node"], puts)
+    wishes = tuple(one["id"] for one in event["changes"] if one["kind"] == "database" and one["op"] == "put")
+    return Entry(event["revision"], event["epoch"], event["type"], event["node"], puts, wishes)
 
 
 def obedience(plant: Plant) -> tuple[Obeyed, ...]:

@@ -6,7 +6,7 @@ and read back: what the checker makes of it is then the same.
 
 import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ class Entry:
     node: str
     puts: tuple[tuple[str, str], ...] = ()
     """Settings and values, in order."""
+    wishes: tuple[str, ...] = ()
+    """Databases that are asked for, or of which something is told, as `instance/name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,28 @@ class Witness:
     entries: tuple[Entry, ...]
     settings: dict[str, tuple[int, str]]
     """Setting → revision and value."""
+    earlier: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """The same of settings of earlier runs on this cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A backup that was made, and what it has when it is opened."""
+
+    name: str
+    revision: int
+    settings: dict[str, tuple[int, str]]
+    """Setting → revision and value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One stream of `/events`, from where it was opened to where it broke off."""
+
+    node: str
+    after: int
+    entries: tuple[Entry, ...]
+    """In the order in which they came; without what they put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +143,10 @@ class History:
     faults: tuple[Fault, ...] = ()
     databases: tuple[str, ...] = ()
     """Those that there are at the end, as `instance/name`."""
+    earlier: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Settings of earlier runs on this cluster, as all nodes held them at the end of each."""
+    backups: tuple[Saved, ...] = ()
+    followed: tuple[Followed, ...] = ()
 
     def write(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self)) + "\n")
@@ -134,12 +162,23 @@ class History:
             obeyed=tuple(Obeyed(**one) for one in raw["obeyed"]),
             faults=tuple(Fault(**one) for one in raw["faults"]),
             databases=tuple(raw["databases"]),
+            earlier=_settings(raw.get("earlier")) or {},
+            backups=tuple(Saved(**one | {"settings": _settings(one["settings"])}) for one in raw.get("backups", ())),
+            followed=tuple(Followed(**one | {"entries": _entries(one["entries"])}) for one in raw.get("followed", ())),
         )
 
 
+def _entries(raw: list[dict[str, Any]]) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(**one | {"puts": tuple((s, v) for s, v in one["puts"]), "wishes": tuple(one.get("wishes", ()))})
+        for one in raw
+    )
+
+
 def _witness(raw: dict[str, Any]) -> Witness:
-    entries = tuple(Entry(**one | {"puts": tuple((s, v) for s, v in one["puts"])}) for one in raw["entries"])
-    return Witness(**raw | {"entries": entries, "settings": _settings(raw["settings"]) or {}})
+    entries = _entries(raw["entries"])
+    settings, earlier = _settings(raw["settings"]) or {}, _settings(raw.get("earlier")) or {}
+    return Witness(**raw | {"entries": entries, "settings": settings, "earlier": earlier})
 
 
 def _settings(raw: dict[str, list[Any]] | None) -> dict[str, tuple[int, str]] | None:
@@ -153,6 +192,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._attempts: list[Attempt] = []
         self._faults: list[Fault] = []
+        self._followed: list[Followed] = []
 
     def attempt(self, attempt: Attempt) -> None:
         with self._lock:
@@ -161,6 +201,15 @@ class Recorder:
     def fault(self, fault: Fault) -> None:
         with self._lock:
             self._faults.append(fault)
+
+    def stream(self, followed: Followed) -> None:
+        with self._lock:
+            self._followed.append(followed)
+
+    @property
+    def followed(self) -> tuple[Followed, ...]:
+        with self._lock:
+            return tuple(self._followed)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:

@@ -23,6 +23,7 @@ from tests.support.api import Client, client
 BROKER_DISK = "512M"  # RabbitMQ wants 100 MB to be free
 MEMBERS_MIN, MEMBERS_MAX = 3, 4
 LOOK_S = 1.0
+PASSPHRASE = "a passphrase that nobody guesses"
 
 
 class Plant(Cluster):
@@ -52,6 +53,10 @@ class Plant(Cluster):
         self._joined = len(self.providers)
         self.joining: dict[str, PlantProvider] = {}
         """Hosts that are to be members and are not yet."""
+        self.backups: list[tuple[Path, str]] = []
+        """Made, and nobody has looked into them yet: file and passphrase."""
+        self.earlier: dict[str, tuple[int, str]] = {}
+        """Settings of the runs so far, as all nodes held them at the end of each: revision and value."""
         self.broker_alarmed = False
         self._busy: set[str] = set()
         self._lock = threading.Lock()
@@ -223,7 +228,7 @@ class Plant(Cluster):
         directory = self.layout.root / "backups" / mark
         directory.mkdir(mode=0o700, parents=True)
         passphrase = directory.with_suffix(".passphrase")
-        passphrase.write_text("a passphrase that nobody guesses\n")
+        passphrase.write_text(f"{PASSPHRASE}\n")
         passphrase.chmod(0o600)
         closed = ["--passphrase-file", str(passphrase)]
         self.providers[name].command("backup", "--to", str(directory), *closed)
@@ -232,6 +237,7 @@ class Plant(Cluster):
             self.providers[name].command("backup", "verify", str(file), *closed)
         except ProcessFailed as error:
             raise ValueError(f"{file} was made and is not whole: {error}") from None
+        self.backups.append((file, PASSPHRASE))
 
     def ask_to_lead(self, name: str) -> str | None:
         """Asks a node to become primary; None: it is, else what it said."""

@@ -49,7 +49,8 @@ def line(outcome: Outcome) -> str:
     verdict = "ok" if not outcome.violations else f"{len(outcome.violations)} VIOLATIONS"
     return (
         f"seed {outcome.plan.seed}: {verdict}; {', '.join(done) or 'nothing'}; {len(history.attempts)} requests "
-        f"({failed} failed), {len(written)} writes, {len(history.obeyed)} obeyed; whole after {outcome.healed_s:.1f} s"
+        f"({failed} failed), {len(written)} writes, {sum(len(one.entries) for one in history.followed)} events told, "
+        f"{len(history.obeyed)} obeyed; whole after {outcome.healed_s:.1f} s"
     )
 
 

@@ -3,15 +3,17 @@
 The command prints what it did; a seed that fails is printed with the command that replays it.
 """
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.faults.plan import KINDS, Plan
 from tests.faults.variants import VARIANTS
 
-ALONE = Path(__file__).parent / "alone"
+ALONE, PLANS = Path(__file__).parent / "alone", Path(__file__).parent / "plans"
 ROOT_ONLY = {"skip fsync"}
 LONGEST_S = 600.0
 
@@ -48,6 +50,17 @@ def test_twenty_bad_days(tmp_path: Path) -> None:
 def test_days_of_stores_in_mariadb(store: str, tmp_path: Path) -> None:
     """It is killed, hangs, loses its power; one for each node, and one for all of them."""
     code, said = bad_days(tmp_path, "--runs", "8", "--seconds", "5", "--store", store)
+    assert code == 0, said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("file", sorted(PLANS.glob("*.json")), ids=lambda file: file.stem)
+def test_plans_under_which_something_was_once_broken(file: Path, tmp_path: Path) -> None:
+    """Plans, and not seeds: what a seed draws changes with the kinds of faults that there are."""
+    if os.geteuid() != 0 and any(KINDS[step.kind].needs for step in Plan.read(file).steps):
+        pytest.skip("only root can do what is in this plan")
+    store = json.loads(file.read_text())["store"]
+    code, said = bad_days(tmp_path, "--plan", str(file), "--runs", "3", "--store", store)
     assert code == 0, said
 
 

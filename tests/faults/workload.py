@@ -18,8 +18,8 @@ from localcluster.cluster import Cluster
 from localcluster.process import wait_until
 
 from tests.faults.checker import NOT_DONE
-from tests.faults.history import Action, Attempt, Recorder
-from tests.support.writers import RETRYABLE, Connection
+from tests.faults.history import Action, Attempt, Entry, Followed, Recorder
+from tests.support.writers import RETRYABLE, Connection, Stream
 
 TIMEOUT_S = 3.0
 ATTEMPTS_MAX = 8
@@ -41,10 +41,11 @@ class Clients:
         mark: str,
         *,
         pause_s: float = PAUSE_S,
+        after: int = 0,
     ) -> None:
         """`mark` makes the ops of this run differ from those of an earlier one with the same seed. `pause_s`: what a
-        client pauses at most between two wishes."""
-        self._pause_s = pause_s
+        client pauses at most between two wishes; `after`: the revision from which on `/events` is followed."""
+        self._pause_s, self._after = pause_s, after
         self._cluster, self._doors, self._recorder = cluster, dict(doors), recorder
         self.prefix = f"user.f{seed}.{mark}."
         """What the names of the run's settings begin with."""
@@ -61,6 +62,7 @@ class Clients:
             "counter1": _Client.count,
             **({"wisher": _Client.wish} if cluster.agents else {}),
             **{f"reader at {door}": partial(_Client.read, door=door) for door in doors},
+            **{f"follower at {door}": partial(_Client.follow, door=door) for door in doors},
         }
         self._threads = [
             threading.Thread(target=self._run, args=(name, plan), name=name) for name, plan in plans.items()
@@ -114,8 +116,8 @@ class _Client:
         self._connections: dict[str, Connection] = {}
         self._doors = list(all_._doors)
         self._number = 0
-        self._seen = 0
-        """The highest revision of a write of its own."""
+        self._after = all_._after
+        """The last revision that a stream has told of."""
 
     def close(self) -> None:
         for connection in self._connections.values():
@@ -151,6 +153,28 @@ class _Client:
                 setting = self._all.shared(self.chance.randrange(SHARED))
                 minimum = self._newest() if self.chance.random() < 0.3 else None
                 self._ask(replace(self._new(op, "read", door, setting=setting), minimum=minimum))
+
+    def follow(self, *, door: str) -> None:
+        """A stream of events, from where the last one broke off, until this one does."""
+        came: list[Entry] = []
+        stream = Stream(self._all._cluster, self._all._doors[door], timeout_s=TIMEOUT_S)
+        try:
+            answer = stream.open(f"/events?after={self._after}", {"Accept": "application/x-ndjson"})
+            if answer.status == 410:  # it knows no more of what was: from where it is on
+                self._after = int(answer.headers["bellwether-revision"])
+            elif answer.status == 200:
+                for event in stream.lines():
+                    came.append(Entry(event["revision"], event["epoch"], event["type"], event["node"]))
+                    if self._all._stopping.is_set():
+                        break
+                self._all._recorder.stream(Followed(answer.headers["bellwether-node"], self._after, tuple(came)))
+                self._after = came[-1].revision if came else self._after
+        except OSError:
+            pass
+        finally:
+            stream.close()
+        if not came:
+            self._all._stopping.wait(0.3)
 
     def _newest(self) -> int | None:
         written = [one.document or 0 for one in self._all._recorder.attempts[-50:] if one.action == "put" and one.done]

@@ -61,6 +61,31 @@ class Connection:
         self._http.close()
 
 
+class Stream(Connection):
+    """A connection for one answer that does not end by itself."""
+
+    def open(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """What the answer begins with. Raises `OSError`."""
+        try:
+            self._http.request("GET", f"/api/v1{path}", None, {**self._headers, **headers})
+            self._answer = self._http.getresponse()
+        except http.client.HTTPException as error:
+            raise OSError(f"the connection broke: {error!r}") from None
+        return Answer(self._answer.status, {name.lower(): text for name, text in self._answer.getheaders()}, b"")
+
+    def lines(self) -> Iterator[Any]:
+        """The JSON of each whole line, until the answer ends, breaks off, or has nothing to tell for too long."""
+        while True:
+            try:
+                line = self._answer.readline()
+            except (OSError, http.client.HTTPException):
+                return
+            if not line.endswith(b"\n"):
+                return
+            if line.strip():
+                yield json.loads(line)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An answer, or none (`status` 0), that a client would have seen as a failure."""

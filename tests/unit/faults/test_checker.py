@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from tests.faults.checker import check
-from tests.faults.history import Attempt, Entry, Fault, History, Obeyed, Witness
+from tests.faults.checker import check, check_again
+from tests.faults.history import Attempt, Entry, Fault, Followed, History, Obeyed, Saved, Witness
 from tests.unit.faults import honest
 from tests.unit.faults.honest import NODES
 
@@ -84,6 +84,30 @@ def again(number: int, **changes: object) -> History:
     return replace(GOOD, attempts=tuple(attempts))
 
 
+def earlier(now: tuple[int, str] | None) -> History:
+    """On an earlier day all nodes held something; the last one holds this by now."""
+    held = {"user.f1.m.s0": (5, "m.writer0.3")}
+    *rest, last = (replace(one, earlier=held) for one in GOOD.witnesses)
+    changed = replace(last, earlier={} if now is None else {"user.f1.m.s0": now})
+    return replace(GOOD, witnesses=(*rest, changed), earlier=held)
+
+
+def refused(status: int, code: str) -> History:
+    return also(wrote("four", 8, 9, status=status, code=code, node="p1", role="primary", epoch=1, revision=12))
+
+
+def wished(at: int | None, *, logged_at: int | None, **more: object) -> History:
+    """A database was asked for, and made; where the log has it."""
+    entries = tuple(replace(one, wishes=("db1/x",) if one.revision == logged_at else ()) for one in ENTRIES)
+    asked = wrote("five", 2, 3, at, action="wish", setting="db1/x", **more)
+    return replace(GOOD, attempts=(*ATTEMPTS, asked), witnesses=sworn(entries), databases=("db1/x",))
+
+
+def followed(*entries: Entry) -> History:
+    told = tuple(replace(entry, puts=()) for entry in entries)
+    return replace(GOOD, followed=(Followed("p1", 10, told), Followed("p2", 14, ())))
+
+
 FIVE = Entry(15, 2, "entry", "p2", (("a", "one"),))
 BROKEN: dict[str, tuple[str, Callable[[], History]]] = {
     "nobody testifies": ("equal", lambda: replace(GOOD, witnesses=())),
@@ -146,6 +170,31 @@ BROKEN: dict[str, tuple[str, Callable[[], History]]] = {
         "agents",
         lambda: also(wrote("five", 8, 9, 14, action="wish", setting="db1/x", node="p2", epoch=2)),
     ),
+    "a database that is in no log": ("lost", lambda: wished(12, logged_at=None)),
+    "a database that was asked for elsewhere": ("once", lambda: wished(12, logged_at=14)),
+    "a database that was refused, and is there": (
+        "refused",
+        lambda: wished(None, logged_at=12, status=409, code="refused"),
+    ),
+    "a database that was not asked for, as was said": (
+        "refused",
+        lambda: wished(None, logged_at=12, status=503, code="no_primary"),
+    ),
+    "an earlier day's setting that is gone": ("lost", lambda: earlier(None)),
+    "an earlier day's setting that is an older one": ("lost", lambda: earlier((4, "m.writer0.1"))),
+    "an earlier day's setting that somebody else wrote": ("lost", lambda: earlier((12, "x.writer0.9"))),
+    "a client that is told that he is nobody": ("answers", lambda: refused(401, "unauthenticated")),
+    "a client that may not": ("answers", lambda: refused(403, "forbidden")),
+    "a setting that cannot be written": ("answers", lambda: refused(404, "not_found")),
+    "a write that is called nonsense": ("answers", lambda: refused(422, "invalid")),
+    "a condition that nobody named": ("answers", lambda: refused(412, "stale_revision")),
+    "a stream with a gap": ("events", lambda: followed(ENTRIES[0], *ENTRIES[2:])),
+    "a stream that repeats itself": ("events", lambda: followed(*ENTRIES[:2], *ENTRIES[1:])),
+    "a stream in another order": ("events", lambda: followed(ENTRIES[1], ENTRIES[0])),
+    "a stream of other records": ("events", lambda: followed(replace(ENTRIES[0], node="p3"))),
+    "a stream of what is gone": ("lost", lambda: followed(*ENTRIES, FIVE)),
+    "a backup that lacks a write": ("contents", lambda: replace(GOOD, backups=(Saved("b", 12, {"a": (11, "one")}),))),
+    "a backup of a state that is gone": ("lost", lambda: replace(GOOD, backups=(Saved("b", 19, {}),))),
     "an agent that obeys the old": (
         "agents",
         lambda: replace(GOOD, obeyed=(Obeyed("db1", 2, 1, "desired"), Obeyed("db1", 1, 2, "advice"))),
@@ -173,6 +222,9 @@ def test_a_history_is_the_same_after_it_was_written(tmp_path: Path) -> None:
     history = also(
         replace(read("r3", 8, 9, 14, None), action="list", status=200, document=14, items={"a": (14, "three")})
     )
+    saved = (Saved("b", 12, {"a": (12, "two")}),)
+    history = replace(history, witnesses=earlier(None).witnesses, earlier=earlier(None).earlier, backups=saved)
+    history = replace(history, followed=followed(*ENTRIES).followed)
     history.write(tmp_path / "history.json")
     assert History.read(tmp_path / "history.json") == history
 
@@ -187,3 +239,39 @@ def test_a_key_may_be_forgotten_by_a_clock_that_is_a_day_off_and_only_then() -> 
     assert "once" in {found.rule for found in check(twice)}
     assert check(replace(twice, faults=(Fault("clock far off", "p2", 4.5, 5.5),))) == []
     assert check(replace(twice, faults=(Fault("clock", "p2", 4.5, 5.5),))) != []
+    # The keys live by the time in the log: the clock of one who never was primary makes nobody forget them.
+    assert check(replace(twice, faults=(Fault("clock far off", "p3", 4.5, 5.5),))) != []
+
+
+def test_what_a_client_of_an_earlier_day_no_longer_waited_for_may_have_been_written_since() -> None:
+    assert check(earlier((5, "m.writer0.3"))) == []
+    assert check(earlier((11, "m.writer0.4"))) == []
+
+
+def test_a_node_that_was_removed_may_know_nobody() -> None:
+    assert check(replace(refused(401, "unauthenticated"), faults=(Fault("remove", "p1", 7, 8),))) == []
+
+
+def test_a_database_that_was_asked_for_where_that_was_said_is_good() -> None:
+    assert check(wished(12, logged_at=12)) == []
+    assert check(wished(None, logged_at=12)) == [], "it was not answered"
+    assert check(wished(None, logged_at=None, status=503, code="no_primary")) == []
+
+
+def test_streams_that_tell_all_in_order_are_good() -> None:
+    assert check(followed(*ENTRIES)) == []
+    assert check(replace(GOOD, followed=(Followed("p1", 12, (replace(ENTRIES[2], puts=()),)),))) == []
+
+
+def test_a_backup_that_has_what_the_log_says_is_good() -> None:
+    saved = (Saved("b", 12, {"a": (12, "two")}), Saved("c", 14, {"a": (14, "three")}))
+    assert check(replace(GOOD, backups=saved)) == []
+
+
+def test_what_nodes_testify_from_their_disks_is_what_they_had_testified() -> None:
+    assert check_again(GOOD, sworn((*ENTRIES, Entry(15, 2, "entry", "p2")))) == []
+    assert check_again(GOOD, sworn()) == []
+    assert {one.rule for one in check_again(GOOD, sworn(ENTRIES[:3]))} >= {"lost"}
+    altered = (*ENTRIES[:1], Entry(12, 1, "entry", "p1"), *ENTRIES[2:])
+    assert {one.rule for one in check_again(GOOD, sworn(altered))} >= {"lost"}
+    assert {one.rule for one in check_again(GOOD, tuple(replace(one, digest="e") for one in sworn()))} == {"equal"}

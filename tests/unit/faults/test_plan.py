@@ -1,12 +1,16 @@
 """Invariant: a plan follows from its seed alone, and what is drawn can be done."""
 
+import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.faults.nemesis import DEEDS
 from tests.faults.plan import KINDS, ROLES, Plan, draw, possible
+
+PLANS = Path(__file__).parents[2] / "faults" / "plans"
 
 
 def test_the_same_seed_is_the_same_plan() -> None:
@@ -39,3 +43,16 @@ def test_what_is_not_there_is_not_needed() -> None:
 def test_every_kind_can_be_done_to_somebody() -> None:
     assert KINDS.keys() == DEEDS.keys()
     assert {role for kind in KINDS.values() for role in kind.roles} <= {*ROLES, "-"}
+
+
+@pytest.mark.parametrize("file", sorted(PLANS.glob("*.json")), ids=lambda file: file.stem)
+def test_a_plan_that_is_kept_can_still_be_carried_out(file: Path) -> None:
+    kept = json.loads(file.read_text())
+    plan = Plan.read(file)
+    assert kept["what"]
+    assert kept["store"] in ("sqlite", "mariadb", "shared")
+    assert plan.steps
+    for step in plan.steps:
+        assert step.role in KINDS[step.kind].roles
+        assert 0 <= step.at_s < plan.seconds
+        assert (KINDS[step.kind].needs or "").startswith("store") <= (kept["store"] != "sqlite")
