@@ -8,7 +8,7 @@ import pytest
 
 from provider.log.port import Log, Position
 from provider.log.stream import StreamLog
-from shared.bus import Outcome, Subscription, Topology
+from shared.bus import Link, Outcome, Subscription, Topology
 from tests.support.brokers import MemoryRig, RabbitRig, Rig, Seen, Watched, name
 from tests.support.memory_log import MemoryLog, MemoryLogStream
 
@@ -24,6 +24,8 @@ class Sink:
         self.appended: Seen[tuple[object, Outcome]] = Seen()
         self.ups: Seen[None] = Seen()
         self.downs: Seen[str] = Seen()
+        self.reads: list[bool] = []
+        """With each of these, whether reading goes on."""
         self.diverged: Seen[str] = Seen()
         self.verdict: Seen[str] = Seen()
         """Ups and divergences, in their order."""
@@ -43,6 +45,7 @@ class Sink:
         self.verdict.append("up")
 
     def on_down(self, reason: str, *, reads: bool = False) -> None:
+        self.reads.append(reads)
         self.downs.append(reason)
 
     def on_diverged(self, reason: str) -> None:
@@ -67,15 +70,22 @@ class Place:
         self.generation = name("g")
         self.stream = f"bellwether.log.{self.generation}"
         self.memory = MemoryLogStream()
+        self.links: dict[str, Link] = {}
+        """Of the log that was made last, by what they are for."""
         self._stack = ExitStack()
 
     def make(self, *, prefetch: int = 500) -> Log:
         if self.rig is None:
             return MemoryLog(self.memory, prefetch=prefetch)
         rig = self.rig
+
+        def make_link(name: str, topology: Topology, up: Callable[[str], None], down: Callable[[str], None], /) -> Link:
+            self.links[name] = rig.make_link(topology, up, down)
+            return self.links[name]
+
         return StreamLog(
             generation=self.generation,
-            make_link=lambda _name, topology, up, down: rig.make_link(topology, up, down),
+            make_link=make_link,
             max_length_bytes=2 * SEGMENT_BYTES,
             segment_bytes=SEGMENT_BYTES,
             prefetch=prefetch,
@@ -232,6 +242,25 @@ def test_a_connection_that_breaks_while_records_flow_loses_and_repeats_nothing(p
     writer.write(b"last")
     reader.sink.read.until(lambda _: b"last" in reader.sink.data)
     assert reader.sink.data == [*numbered(500), b"last"]
+
+
+def test_where_only_writing_is_interrupted_reading_goes_on_and_that_is_said(rig: Rig) -> None:
+    """It is what a witness rests on: see provider/core/following.py."""
+    place = Place(rig)
+    try:
+        node = place.open().up()
+        node.write(b"a")
+        node.sink.read.at_least(1)
+        place.links["log-append"].restart("a test")
+        node.up(2).write(b"b")
+        assert node.sink.reads == [True]
+        place.links["log-read"].restart("a test")
+        node.up(3).write(b"c")
+        assert node.sink.reads == [True, False]
+        node.sink.read.at_least(3)
+        assert node.sink.data == [b"a", b"b", b"c"]
+    finally:
+        place.end()
 
 
 def test_without_a_connection_an_append_ends_unknown(place: Place) -> None:
