@@ -4,7 +4,18 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 
-from tests.faults.history import Entry, History
+from tests.faults.history import Attempt, Entry, History
+
+NOT_DONE = frozenset({"no_primary", "log_unavailable", "disk_full", "store_unavailable", "too_many_requests"})
+"""Codes that say: nothing was done."""
+REFUSED = frozenset({"stale_revision", "conflict", "not_found", "invalid", "refused", "forbidden"})
+"""Codes that say: nothing was done, and nothing will be."""
+FORGETFUL, SLACK_S = "clock far off", 3.0
+"""Under a primary whose clock is a day ahead, idempotency keys are over at once, on all nodes alike; an entry of that
+time may still be on its way when the clock is right again."""
+CATCH_UP_S = 4.0
+"""An answer that comes sooner is not one of a node that waited in vain for its own copy (5 s) before it passed on the
+primary's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,8 @@ class Violation:
 class Put:
     revision: int
     setting: str
-    value: str
+    value: str | None
+    """None: it is deleted."""
 
 
 class Log:
@@ -36,7 +48,8 @@ class Log:
         self.of_value: dict[str, list[Put]] = defaultdict(list)
         for put in self.puts:
             self.of_setting[put.setting].append(put)
-            self.of_value[put.value].append(put)
+            if put.value is not None:
+                self.of_value[put.value].append(put)
         self.wished: dict[str, int] = {}
         """Database → where it was asked for."""
         for entry in entries:
@@ -54,8 +67,16 @@ class Log:
         """What a node at that revision has there."""
         puts = self.of_setting.get(setting, [])
         number = bisect_right(puts, revision, key=lambda put: put.revision)
-        return puts[number - 1] if number else None
+        return puts[number - 1] if number and puts[number - 1].value is not None else None
 
     def settings_at(self, revision: int) -> dict[str, tuple[int, str]]:
-        found = ((setting, self.held(setting, revision)) for setting in self.of_setting)
-        return {setting: (put.revision, put.value) for setting, put in found if put is not None}
+        found = (self.held(setting, revision) for setting in self.of_setting)
+        return {put.setting: (put.revision, put.value) for put in found if put is not None and put.value is not None}
+
+
+def forgotten(history: History, attempts: list[Attempt]) -> bool:
+    """Whether the key of this op may have been forgotten between two of its attempts: then it may be done again."""
+    first_s, last_s = attempts[0].asked_s, attempts[-1].asked_s
+    primaries = {history.primary} | {e.node for one in history.witnesses for e in one.entries if e.type == "claim"}
+    jumps = [one for one in history.faults if one.kind == FORGETFUL and one.why_not is None and one.target in primaries]
+    return any(first_s <= one.ended_s + SLACK_S and last_s >= one.began_s - SLACK_S for one in jumps)

@@ -8,28 +8,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tests.faults.agreed import Log, Violation
+from tests.faults.agreed import CATCH_UP_S, NOT_DONE, REFUSED, Log, Violation, forgotten
+from tests.faults.asked import databases, deletions
 from tests.faults.history import Action, Attempt, Entry, History, Witness
 
-NOT_DONE = frozenset({"no_primary", "log_unavailable", "disk_full", "store_unavailable", "too_many_requests"})
-"""Codes that say: nothing was done."""
-REFUSED = frozenset({"stale_revision", "conflict", "not_found", "invalid", "refused", "forbidden"})
-"""Codes that say: nothing was done, and nothing will be."""
 _BUSY = frozenset({408, 429})
 MAY_BE: dict[Action, frozenset[int]] = {
     "put": _BUSY | {409},
     "wish": _BUSY | {409},
+    "delete": _BUSY | {404, 409},
     "read": _BUSY | {404},
     "list": _BUSY,
     "look": _BUSY,
 }
 """Refusals that an administrator who asks for what there is can rightly get."""
-FORGETFUL, SLACK_S = "clock far off", 3.0
-"""Under a primary whose clock is a day ahead, idempotency keys are over at once, on all nodes alike; an entry of that
-time may still be on its way when the clock is right again."""
-CATCH_UP_S = 4.0
-"""An answer that comes sooner is not one of a node that waited in vain for its own copy (5 s) before it passed on the
-primary's."""
 
 
 def check(history: History) -> list[Violation]:
@@ -42,8 +34,9 @@ def check(history: History) -> list[Violation]:
     writes, reads = (_once, _refused, _real_time, _matches), (_reads_back, _contents, _headers, _looks)
     for rule in (_sequence, _final, _backups, *writes, *reads):
         found += rule(history, log)
-    found += _streams(history, log)
-    return [*found, *_obedience(history), *_wishes(history, log), *_earlier(history), *_answered(history)]
+    for rule in (_streams, databases, deletions):
+        found += rule(history, log)
+    return [*found, *_obedience(history), *_earlier(history), *_answered(history)]
 
 
 def check_again(history: History, witnesses: tuple[Witness, ...]) -> list[Violation]:
@@ -154,14 +147,6 @@ def _writes(history: History) -> Iterator[tuple[str, list[Attempt]]]:
     yield from ops.items()
 
 
-def _forgotten(history: History, attempts: list[Attempt]) -> bool:
-    """Whether the key of this op may have been forgotten between two of its attempts: then it may be done again."""
-    first_s, last_s = attempts[0].asked_s, attempts[-1].asked_s
-    primaries = {history.primary} | {e.node for one in history.witnesses for e in one.entries if e.type == "claim"}
-    jumps = [one for one in history.faults if one.kind == FORGETFUL and one.why_not is None and one.target in primaries]
-    return any(first_s <= one.ended_s + SLACK_S and last_s >= one.began_s - SLACK_S for one in jumps)
-
-
 def _once(history: History, log: Log) -> Iterator[Violation]:
     """What was acknowledged is there, once, where it was said to be; nothing is there that nobody asked for."""
     asked = set()
@@ -169,7 +154,7 @@ def _once(history: History, log: Log) -> Iterator[Violation]:
         asked.add(op)
         puts = log.of_value.get(op, [])
         told = {attempt.document for attempt in attempts if attempt.done}
-        if len(puts) > 1 and _forgotten(history, attempts):
+        if len(puts) > 1 and forgotten(history, attempts):
             if not told <= {put.revision for put in puts}:
                 yield Violation("once", f"{op} was acknowledged at {told}, and is at {[put.revision for put in puts]}")
             continue
@@ -192,7 +177,7 @@ def _refused(history: History, log: Log) -> Iterator[Violation]:
             continue
         at = log.of_value[op][0].revision
         final = [one for one in attempts if one.code in REFUSED]
-        if final and _forgotten(history, attempts):
+        if final and forgotten(history, attempts):
             continue  # done, forgotten, asked for again, and refused: it had replaced what it was to replace
         if final:
             yield Violation("refused", f"{op} was refused with {final[0].code} by {final[0].node}, and is at {at}")
@@ -241,7 +226,7 @@ def _matches(history: History, log: Log) -> Iterator[Violation]:
             if put.value == op and replaced != match:
                 yield Violation("If-Match", f"{op} at {put.revision} was to replace {match}, and replaced {replaced}")
         stale = any(one.code == "stale_revision" for one in attempts)
-        if stale and (puts[-1].revision if puts else 0) == match:
+        if stale and (puts[-1].revision if puts and puts[-1].value is not None else 0) == match:
             yield Violation("If-Match", f"{op} was refused, although {match} was the newest of {setting}")
 
 
@@ -311,7 +296,7 @@ def _read(log: Log, one: Attempt, floor: int) -> Iterator[Violation]:
         *(p for p in log.of_setting.get(setting, ()) if floor < p.revision <= revision),
     ]
     said = (one.document, one.found) if one.done else None
-    if said not in [None if put is None else (put.revision, put.value) for put in possible]:
+    if said not in [None if put is None or put.value is None else (put.revision, put.value) for put in possible]:
         yield Violation("contents", f"{one.node} read {said} in {setting} between {floor} and {revision}: {possible}")
 
 
@@ -371,25 +356,3 @@ def _obedience(history: History) -> Iterable[Violation]:
         if one.epoch < newest.get(one.agent, 0):
             yield Violation("agents", f"{one.agent} obeyed {one.type} of {one.epoch} after {newest[one.agent]}")
         newest[one.agent] = max(one.epoch, newest.get(one.agent, 0))
-
-
-def _wishes(history: History, log: Log) -> Iterator[Violation]:
-    """Each database that a node promised to have made is in the log, where that was said, and there; what was refused
-    is not. The log has it from the agents as well, later: what counts is where it stands first."""
-    ops: dict[str, list[Attempt]] = defaultdict(list)
-    for one in history.attempts:
-        if one.action == "wish" and one.setting is not None:
-            ops[one.setting].append(one)
-    for setting, attempts in ops.items():
-        told, at = {one.document for one in attempts if one.done}, log.wished.get(setting)
-        if told and setting not in history.databases:
-            yield Violation("agents", f"{setting} was asked for and acknowledged at {told}; nobody made it")
-        if told and at is None:
-            yield Violation("lost", f"{setting} was acknowledged at {told}, and is in no log")
-        elif told and told != {at} and not _forgotten(history, attempts):
-            yield Violation("once", f"{setting} was acknowledged at {told}, and is at {at}")
-        final = [one for one in attempts if one.code in REFUSED]
-        if at is not None and final and not _forgotten(history, attempts):
-            yield Violation("refused", f"{setting} was refused with {final[0].code}, and is at {at}")
-        elif at is not None and all(one.code in NOT_DONE for one in attempts):
-            yield Violation("refused", f"{setting} was never done, as was said, and is at {at}")

@@ -105,7 +105,7 @@ def live(
     phases.end("evidence")
     if sworn:
         found += check(history)
-        plant.earlier |= sworn[0].settings
+        plant.earlier |= {name: held for name, held in sworn[0].settings.items() if clients.stays(name)}
     if sworn and restarted:
         found += _from_disks(plant, history, clients.prefix)
         phases.end("all started anew")

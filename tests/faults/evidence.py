@@ -85,9 +85,9 @@ def saved(plant: Plant, prefix: str) -> tuple[Saved, ...]:
 
 def _entry(event: dict[str, Any], prefix: str) -> Entry:
     puts = tuple(
-        (change["id"], change["spec"]["value"])
+        (change["id"], change["spec"]["value"] if change["op"] == "put" else None)
         for change in event["changes"]
-        if change["kind"] == "setting" and change["op"] == "put" and change["id"].startswith(prefix)
+        if change["kind"] == "setting" and change["id"].startswith(prefix)
     )
     wishes = tuple(one["id"] for one in event["changes"] if one["kind"] == "database" and one["op"] == "put")
     return Entry(event["revision"], event["epoch"], event["type"], event["node"], puts, wishes)

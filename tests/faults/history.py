@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Action = Literal["put", "read", "list", "look", "wish"]
+Action = Literal["put", "delete", "read", "list", "look", "wish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Entry:
     epoch: int
     type: str
     node: str
-    puts: tuple[tuple[str, str], ...] = ()
-    """Settings and values, in order."""
+    puts: tuple[tuple[str, str | None], ...] = ()
+    """Settings and values, in order; None: it is deleted."""
     wishes: tuple[str, ...] = ()
     """Databases that are asked for, or of which something is told, as `instance/name`."""
 

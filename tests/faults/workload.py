@@ -17,7 +17,7 @@ from localcluster.api import Answer
 from localcluster.cluster import Cluster
 from localcluster.process import wait_until
 
-from tests.faults.checker import NOT_DONE
+from tests.faults.agreed import NOT_DONE
 from tests.faults.history import Action, Attempt, Entry, Followed, Recorder
 from tests.support.writers import RETRYABLE, Connection, Stream
 
@@ -25,6 +25,7 @@ TIMEOUT_S = 3.0
 ATTEMPTS_MAX = 8
 PAUSE_S = 0.06
 WISHES_S = 1.0
+METHODS: Mapping[Action, str] = {"put": "PUT", "wish": "PUT", "delete": "DELETE"}
 SHARED, COUNTED = 6, 2
 """Settings that everybody writes; and those that are written with `If-Match` alone."""
 
@@ -60,6 +61,7 @@ class Clients:
             "writer3": partial(_Client.write, keyed=False, believes=True),
             "counter0": _Client.count,
             "counter1": _Client.count,
+            "remover": _Client.remove,
             **({"wisher": _Client.wish} if cluster.agents else {}),
             **{f"reader at {door}": partial(_Client.read, door=door) for door in doors},
             **{f"follower at {door}": partial(_Client.follow, door=door) for door in doors},
@@ -103,6 +105,13 @@ class Clients:
     def shared(self, number: int) -> str:
         return f"{self.prefix}s{number}"
 
+    def removed(self, number: int) -> str:
+        return f"{self.prefix}d{number}"
+
+    def stays(self, setting: str) -> bool:
+        """Whether nobody deletes it, not even a request that comes late."""
+        return not setting.startswith(f"{self.prefix}d")
+
     def counted(self, number: int) -> str:
         return f"{self.prefix}c{number}"
 
@@ -135,6 +144,13 @@ class _Client:
         if seen.status in (200, 404):
             self._put(self._op(), setting, keyed=True, believes=False, match=seen.document or 0)
 
+    def remove(self) -> None:
+        """A new value, and it goes again. Nobody else writes there."""
+        setting = self._all.removed(self.chance.randrange(COUNTED))
+        self._put(self._op(), setting, keyed=True, believes=False)
+        if self.chance.random() < 0.7:
+            self._put(self._op(), setting, keyed=True, believes=False, action="delete")
+
     def wish(self) -> None:
         """A database. Not too many: each is made."""
         instance = self.chance.choice(list(self._all._cluster.agents))
@@ -150,7 +166,8 @@ class _Client:
             case 1:
                 self._ask(self._new(op, "look", door))
             case _:
-                setting = self._all.shared(self.chance.randrange(SHARED))
+                shared = self._all.shared(self.chance.randrange(SHARED))
+                setting = shared if self.chance.random() < 0.8 else self._all.removed(self.chance.randrange(COUNTED))
                 minimum = self._newest() if self.chance.random() < 0.3 else None
                 self._ask(replace(self._new(op, "read", door, setting=setting), minimum=minimum))
 
@@ -226,7 +243,7 @@ class _Client:
             headers |= {"Bellwether-Min-Revision": str(attempt.minimum), "Bellwether-Wait": "1"}
         door, url = attempt.door, self._all._doors[attempt.door]
         connection = self._connections.setdefault(door, Connection(self._all._cluster, url, timeout_s=TIMEOUT_S))
-        method = "PUT" if attempt.action in ("put", "wish") else "GET"
+        method = METHODS.get(attempt.action, "GET")
         try:
             answer = connection.ask(method, self._path(attempt), value, headers)
         except OSError:
@@ -267,7 +284,7 @@ def _with(attempt: Attempt, answer: Answer) -> Attempt:
         epoch=int(said["bellwether-epoch"]),
         revision=int(said["bellwether-revision"]),
     )
-    if not attempt.done:
+    if not attempt.done or attempt.action == "delete":
         return attempt
     body = answer.json
     match attempt.action:

@@ -43,7 +43,7 @@ wishes = st.lists(
         later=st.integers(0, 6),
         node=st.integers(0, 2),
         setting=st.sampled_from(SETTINGS),
-        kind=st.sampled_from(["put", "match", "read", "list", "look"]),
+        kind=st.sampled_from(["put", "match", "delete", "read", "list", "look"]),
         answered=st.booleans(),
     ),
     max_size=25,
@@ -72,7 +72,7 @@ class Cluster:
                 self._primary = NODES[node]
                 self._accept("claim", self._epochs[self._revision] + 1)
             for number, wish in enumerate(wishes):
-                if wish.decided == tick and wish.kind in ("put", "match"):
+                if wish.decided == tick and wish.kind in ("put", "match", "delete"):
                     self._write(number, wish)
             self._newest.append(self._revision)
         attempts = [
@@ -85,15 +85,22 @@ class Cluster:
     def _revision(self) -> int:
         return max(self._held)
 
-    def _accept(self, type_: str, epoch: int, *puts: tuple[str, str]) -> int:
+    def _accept(self, type_: str, epoch: int, *puts: tuple[str, str | None]) -> int:
         revision = self._revision + 1
         self._log.append(Entry(revision, epoch, type_, self._primary, puts))
-        self._held[revision] = self._held[revision - 1] | {setting: (revision, value) for setting, value in puts}
+        gone = {setting for setting, value in puts if value is None}
+        held = self._held[revision - 1] | {setting: (revision, value) for setting, value in puts if value is not None}
+        self._held[revision] = {setting: found for setting, found in held.items() if setting not in gone}
         self._epochs[revision] = epoch
         return revision
 
     def _write(self, number: int, wish: Wish) -> None:
         before = self._held[self._revision].get(wish.setting)
+        if wish.kind == "delete":
+            if before is not None:
+                at = self._accept("entry", self._epochs[self._revision], (wish.setting, None))
+                self._written[number] = at, None
+            return
         match = before[0] if wish.kind == "match" and before is not None else None
         at = self._accept("entry", self._epochs[self._revision], (wish.setting, f"op{number}"))
         self._written[number] = at, match
@@ -113,9 +120,14 @@ class Cluster:
             return attempt
         wish = replace(wish, later=wish.later + self._lags[wish.node])
         attempt = replace(attempt, answered_s=wish.decided + wish.later, status=200, document=at)
+        if wish.kind == "delete":
+            attempt = replace(attempt, status=204, document=None)
         return self._stamped(attempt, wish)
 
     def _read(self, wish: Wish, number: int) -> Attempt:
+        if wish.kind == "delete":  # of what was not there
+            attempt = wish.attempt(number)
+            return replace(self._stamped(attempt, wish), status=404, code="not_found") if wish.answered else attempt
         seen = self._shown(wish.node, wish.decided)
         attempt = replace(self._stamped(wish.attempt(number), wish), status=200, document=seen)
         held = self._held[seen]

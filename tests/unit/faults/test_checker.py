@@ -55,7 +55,7 @@ ATTEMPTS = (
 
 
 def sworn(entries: tuple[Entry, ...] = ENTRIES) -> tuple[Witness, ...]:
-    held = {s: (entry.revision, v) for entry in entries for s, v in entry.puts}
+    held = {s: (entry.revision, v) for entry in entries for s, v in entry.puts if v is not None}
     last = entries[-1]
     return tuple(Witness(name, "g", 2, "p2", last.revision, "d", entries, held) for name in NODES)
 
@@ -94,6 +94,25 @@ def earlier(now: tuple[int, str] | None) -> History:
 
 def refused(status: int, code: str) -> History:
     return also(wrote("four", 8, 9, status=status, code=code, node="p1", role="primary", epoch=1, revision=12))
+
+
+def gone(*at: int, told: tuple[int, ...] = (), written: int | None = None, **refused: object) -> History:
+    """The setting is deleted so in the log; so it was told, each by an op of its own; `written`: an op before that."""
+    asked = [wrote(f"d{n}", 10, 11, to, action="delete", document=None, status=204) for n, to in enumerate(told)]
+    if refused:
+        asked.append(wrote("d", 10, 11, action="delete", **refused))
+    entries = [*ENTRIES, *(Entry(one, 2, "entry", "p2", (("a", None),)) for one in at)]
+    if written is not None:
+        entries += [Entry(16, 2, "entry", "p2"), Entry(written, 2, "entry", "p2", (("a", "six"),))]
+        asked.append(wrote("six", 8, 9, written, node="p2", epoch=2))
+    held = {} if written is None and at else {"a": (14, "three")} if written is None else {"a": (written, "six")}
+    sworn_to = tuple(replace(one, settings=held) for one in sworn(tuple(entries)))
+    asked = [replace(one, node="p2", epoch=2) if one.status == 204 else one for one in asked]
+    return replace(GOOD, attempts=(*ATTEMPTS, *asked), witnesses=sworn_to)
+
+
+def then_read(history: History, found: tuple[int, str] | None) -> History:
+    return replace(history, attempts=(*history.attempts, replace(read("r4", 12, 13, 15, found), epoch=2)))
 
 
 def wished(at: int | None, *, logged_at: int | None, **more: object) -> History:
@@ -180,6 +199,15 @@ BROKEN: dict[str, tuple[str, Callable[[], History]]] = {
         "refused",
         lambda: wished(None, logged_at=12, status=503, code="no_primary"),
     ),
+    "a deletion that is in no log": ("lost", lambda: gone(told=(16,))),
+    "a deletion from before it was asked for": ("lost", lambda: gone(15, told=(16,), written=17)),
+    "one deletion for two": ("lost", lambda: gone(15, told=(15, 15))),
+    "a deletion that nobody asked for": ("once", lambda: gone(15)),
+    "a deletion that was refused": ("once", lambda: gone(15, status=404, code="not_found")),
+    "a setting that is there, though it was deleted": (
+        "contents",
+        lambda: then_read(gone(15, told=(15,)), (14, "three")),
+    ),
     "an earlier day's setting that is gone": ("lost", lambda: earlier(None)),
     "an earlier day's setting that is an older one": ("lost", lambda: earlier((4, "m.writer0.1"))),
     "an earlier day's setting that somebody else wrote": ("lost", lambda: earlier((12, "x.writer0.9"))),
@@ -256,6 +284,13 @@ def test_a_database_that_was_asked_for_where_that_was_said_is_good() -> None:
     assert check(wished(12, logged_at=12)) == []
     assert check(wished(None, logged_at=12)) == [], "it was not answered"
     assert check(wished(None, logged_at=None, status=503, code="no_primary")) == []
+
+
+def test_deletions_that_are_where_they_were_said_to_be_are_good() -> None:
+    assert check(gone(15, told=(15,))) == []
+    assert check(gone(15, 16, told=(15, 16))) == []
+    assert check(gone(status=404, code="not_found")) == []
+    assert check(then_read(gone(15, told=(15,)), None)) == []
 
 
 def test_streams_that_tell_all_in_order_are_good() -> None:
