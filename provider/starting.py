@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import uvloop
 
 from provider.address import followed
-from provider.backfill import fetch_history
 from provider.core.state import State
 from provider.core.vouching import Word
 from provider.daemon import Node
 from provider.hostfiles import check_private, locked, store_address
 from provider.log.port import Position
+from provider.recovery.bygone import want_history
 from provider.recovery.known import Known, known_members
 from provider.recovery.members import HttpMembers, Members
 from provider.recovery.recovery import donor
@@ -77,6 +77,7 @@ def opened(
     if known is None or not others:
         shown, _ = split_password(settings.store_url)
         raise Refused(f"{shown} holds no state; `provider init` or `provider join` makes it")
+    want_history(settings.data_dir)
     _rebuild(store, known, others, members, patience_s)
     return store, store.load()
 
@@ -104,4 +105,3 @@ def _take(store: Store, name: str, url: str, members: Members) -> None:
     state, position = members.snapshot(url)
     store.seed(state, position)
     log(member=name, revision=state.revision).warning("this node begins with the state of another member")
-    fetch_history(store, lambda until: members.history(url, until), state.revision)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from provider.backfill import fetch_history
 from provider.core.commands import CLUSTER_ID, beginning, need
 from provider.core.replica import OWN_WRITES, Ask
 from provider.core.state import State
@@ -16,6 +15,7 @@ from provider.core.vouching import CLAIM_PATIENCE_S, Finding, Question, Verdict,
 from provider.engine import Engine
 from provider.fleet.view import View
 from provider.recovery.aside import first_alone, set_aside
+from provider.recovery.bygone import Bygone, want_history
 from provider.recovery.known import Known, known_of, write_known
 from provider.recovery.members import ANSWER_S, QUICK_S, Members, Standing
 from provider.store import Store
@@ -86,6 +86,7 @@ class Recovery:
         self._noted: Known | None = None
         self._kept: Path | None = None
         """What was set aside for a takeover that is not done yet."""
+        self._bygone = Bygone(store, data_dir, members)
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
         engine.attach(on_ask=self.asked, on_lost=self.lost, on_foresee=self.foreseen)
 
@@ -97,6 +98,7 @@ class Recovery:
             self._stopping = True
             self._news.notify_all()
         self._thread.join(5.0)
+        self._bygone.stop()
 
     def asked(self, ask: Ask) -> None:
         """The engine's `on_ask`."""
@@ -132,6 +134,7 @@ class Recovery:
                 self._look_whether_all_is_back()
                 self._look_for_gaps()
                 self._look_for_another_log()
+                self._look_for_history()
             pause_s = AGAIN_S if self._questions else HEAL_AGAIN_S if self._heals else LOOK_S
 
     # ── before anything new is written ──
@@ -286,6 +289,16 @@ class Recovery:
         if newer:
             self._engine.lose(f"{newer[0]} follows another log, begun later: this node's is given up")
 
+    def _look_for_history(self) -> None:
+        try:
+            self._bygone.look(lambda: others(self._engine.state, self._node).get(self._donor() or ""))
+        except BellwetherError as error:
+            log(why=error.detail).warning("it cannot be seen what of the history is missing; trying again")
+
+    def _donor(self) -> str | None:
+        cluster = str(need(self._engine.state, "setting", CLUSTER_ID).spec["value"])
+        return donor(self._word(), cluster, self._standings())
+
     def _heal(self) -> None:
         """Take the state of another member."""
         engine = self._engine
@@ -319,11 +332,11 @@ class Recovery:
             self._kept = set_aside(self._store, self._data_dir, self._first_alone(url, state))
         if self._kept is not None:
             log(file=str(self._kept)).error("what this node had accepted and the others went on without is kept there")
+        want_history(self._data_dir)
         engine.replace(state, position).result()
         self._kept = None
         took_s = round(time.monotonic() - began_s, 2)
         log(member=name, revision=state.revision, seconds=took_s).info("follows the log again, with its state")
-        fetch_history(self._store, lambda until: self._members.history(url, until), state.revision)
 
     def _first_alone(self, url: str, state: State) -> int:
         """The lowest revision of ours that is not known to be in this state of a member."""

@@ -135,8 +135,7 @@ def test_who_was_given_up_takes_a_snapshot_by_itself_and_keeps_what_only_it_had(
     lines = [json.loads(line) for line in kept[0].read_text().splitlines()]
     assert "user.only" in kept[0].read_text()
     assert lines[0]["revision"] <= answer.json["revision"]
-    audit = client(own, old).read("/audit?limit=1")
-    assert audit["items"], "it has the history, too"
+    client(own, old).wait_for("/audit?limit=1", lambda audit: audit["items"])  # it has the history, too
 
 
 def test_a_standby_whose_store_is_torn_comes_back_by_itself(own: Cluster) -> None:

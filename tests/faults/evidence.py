@@ -13,7 +13,7 @@ from provider.backup.recovery import Passphrase
 from tests.faults.history import Entry, Obeyed, Saved, Witness
 from tests.faults.plant import Plant
 from tests.support.api import Client, client
-from tests.support.nodes import events
+from tests.support.nodes import kept_events
 from tests.support.sql import databases
 
 PATIENCE_S = 30.0
@@ -36,10 +36,14 @@ def witnesses(plant: Plant, after: int, prefix: str) -> tuple[Witness, ...]:
 
 
 def _witness(name: str, node: Client, after: int, prefix: str) -> Witness | None:
-    """None where something was accepted while it was asked: a late write of a client that has long given up, say."""
+    """None where something was accepted while it was asked: a late write of a client that has long given up, say; and
+    where its history is on its way still."""
     listed = node.read(f"/settings?prefix={prefix}&limit=1000")
     earlier = {name: held for name, held in _settings(node, RUNS) if not name.startswith(prefix)}
-    seen = [_entry(event, prefix) for event in events(node, after)]
+    told = kept_events(node, after)
+    if told is None:
+        return None
+    seen = [_entry(event, prefix) for event in told]
     state = node.read("/cluster")
     ends = [listed["revision"], *(entry.revision for entry in seen[-1:])]
     if any(end != state["revision"] for end in ends):

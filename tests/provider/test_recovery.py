@@ -20,13 +20,14 @@ from provider.core.state import State
 from provider.core.vouching import CLAIM_PATIENCE_S, Verdict, Word, newer_log
 from provider.fleet.view import NodeSeen, View
 from provider.log.port import Position
+from provider.recovery.bygone import MARKER, want_history
 from provider.recovery.known import Known, known_members, write_known
 from provider.recovery.members import Standing, resumed
 from provider.recovery.recovery import Recovery, donor
 from provider.settings import ApiSettings, BrokerSettings, ProviderSettings
 from provider.snapshot import read_snapshot, write_snapshot
 from provider.starting import opened
-from provider.store import HistoryRow, StoreCorrupt
+from provider.store import HistoryRow, Store, StoreCorrupt
 from shared.errors import BellwetherError, LogUnavailable, Refused, StaleRevision
 from shared.messages import NodePulse
 from tests.support.engines import PATIENCE_S, Host
@@ -152,6 +153,23 @@ def test_a_deposed_primary_that_the_log_tells_nothing_of_it_waits_for_who_knows(
     assert not isinstance(p1.result(ticket), Progress)
     assert p1.reach(newest).primary == "p2"
     assert p2.value("a") == p1.value("a") == 2
+
+
+def test_a_node_that_ended_while_it_fetched_the_history_goes_on_with_it(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    for number in range(5):
+        last = p1.answer(p1.put("a", number)).revision
+    state, position = p3.reach(last), p1.engine.snapshot()[1]
+    p2.reach(last)
+    cluster.stop("p3")
+    store = Store(p3.url)
+    store.seed(state, position)
+    store.add_history(p1.store.history(last - 2, 2))
+    store.close()
+    want_history(cluster.data_dir("p3"))
+    p3 = cluster.start("p3")
+    p3.until(lambda: p3.store.oldest_history() == 2, what="it does not go on")
+    p3.until(lambda: not (cluster.data_dir("p3") / MARKER).exists(), what="it still wants it")
 
 
 def hears_the_primary(*hosts: Host) -> None:
@@ -517,10 +535,11 @@ def test_a_torn_store_is_set_aside_and_made_anew_from_another_member(
     store, (state, position) = opened(f"sqlite:///{path}", settings(cluster, "p3"), cluster)
     assert state.digest == p1.engine.state.digest
     assert position is not None
-    assert store.oldest_history() == 2
     store.close()
     assert any(cluster.directory.glob("p3.db.torn-*")) == (tear is not Path.unlink)
-    assert cluster.start("p3").caught_up().value("a") == "y"
+    p3 = cluster.start("p3").caught_up()
+    assert p3.value("a") == "y"
+    p3.until(lambda: p3.store.oldest_history() == 2, what="it has no history")
 
 
 def test_a_torn_store_of_a_node_that_knows_no_other_is_left_as_it_is(cluster: Cluster) -> None:
