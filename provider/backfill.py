@@ -37,6 +37,14 @@ def fetch_history(store: Store, lines: Callable[[int], Iterable[str]], until: in
     return False
 
 
+def fetch_record(lines: Callable[[int], Iterable[str]], revision: int) -> HistoryRow:
+    """That one record, of those that `lines` gives. Raises a `BellwetherError`."""
+    row = next(_rows(lines(revision), revision), None)
+    if row is None:
+        raise Invalid(f"it has no revision {revision} in its history")
+    return row
+
+
 def _rows(lines: Iterable[str], until: int) -> Iterator[HistoryRow]:
     """Raises `Unreachable` where they break off, `Invalid` where they are no history."""
     count = 0

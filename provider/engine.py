@@ -138,11 +138,16 @@ class Engine:
             comparing=reading.compares,
             put_back=reading.put_back,
             asking=self.waits_for or "asking the other members" if replica.held and replica.is_primary else None,
-            store_problem=self._durable.problem,
+            store_problem=self.store_problem,
             read_back_s=replica.read_back_s,
             unreadable=self._unreadable,
             skipped={why.name.lower(): number for why, number in list(replica.skipped.items())},
         )
+
+    @property
+    def store_problem(self) -> Unavailable | None:
+        """Why nothing that is asked for now would be stored. A store that hangs holds up the engine's own thread."""
+        return self._durable.trouble
 
     @property
     def _replica(self) -> Replica:
@@ -215,16 +220,24 @@ class Engine:
         """Records that were skipped because something before them is missing here."""
         return self._replica.gaps
 
-    def replace(self, state: State, position: Position | None, *, stored: bool = False) -> "Future[None]":
+    def store_emptied(self) -> None:
+        """The store was found without what it held: it is written back, where this node follows the log."""
+        self._durable.emptied = True
+
+    def replace(
+        self, state: State, position: Position | None, *, stored: bool = False, unless_ahead: bool = False
+    ) -> "Future[None]":
         """Go on from this state of another member, or of the store, where that is ahead of this node (`stored`). Done
-        when it is durable here; fails where it cannot be stored."""
+        when it is durable here; fails where it cannot be stored; with `unless_ahead` (`StoreAhead`), where others who
+        share the store have put more there."""
         done: Future[None] = Future()
-        self._inbox.put(Replace(state, position, done, stored))
+        self._inbox.put(Replace(state, position, done, stored, unless_ahead=unless_ahead))
         return done
 
     def begin_anew(self, before: State, state: State, first: HistoryRow) -> "Future[None]":
         """Begin another log with `state`, made of `before`: fails with `Refused` where this node has something else by
-        now. `first` is the first record of its history. Done when it is durable here."""
+        now, with `OutcomeUnknown` where the store does not tell. `first` is the first record of its history. Done when
+        it is durable here."""
         done: Future[None] = Future()
         self._inbox.put(Replace(state, None, done, goes_on=first, instead_of=before))
         return done
@@ -343,7 +356,7 @@ class Engine:
             return []
         out = self._replica.abandon()
         try:
-            self._durable.replace(event.state, event.position, stored=event.stored, goes_on=event.goes_on)
+            self._durable.replace(event)
         except BellwetherError as error:
             event.done.set_exception(error)
             return out
@@ -389,7 +402,8 @@ class Engine:
 
     def _save(self, *, force: bool = False) -> None:
         """Make durable what was read, then show it and answer. While the store fails, try again later."""
-        if not self._durable.save(force=force):
+        follows = self.reading.lost is None and self.expelled is None
+        if not self._durable.save(force=force, writes_back=follows):
             self._answer_without_store()
             return
         # Whoever is answered finds the new state shown already. Everybody else can wait that moment longer.

@@ -97,7 +97,8 @@ class Lose:
 @dataclass(frozen=True, slots=True)
 class Replace:
     """Go on from the state of another member; `stored`: it is what the store holds already. Or, with the first record
-    of its history, begin a log of our own, in the place of this very state."""
+    of its history, begin a log of our own, in the place of this very state. `unless_ahead`: where the store has more
+    than that and than this node, it is left as it is."""
 
     state: State
     position: Position | None
@@ -105,6 +106,7 @@ class Replace:
     stored: bool = False
     goes_on: HistoryRow | None = None
     instead_of: State | None = None
+    unless_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import uvloop
 
@@ -15,11 +16,11 @@ from provider.daemon import Node
 from provider.hostfiles import check_private, locked, store_address
 from provider.log.port import Position
 from provider.recovery.bygone import want_history
-from provider.recovery.known import Known, known_members
+from provider.recovery.known import known_members
 from provider.recovery.members import HttpMembers, Members
 from provider.recovery.recovery import donor
 from provider.settings import Files, ProviderSettings
-from provider.store import Store, StoreCorrupt, StoreTooNew, set_store_aside, split_password
+from provider.store import Store, StoreAhead, StoreCorrupt, StoreTooNew, set_store_aside, split_password
 from shared.errors import Refused, Unavailable
 from shared.logs import log
 
@@ -56,6 +57,7 @@ def opened(
     known = known_members(settings.data_dir)
     others = {} if known is None else {name: at for name, at in known.urls.items() if name != settings.name}
     store = Store(url)
+    torn: StoreCorrupt | None = None
     try:
         store.migrate()
         if (why := store.forgets()) is not None:
@@ -65,43 +67,67 @@ def opened(
     except StoreTooNew:
         raise
     except StoreCorrupt as error:
+        torn = error
+    if torn is not None and not others:
         store.close()
-        if not others:
-            raise StoreCorrupt(
-                f"{error.detail}. No other member is known: restore a backup (docs/RECOVERY.md)"
-            ) from None
-        kept = set_store_aside(url)
-        log(why=error.detail, kept=kept).critical("the store is torn; it is set aside, and made anew from another node")
-        store = Store(url)
-        store.migrate()
+        raise StoreCorrupt(f"{torn.detail}. No other member is known: restore a backup (docs/RECOVERY.md)") from None
     if known is None or not others:
         shown, _ = split_password(settings.store_url)
         raise Refused(f"{shown} holds no state; `provider init` or `provider join` makes it")
     want_history(settings.data_dir)
-    _rebuild(store, known, others, members, patience_s)
-    return store, store.load()
+    return _rebuilt(store, url, torn, _Donors(known.cluster, others, members, patience_s))
 
 
-def _rebuild(store: Store, known: Known, others: Mapping[str, str], members: Members, patience_s: float) -> None:
-    until_s = time.monotonic() + patience_s
-    nothing = Word("", epoch=0, revision=0)
-    while True:
-        name = donor(nothing, known.cluster, members.standings(others))
-        try:
-            if name is not None:
-                _take(store, name, others[name], members)
-                return
-            why = f"none of {', '.join(others)} follows the log and answers"
-        except (Unavailable, OSError) as error:
-            why = f"{name}: {error}"
-        if time.monotonic() > until_s:
+@dataclass(frozen=True, slots=True)
+class _Donors:
+    """The other members, of which one is to give its state."""
+
+    cluster: str
+    urls: Mapping[str, str]
+    members: Members
+    patience_s: float
+
+    def given(self) -> tuple[str, State, Position | None]:
+        """The name of one, and its state. Raises `Refused` where none of them can give any in time."""
+        until_s = time.monotonic() + self.patience_s
+        nothing = Word("", epoch=0, revision=0)
+        while True:
+            name = donor(nothing, self.cluster, self.members.standings(self.urls))
+            try:
+                if name is not None:
+                    return name, *self.members.snapshot(self.urls[name])
+                why = f"none of {', '.join(self.urls)} follows the log and answers"
+            except (Unavailable, OSError) as error:
+                why = f"{name}: {error}"
+            if time.monotonic() > until_s:
+                raise Refused(
+                    f"this node has no state, and no other could give it one ({why}): start another member first"
+                )
+            log(why=why).warning("waiting for a member that can give this node its state")
+            time.sleep(AGAIN_S)
+
+
+def _rebuilt(
+    store: Store, url: str, torn: StoreCorrupt | None, donors: _Donors
+) -> tuple[Store, tuple[State, Position | None]]:
+    """With the state of another member, which is here before anything of the old store is touched: others may share it,
+    and have in memory what it has lost."""
+    try:
+        name, state, position = donors.given()
+        if torn is not None:
             store.close()
-            raise Refused(f"this node has no state, and no other could give it one ({why}): start another member first")
-        log(why=why).warning("waiting for a member that can give this node its state")
-        time.sleep(AGAIN_S)
-
-
-def _take(store: Store, name: str, url: str, members: Members) -> None:
-    state, position = members.snapshot(url)
-    store.seed(state, position)
-    log(member=name, revision=state.revision).warning("this node begins with the state of another member")
+            kept = set_store_aside(url)
+            log(why=torn.detail, kept=kept).critical(
+                "the store is torn: it is set aside, and made anew from another node"
+            )
+            store = Store(url)
+            store.migrate()
+        try:
+            store.seed(state, position, over=(0, 0))
+            log(member=name, revision=state.revision).warning("this node begins with the state of another member")
+        except StoreAhead as error:
+            log(why=error.detail).warning("this node begins with what others have stored meanwhile")
+        return store, store.load()
+    except BaseException:
+        store.close()
+        raise

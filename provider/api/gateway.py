@@ -159,11 +159,14 @@ class Gateway:
         source: str | None = None,
     ) -> Answer | NotPrimary:
         """The answer to `command`, or where to take it. Raises what the engine says, a `BellwetherError`."""
+        if (problem := self.engine.store_problem) is not None:
+            # The engine would say so, too, but not before its store has answered.
+            raise type(problem)(problem.detail)
         ticket = self.engine.ticket()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._open[ticket] = lambda result: None if future.done() else future.set_result(result)
         # Everything is ready before the engine is woken: it needs the interpreter that this thread would go on holding.
-        late = self._loop.call_later(wait_s + GRACE_S, _set_late, future)
+        late = self._loop.call_later(wait_s + GRACE_S, self._set_late, future)
         try:
             self.engine.submit(
                 ticket,
@@ -184,6 +187,15 @@ class Gateway:
         if isinstance(result, Progress):
             raise TypeError("a commit is not answered with progress")
         return result
+
+    def _set_late(self, future: "asyncio.Future[Result]") -> None:
+        if future.done():
+            return
+        problem = self.engine.store_problem
+        why = "this node is overloaded" if problem is None else problem.detail
+        future.set_exception(
+            OutcomeUnknown(f"{why}: no answer in time, so it may have happened; ask with the same key")
+        )
 
     @contextmanager
     def barrier(
@@ -210,13 +222,6 @@ class Gateway:
             raise Behind(
                 f"this node is at revision {self.state.revision}, not yet at {revision}: ask another, or later"
             )
-
-
-def _set_late(future: "asyncio.Future[Result]") -> None:
-    if not future.done():
-        future.set_exception(
-            OutcomeUnknown("this node is overloaded and did not answer in time; ask again with the same key")
-        )
 
 
 _NO_PROGRESS = (

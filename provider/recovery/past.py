@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from provider.core.comparing import Kept
 from provider.core.entries import Barrier, Unreadable, decode
 from provider.core.state import Accepted
-from provider.store import HistoryRow, Store
+from provider.store import HistoryDamaged, HistoryRow, Store
+from shared.logs import log
 
 PAGE = 500
 """Records that are read at once: nearly always in order."""
@@ -32,13 +33,19 @@ class StoredPast:
         unsaved = self._unsaved.get(revision)
         if unsaved is not None:
             return unsaved
-        oldest = self.oldest()
-        if oldest is None or revision < oldest:
-            return None
-        if revision not in self._page:
-            self._page = {row.revision: row for row in self._store.history(revision - 1, PAGE)}
-        row = self._page.get(revision)
-        return None if row is None else _kept(row)
+        while (oldest := self.oldest()) is not None and revision >= oldest:
+            if revision in self._page:
+                return _kept(self._page[revision])
+            try:
+                self._page = {row.revision: row for row in self._store.history(revision - 1, PAGE)}
+            except HistoryDamaged as error:
+                # It is never put into the log. What follows it has no gap, and is a history, too.
+                log(why=error.detail).error("what this node has kept is damaged: only what came later is compared")
+                self._oldest, self._page = error.revision + 1, {}
+                continue
+            if revision not in self._page:
+                return None
+        return None
 
     def claim(self, ends: int) -> int | None:
         if ends not in self._claims:

@@ -6,8 +6,10 @@ One thread. What it decides is decided in `core.vouching` and in `donor`, which 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from provider.backfill import fetch_record
 from provider.core.commands import CLUSTER_ID, beginning, need
 from provider.core.replica import OWN_WRITES, Ask
 from provider.core.state import State
@@ -18,7 +20,7 @@ from provider.recovery.aside import first_alone, set_aside
 from provider.recovery.bygone import Bygone, want_history
 from provider.recovery.known import Known, known_of, write_known
 from provider.recovery.members import ANSWER_S, QUICK_S, Members, Standing
-from provider.store import Store
+from provider.store import Store, StoreAhead, StoreEmptied
 from shared.errors import BellwetherError, Invalid, Refused
 from shared.logs import log
 
@@ -135,6 +137,7 @@ class Recovery:
                 self._look_for_gaps()
                 self._look_for_another_log()
                 self._look_for_history()
+                self._mend_history()
             pause_s = AGAIN_S if self._questions else HEAL_AGAIN_S if self._heals else LOOK_S
 
     # ── before anything new is written ──
@@ -246,8 +249,13 @@ class Recovery:
         """The store holds what this node has not read: others keep their state in the same database."""
         try:
             stored = self._store.reached()
+        except StoreEmptied:
+            self._engine.store_emptied()
+            return None
         except BellwetherError:
             return None  # without it nothing can be written anyway
+        if stored is None:
+            self._engine.store_emptied()
         own = self._word()  # afterwards: under load it is ahead of us at any moment, and we are there at the next
         if stored is None or (stored[1:] <= own.reached if stored[0] == own.generation else stored[1] <= own.epoch):
             return None
@@ -272,6 +280,24 @@ class Recovery:
             log(why=error.detail).warning("what others have stored could not be read; trying again")
             return
         log(revision=state.revision).warning("the store was ahead of this node: goes on with what others stored")
+
+    def _mend_history(self) -> None:
+        """A record was found that is not what was written: another member has it."""
+        revision = self._store.damaged
+        if revision is None or not self._engine.health.caught_up:
+            return
+        urls = others(self._engine.state, self._node)
+        for name, one in self._standings().items():
+            if one is None or not one.healthy or one.word.generation != self._engine.state.generation:
+                continue
+            try:
+                self._store.mend_history(fetch_record(partial(self._members.history, urls[name]), revision))
+            except BellwetherError as error:
+                log(member=name, revision=revision, why=error.detail).warning("a damaged record is not mended yet")
+                continue
+            log(member=name, revision=revision).warning("a damaged record of the history was taken from another member")
+            return
+        self._store.damaged = None  # until somebody asks for it again
 
     def _look_for_another_log(self) -> None:
         """The log is out of reach for long, or somebody speaks of a later epoch: another member may have begun a log of
@@ -333,7 +359,14 @@ class Recovery:
         if self._kept is not None:
             log(file=str(self._kept)).error("what this node had accepted and the others went on without is kept there")
         want_history(self._data_dir)
-        engine.replace(state, position).result()
+        try:
+            engine.replace(state, position, unless_ahead=True).result()
+        except StoreAhead as error:
+            log(why=error.detail).warning("goes on with what others have stored meanwhile")
+            state, position = self._store.load()
+            engine.replace(state, position, stored=True).result()
+            self._kept = None
+            return
         self._kept = None
         took_s = round(time.monotonic() - began_s, 2)
         log(member=name, revision=state.revision, seconds=took_s).info("follows the log again, with its state")

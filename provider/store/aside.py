@@ -11,7 +11,8 @@ from provider.store.tables import metadata
 
 def set_store_aside(url: str) -> str:
     """Renames the database file and what belongs to it, or the tables; says what they are called now. Nothing else may
-    have it open. Raises a `BellwetherError`, `OSError`."""
+    have the file open; other nodes may use the tables, and find them gone (`StoreEmptied`). Raises a
+    `BellwetherError`, `OSError`."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     parsed = parse_url(url)
     if parsed.drivername.startswith("sqlite"):
@@ -26,7 +27,9 @@ def set_store_aside(url: str) -> str:
     names = [*metadata.tables, "alembic_version"]
     with translated(engine), engine.begin() as connection:
         there = [name for name in names if inspect(connection).has_table(name)]
-        for name in there:
-            connection.execute(text(f"RENAME TABLE {name} TO {name}_torn_{stamp.lower()}"))
+        # In one statement, which is done as a whole or not at all: without some of them it would be neither the old
+        # store nor an empty one.
+        if there:
+            connection.execute(text("RENAME TABLE " + ", ".join(f"{n} TO {n}_torn_{stamp.lower()}" for n in there)))
     engine.dispose()
     return f"tables *_torn_{stamp.lower()}"

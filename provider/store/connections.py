@@ -15,33 +15,37 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from provider.store.errors import StoreCorrupt, StoreUnavailable
+from provider.store.errors import StoreCorrupt, StoreEmptied, StoreUnavailable
 from shared.errors import BellwetherError, DiskFull, Invalid
 from shared.files import give_to_owner_of
 
 BUSY_S = 1.0
 """How long a statement waits for another process's lock (a backup, a curious operator) before it fails. The engine
 stands still meanwhile; it tries again by itself, and can say in between why writes are refused."""
-MYSQL_CONNECT_S, MYSQL_ANSWER_S = 5, 30
+MYSQL_CONNECT_S, ANSWER_S = 5.0, 30.0
 """Deadlines, so that a server that hangs is an error and not a hang of ours."""
+COMMIT_S = 4.0
+"""For each answer to a commit. The engine stands still meanwhile, and those who wait for it are told why after 5 s."""
 WAL_PAGES = 4000
 """The WAL is copied into the database when it has this many pages (16 MB). See DESIGN.md, "Checkpoints"."""
 WRITE = "bellwether_write"
 """Execution option of connections that will write: SQLite must know it when the transaction begins."""
 
 _MYSQL_FULL = {3, 20, 1021, 1114}  # EE_WRITE, EE_DISK_FULL, ER_DISK_FULL, ER_RECORD_FILE_FULL
+_MYSQL_GONE = {1046, 1049, 1146}  # ER_NO_DB_ERROR, ER_BAD_DB_ERROR, ER_NO_SUCH_TABLE
 _MYSQL_NAMES_ERRNO = {1026, 1030}  # ER_ERROR_ON_WRITE, ER_GET_ERRNO: the reason is in the text
 _SPACE_LEFT_BYTES = 64 * 1024
 
 
-def open_engine(url: str, *, busy_s: float = BUSY_S) -> Engine:
-    """An engine for `sqlite:////path` or `mysql+pymysql://…`; nothing is connected yet. Raises `Invalid`."""
+def open_engine(url: str, *, busy_s: float = BUSY_S, answer_s: float = ANSWER_S) -> Engine:
+    """An engine for `sqlite:////path` or `mysql+pymysql://…`; nothing is connected yet. `busy_s`: how long SQLite waits
+    for a lock; `answer_s`: how long a server has for one answer. Raises `Invalid`."""
     parsed = parse_url(url)
     match parsed.drivername:
         case "sqlite" | "sqlite+pysqlite":
             return _sqlite(parsed, busy_s)
         case "mysql+pymysql" | "mariadb+pymysql":
-            return _mysql(parsed)
+            return _mysql(parsed, answer_s)
     raise Invalid(f"store URL: {parsed.drivername!r} is not supported; use sqlite:////path or mysql+pymysql://…")
 
 
@@ -90,10 +94,10 @@ def _sqlite(url: URL, busy_s: float) -> Engine:
     return engine
 
 
-def _mysql(url: URL) -> Engine:
+def _mysql(url: URL, answer_s: float) -> Engine:
     modes = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"  # whatever the server's default: nothing is ever cut off
     settings = f"SET SESSION sql_mode='{modes}', innodb_lock_wait_timeout={int(BUSY_S)}"
-    deadlines = {"connect_timeout": MYSQL_CONNECT_S, "read_timeout": MYSQL_ANSWER_S, "write_timeout": MYSQL_ANSWER_S}
+    deadlines = {"connect_timeout": MYSQL_CONNECT_S, "read_timeout": answer_s, "write_timeout": answer_s}
     return create_engine(
         url.update_query_dict({"charset": "utf8mb4"}),
         hide_parameters=True,
@@ -152,6 +156,8 @@ def _sqlite_meaning(error: sqlite3.Error, path: Path) -> BellwetherError | None:
             return _disk_full(path, error)  # the index beside the WAL could not grow
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreCorrupt(f"{path}: {error}")
+        case sqlite3.SQLITE_ERROR if str(error).startswith("no such table"):
+            return StoreEmptied(f"{path}: {error}: somebody dropped it")
         case sqlite3.SQLITE_CONSTRAINT:
             return StoreCorrupt(f"{path} holds rows that were not written by this program's rules: {error}")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -176,6 +182,8 @@ def _mysql_meaning(error: DBAPIError, origin: pymysql.err.MySQLError) -> Bellwet
     text = f"{origin.args[-1] if origin.args else type(origin).__name__} ({code})"
     if code in _MYSQL_FULL or (code in _MYSQL_NAMES_ERRNO and _names_enospc(text)):
         return DiskFull(f"the store's database server has no space left: {text}: free some, it goes on by itself")
+    if code in _MYSQL_GONE:
+        return StoreEmptied(f"the store's database was dropped, or tables of it: {text}")
     if isinstance(error, IntegrityError):
         return StoreCorrupt(f"the store holds rows that were not written by this program's rules: {text}")
     if error.connection_invalidated or isinstance(

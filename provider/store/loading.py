@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 
 from provider.core.documents import Document, fingerprint
 from provider.core.state import Answer, KeyRecord, State
 from provider.log.port import Position
-from provider.store.errors import StoreCorrupt, StoreTooNew
-from provider.store.tables import SCHEMA, documents, keys, meta
+from provider.store.errors import StoreCorrupt, StoreTooNew, StoreUnavailable
+from provider.store.tables import SCHEMA, documents, keys, meta, metadata
 
 _STREAM = {"stream_results": True, "yield_per": 2000}
 
@@ -31,17 +32,23 @@ def schema(connection: Connection) -> str | None:
 def migrate(connection: Connection) -> None:
     """See `Store.migrate`."""
     if schema(connection) == SCHEMA:
+        # Where somebody dropped some of the tables, or renaming them was interrupted.
+        metadata.create_all(connection)
         return
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     _refuse_newer(schema(connection), known)
     config.attributes["connection"] = connection
-    command.upgrade(config, SCHEMA)
+    try:
+        command.upgrade(config, SCHEMA)
+    except (CommandError, IntegrityError) as error:
+        raise StoreUnavailable(f"another node worked on the store's tables at the same moment: {error}") from error
 
 
 def _refuse_newer(found: str | None, known: Iterable[str]) -> None:

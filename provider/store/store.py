@@ -1,19 +1,21 @@
 """The store: state, position in the log and history, changed together or not at all."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, true
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, func, select, true
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from provider.core.entries import Claim, Entry, encode
 from provider.core.state import Accepted, State
 from provider.log.port import Position
-from provider.store import loading
-from provider.store.connections import BUSY_S, WRITE, forgets, open_engine, translated
-from provider.store.errors import StoreCorrupt, StoreUnavailable
+from provider.store import loading, past
+from provider.store.connections import BUSY_S, COMMIT_S, WRITE, forgets, open_engine, translated
+from provider.store.errors import HistoryDamaged, StoreAhead, StoreCorrupt, StoreEmptied, StoreUnavailable
+from provider.store.past import HistoryRow
 from provider.store.statements import Statements
 from provider.store.tables import history, id_column, meta
 from shared.errors import Invalid
@@ -21,17 +23,8 @@ from shared.errors import Invalid
 _SEED_ROWS = 1000
 _PRUNE_ROWS = 500
 """A commit waits for at most one such batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryRow:
-    """One accepted record. `at` is the state's time (Unix ms) when it was accepted: it never decreases."""
-
-    revision: int
-    epoch: int
-    at: int
-    record: str
-    """The `Entry` or `Claim`, as JSON."""
+_EMPTIED = "the store is empty: somebody removed its rows while it was in use"
+_REACHED = select(meta.c.generation, meta.c.epoch, meta.c.revision).with_for_update()
 
 
 class Store:
@@ -41,14 +34,19 @@ class Store:
     be repeated: also a commit, whose effects are never applied twice.
     """
 
-    def __init__(self, url: str, *, busy_s: float = BUSY_S) -> None:
+    def __init__(self, url: str, *, busy_s: float = BUSY_S, commit_s: float = COMMIT_S) -> None:
         """`url`: `sqlite:////path/file.db` or `mysql+pymysql://user:password@host/database`. Connects on first use.
 
-        `busy_s` is how long SQLite waits for another process's lock. Raises `Invalid` for any other URL.
+        `busy_s` is how long SQLite waits for another process's lock, `commit_s` how long a server has for each answer
+        to a commit. Raises `Invalid` for any other URL.
         """
         self._engine = open_engine(url, busy_s=busy_s)
+        self._commits = self._engine if self._engine.dialect.name == "sqlite" else open_engine(url, answer_s=commit_s)
+        self._commit_s = commit_s
         self._lock = threading.Lock()
         self._writer: Connection | None = None
+        self.damaged: int | None = None
+        """A revision in the history that was found not to be what was written."""
         self._statements: Statements | None = None
 
     # ── what there is ──
@@ -68,11 +66,13 @@ class Store:
         with self._reading() as connection:
             return forgets(connection)
 
-    def reached(self) -> tuple[str, int, int] | None:
+    def reached(self, *, settled: bool = False) -> tuple[str, int, int] | None:
         """Generation, epoch and revision of the state that it holds; None: none. More than this node has read, where
-        other nodes keep their state in the same database and are ahead of it."""
-        with self._reading() as connection:
-            row = connection.execute(select(meta.c.generation, meta.c.epoch, meta.c.revision)).one_or_none()
+        other nodes keep their state in the same database and are ahead of it. With `settled` it is waited for
+        transactions that could still change it; where they do not end, that is `StoreUnavailable`."""
+        query = select(meta.c.generation, meta.c.epoch, meta.c.revision)
+        with self._writing() if settled else self._reading() as connection:
+            row = connection.execute(query.with_for_update() if settled else query).one_or_none()
             return None if row is None else (row.generation, row.epoch, row.revision)
 
     def load(self) -> tuple[State, Position | None]:
@@ -83,28 +83,64 @@ class Store:
         with self._reading(snapshot=True) as connection:
             return loading.load(connection)
 
-    def seed(self, state: State, position: Position | None, goes_on: HistoryRow | None = None) -> None:
+    def seed(
+        self,
+        state: State,
+        position: Position | None,
+        goes_on: HistoryRow | None = None,
+        *,
+        over: tuple[int, int] | None = None,
+    ) -> None:
         """Replace everything by `state`, in one transaction. The history is then empty; with `goes_on`, the first
-        record of another log, it is what it was, and that one, behind a gap in its revisions."""
+        record of another log, it is what it was, and that one, behind a gap in its revisions.
+
+        `over`: epoch and revision of what may be replaced in any case. Where the store has more than that, and more
+        than `state`, it raises `StoreAhead` and changes nothing."""
         with self._writing() as connection:
-            sql = self._compiled(connection)
-            for statement in sql.clear:
-                statement.run(connection, {})
-            if goes_on is None:
-                sql.clear_history.run(connection, {})
-            else:
-                sql.add_history.run_all(connection, [_row(goes_on)])
-            rows = [
-                {"kind": document.kind, "id": id_column(document.id), "text": document.text}
-                for collection in state.documents.values()
-                for document in collection.values()
-            ]
-            for start in range(0, len(rows), _SEED_ROWS):
-                sql.put_document.run_all(connection, rows[start : start + _SEED_ROWS])
-            used = [{"number": record.number, "text": record.text} for record in state.keys.values()]
-            for start in range(0, len(used), _SEED_ROWS):
-                sql.add_key.run_all(connection, used[start : start + _SEED_ROWS])
+            row = connection.execute(_REACHED).one_or_none() if over is not None else None
+            if row is not None and (row.epoch, row.revision) > max((state.epoch, state.revision), over or (0, 0)):
+                raise StoreAhead(
+                    f"the store has revision {row.revision} of epoch {row.epoch} by now, which is more than revision "
+                    f"{state.revision} of epoch {state.epoch}: nothing was changed"
+                )
+            self._replace(connection, state, position, goes_on)
+
+    def write_back(self, state: State, position: Position | None) -> bool:
+        """After `StoreEmptied`: make the tables anew where they are gone, and put `state` there, which this store held;
+        whether that was needed. Of several nodes that share it the first one does, and again one that has more."""
+        self.migrate()
+        with self._writing() as connection:
+            row = connection.execute(_REACHED).one_or_none()
+            if row is not None and not _is_older(row, state):
+                return False
+            self._replace(connection, state, position, None)
+            return True
+
+    def _replace(
+        self, connection: Connection, state: State, position: Position | None, goes_on: HistoryRow | None
+    ) -> None:
+        sql = self._compiled(connection)
+        for statement in sql.clear:
+            statement.run(connection, {})
+        try:
+            # First: where the row was not there to be locked, of two nodes that do this at once one fails here.
             sql.set_meta.run(connection, {"id": 1, **_meta(state, position)})
+        except IntegrityError as error:
+            raise StoreUnavailable(f"another node puts a state into this store just now: {error.orig}") from error
+        if goes_on is None:
+            sql.clear_history.run(connection, {})
+        else:
+            sql.add_history.run_all(connection, [past.columns(goes_on)])
+        rows = [
+            {"kind": document.kind, "id": id_column(document.id), "text": document.text}
+            for collection in state.documents.values()
+            for document in collection.values()
+        ]
+        for start in range(0, len(rows), _SEED_ROWS):
+            sql.put_document.run_all(connection, rows[start : start + _SEED_ROWS])
+        used = [{"number": record.number, "text": record.text} for record in state.keys.values()]
+        for start in range(0, len(used), _SEED_ROWS):
+            sql.add_key.run_all(connection, used[start : start + _SEED_ROWS])
 
     # ── commits ──
 
@@ -114,18 +150,21 @@ class Store:
 
         All of it in one transaction, on disk when this returns. With nothing accepted only the position moves. What the
         store has already is left out, so a call whose outcome was unknown can be repeated, also with more. Raises
-        `StoreCorrupt` where the store holds anything else than the state before: somebody else wrote to it.
+        `StoreEmptied` where the store has nothing any more, or less than the state before; `StoreCorrupt` where it
+        holds anything else: somebody else wrote to it.
         """
+        began_s = time.monotonic()
         try:
             self._commit(accepted, position, anew=anew)
         except StoreUnavailable:
-            # Most often the server was restarted, and only the old connection is gone.
-            if self._engine.dialect.name == "sqlite":
+            # Most often the server was restarted, and only the old connection is gone. One that hangs would only hang
+            # once more.
+            if self._engine.dialect.name == "sqlite" or time.monotonic() - began_s > self._commit_s / 2:
                 raise
             self._commit(accepted, position, anew=anew)
 
     def _commit(self, accepted: Sequence[Accepted], position: Position, *, anew: bool) -> None:
-        with self._writing() as connection:
+        with self._writing(commits=True) as connection:
             sql = self._compiled(connection)
             if not accepted:
                 _move(connection, position, anew=anew)
@@ -143,56 +182,44 @@ class Store:
 
     # ── history ──
 
-    def history(self, after: int, limit: int) -> list[HistoryRow]:
-        """At most `limit` accepted records with a revision above `after`, in order."""
-        query = (
-            select(history.c.revision, history.c.epoch, history.c.at_ms, history.c.record)
-            .where(history.c.revision > after)
-            .order_by(history.c.revision)
-            .limit(limit)
-        )
+    def history(self, after: int, limit: int, *, checked: bool = True) -> list[HistoryRow]:
+        """At most `limit` accepted records with a revision above `after`, in order. Raises `HistoryDamaged` where one
+        of them is not what was written, unless it is not `checked`: for people who look at what is left of it."""
         with self._reading() as connection:
-            return [HistoryRow(*row) for row in connection.execute(query)]
+            return self._sound(past.after(connection, after, limit), checked=checked)
 
     def history_back(
-        self, below: int, above: int, limit: int, holding: Sequence[Sequence[str]] = ()
+        self, below: int, above: int, limit: int, holding: Sequence[Sequence[str]] = (), *, checked: bool = True
     ) -> list[HistoryRow]:
         """At most `limit` accepted records with `above` < revision < `below`, newest first. With `holding`, only those
-        whose text has at least one of each group of texts."""
-        query = (
-            select(history.c.revision, history.c.epoch, history.c.at_ms, history.c.record)
-            .where(history.c.revision < below, history.c.revision > above)
-            .order_by(history.c.revision.desc())
-            .limit(limit)
-        )
-        for texts in holding:  # not LIKE: nothing in a text then means anything else than itself
-            query = query.where(or_(*(func.instr(history.c.record, text) > 0 for text in texts)))
+        whose text has at least one of each group of texts. Raises `HistoryDamaged`."""
         with self._reading() as connection:
-            return [HistoryRow(*row) for row in connection.execute(query)]
+            return self._sound(past.back(connection, below, above, limit, holding), checked=checked)
 
     def history_at(self, at_ms: int) -> int | None:
-        """The lowest revision in the history of a record accepted at `at_ms` (Unix ms) or later; None: there is none.
-
-        Revisions and times never decrease, so some thirty looks find it among millions."""
+        """The lowest revision in the history of a record accepted at `at_ms` (Unix ms) or later, or None."""
         with self._reading(snapshot=True) as connection:
-            low, high = connection.execute(select(func.min(history.c.revision), func.max(history.c.revision))).one()
-            if low is None or _time_of(connection, high) < at_ms:
-                return None
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (middle + 1, high) if _time_of(connection, middle) < at_ms else (low, middle)
-            return _first_from(connection, low)
+            return past.first_at(connection, history.c.at_ms, at_ms)
 
     def history_of_epoch(self, epoch: int) -> int | None:
         """The lowest revision in the history whose epoch is `epoch` or later; None: there is none."""
         with self._reading(snapshot=True) as connection:
-            low, high = connection.execute(select(func.min(history.c.revision), func.max(history.c.revision))).one()
-            if low is None or _epoch_of(connection, high) < epoch:
-                return None
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (middle + 1, high) if _epoch_of(connection, middle) < epoch else (low, middle)
-            return _first_from(connection, low)
+            return past.first_at(connection, history.c.epoch, epoch)
+
+    def _sound(self, found: Sequence[past.Found], *, checked: bool) -> list[HistoryRow]:
+        if checked:
+            try:
+                past.check(found)
+            except HistoryDamaged as error:
+                self.damaged = error.revision
+                raise
+        return [row for row, _ in found]
+
+    def mend_history(self, row: HistoryRow) -> None:
+        """What another member has in the place of a record that is not what was written."""
+        with self._writing() as connection:
+            past.mend(connection, row)
+        self.damaged = None
 
     def add_history(self, rows: Sequence[HistoryRow]) -> None:
         """What was accepted before this store began: rows that follow each other, the last of them just before the
@@ -205,7 +232,7 @@ class Store:
                 first = (connection.scalar(select(meta.c.revision)) or 0) + 1
             if [row.revision for row in rows] != list(range(first - len(rows), first)):
                 raise Invalid(f"the history does not fit: it should end with revision {first - 1}")
-            self._compiled(connection).add_history.run_all(connection, [_row(row) for row in rows])
+            self._compiled(connection).add_history.run_all(connection, [past.columns(row) for row in rows])
 
     def oldest_history(self) -> int | None:
         """The lowest revision that the history has; None where it has none."""
@@ -238,15 +265,21 @@ class Store:
                 self._writer.close()
                 self._writer = None
             self._engine.dispose()
+            self._commits.dispose()
 
     # ── connections ──
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A transaction on the one connection that writes. Committed at the end, undone after an error."""
+    def _writing(self, *, commits: bool = False) -> Iterator[Connection]:
+        """A transaction of the one writer: committed at the end, undone on error. Commits keep their connection."""
         with self._lock, translated(self._engine):
+            if not commits and self._commits is not self._engine:
+                # Seldom, and perhaps long after the server was restarted: the pool looks whether the connection lives.
+                with self._engine.connect() as connection, connection.begin():
+                    yield connection
+                return
             if self._writer is None:
-                self._writer = self._engine.connect().execution_options(**{WRITE: True})
+                self._writer = self._commits.connect().execution_options(**{WRITE: True})
             try:
                 with self._writer.begin():
                     yield self._writer
@@ -271,29 +304,6 @@ class Store:
         return self._statements
 
 
-def _row(row: HistoryRow) -> dict[str, object]:
-    return {"revision": row.revision, "epoch": row.epoch, "at_ms": row.at, "record": row.record}
-
-
-def _time_of(connection: Connection, revision: int) -> int:
-    """When the first record from `revision` on was accepted."""
-    later = select(history.c.at_ms).where(history.c.revision >= revision).order_by(history.c.revision).limit(1)
-    return int(connection.execute(later).scalar_one())
-
-
-def _epoch_of(connection: Connection, revision: int) -> int:
-    """The epoch after the first record from `revision` on."""
-    later = select(history.c.epoch).where(history.c.revision >= revision).order_by(history.c.revision).limit(1)
-    return int(connection.execute(later).scalar_one())
-
-
-def _first_from(connection: Connection, revision: int) -> int:
-    """Before a log that was begun by force there is a gap."""
-    return int(
-        connection.execute(select(func.min(history.c.revision)).where(history.c.revision >= revision)).scalar_one()
-    )
-
-
 def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]) -> None:
     """The effects of `accepted`, each document written once however often it changed."""
     state = accepted[-1].state
@@ -316,12 +326,7 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
         # They are forgotten in the order of their numbers. The row of one that was used again goes when its turn comes.
         sql.drop_keys.run(connection, {"oldest": state.next_key - len(state.key_order)})
     rows = [
-        {
-            "revision": one.state.revision,
-            "epoch": one.state.epoch,
-            "at_ms": one.state.now,
-            "record": _text(one.record),
-        }
+        past.columns(HistoryRow(one.state.revision, one.state.epoch, one.state.now, _text(one.record)))
         for one in accepted
     ]
     sql.add_history.run_all(connection, rows)
@@ -329,17 +334,26 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
 
 def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[Accepted]:
     """Those of `accepted` that the store does not have. Raises `StoreCorrupt` where it does not hold what it should."""
-    query = select(meta.c.generation, meta.c.revision, meta.c.digest).with_for_update()
+    query = select(meta.c.generation, meta.c.epoch, meta.c.revision, meta.c.digest).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise StoreCorrupt("the store is empty: somebody removed its rows while it was in use")
+        raise StoreEmptied(_EMPTIED)
     for index, one in enumerate(accepted):
-        if (one.state.generation, one.state.revision, one.state.digest) == tuple(row):
+        if (one.state.generation, one.state.revision, one.state.digest) == (row.generation, row.revision, row.digest):
             return accepted[index + 1 :]
     last = accepted[-1]
-    kept = select(history.c.record).where(history.c.revision == last.state.revision)
-    if last.state.generation == row.generation and connection.scalar(kept) == _text(last.record):
-        return ()  # it has more: what a process of ours had sent before it died can arrive after the next one's start
+    if last.state.generation == row.generation and last.state.revision < row.revision:
+        # It has more: what a process of ours had sent before it died can arrive after the next one's start, and others
+        # may share it. Where its history begins later, somebody put a newer state there.
+        first = connection.scalar(select(func.min(history.c.revision))) or row.revision + 1
+        kept = select(history.c.record).where(history.c.revision == last.state.revision)
+        if first > last.state.revision or connection.scalar(kept) == _text(last.record):
+            return ()
+    if _is_older(row, accepted[0].state, by=1):
+        raise StoreEmptied(
+            f"the store is back at revision {row.revision} of log {row.generation}, and had revision "
+            f"{accepted[0].state.revision - 1}: somebody put a backup of it in its place, or made it anew"
+        )
     raise StoreCorrupt(
         f"the store is at revision {row.revision} of log {row.generation}, which does not lead to revision "
         f"{last.state.revision} of log {last.state.generation}: another process writes to it, or it was restored while "
@@ -347,14 +361,23 @@ def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[A
     )
 
 
+def _is_older(row: Any, state: State, *, by: int = 0) -> bool:
+    """Whether the store holds less than what came `by` records before `state`: of the same log, or of one before it."""
+    if row.generation == state.generation:
+        return int(row.revision) < state.revision - by
+    return int(row.epoch) < state.epoch
+
+
 def _move(connection: Connection, position: Position, *, anew: bool) -> None:
     """Set the position, unless it is further already, in the same reading of the log."""
     offset = func.coalesce(meta.c.position_offset, -1)
-    connection.execute(
+    moved = connection.execute(
         meta.update()
         .where(true() if anew else offset < position.offset)
         .values(position_offset=position.offset, position_digest=position.digest)
     )
+    if moved.rowcount == 0 and connection.execute(_REACHED).one_or_none() is None:
+        raise StoreEmptied(_EMPTIED)
 
 
 def _text(record: Entry | Claim) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import LONGTEXT, VARBINARY
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration. Kept here so that a start with nothing to migrate need not load alembic (a test compares)."""
 
 LONG = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
@@ -73,5 +73,6 @@ history = Table(
     Column("epoch", BigInteger, nullable=False, comment="after the record: a claim counts to its own"),
     Column("at_ms", BigInteger, nullable=False, comment="Unix ms; never lower than the row before"),
     Column("record", LONG, nullable=False, comment="the entry or claim as in the log, JSON"),
+    Column("checksum", String(32), comment="of all the others; null: written by a version that made none"),
     **OPTIONS,
 )

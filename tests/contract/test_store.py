@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,16 @@ from sqlalchemy import create_engine, text
 
 from provider.core.entries import Claim, Commit, decode
 from provider.core.state import Accepted, State
-from provider.store import HistoryRow, Store, StoreCorrupt, StoreTooNew
+from provider.store import (
+    HistoryDamaged,
+    HistoryRow,
+    Store,
+    StoreAhead,
+    StoreCorrupt,
+    StoreEmptied,
+    StoreTooNew,
+    StoreUnavailable,
+)
 from provider.store.tables import SCHEMA, metadata
 from shared.errors import Invalid
 from tests.support.history import accept_claim, accept_entry, accept_values, commit_of, drop, genesis, position, put
@@ -252,7 +262,7 @@ def test_a_commit_that_does_not_follow_what_is_stored_is_refused(open_store: Ope
     store, other = open_store(), open_store()
     state = seeded(store)
     mine, theirs = accept_values(state, "ab"), accept_values(state, "xy")
-    with pytest.raises(StoreCorrupt, match="another process"):
+    with pytest.raises(StoreEmptied, match="back at revision 1"):
         store.commit(mine[1:], position(3))  # a gap
     other.commit(theirs[:1], position(2))
     for wrong in (mine[:1], mine):
@@ -291,6 +301,69 @@ def test_rows_that_were_changed_or_lost_are_noticed(store_url: str, open_store: 
     change_rows(store_url, damage)
     with pytest.raises(StoreCorrupt):
         open_store().load()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE history SET record = REPLACE(record, 'user.x', 'user.y') WHERE revision = 4",
+        "UPDATE history SET record = '{}' WHERE revision = 4",
+        "UPDATE history SET epoch = epoch + 1 WHERE revision = 4",
+        "UPDATE history SET at_ms = at_ms + 1 WHERE revision = 4",
+        "UPDATE history SET checksum = 'x' WHERE revision = 4",
+    ],
+)
+def test_a_record_of_the_history_that_was_changed_is_not_shown_until_it_is_mended(
+    store_url: str, open_store: OpenStore, damage: str
+) -> None:
+    store = open_store()
+    state, accepted = seeded(store), []
+    for number in range(5):
+        accepted.append(accept_entry(state, commit_of(put("user.x", number))))
+        state = accepted[-1].state
+    store.commit(accepted, position(6))
+    rows = store.history(0, 10)
+    change_rows(store_url, damage)
+    for read in (lambda: store.history(0, 10), lambda: store.history_back(10, 0, 10)):
+        with pytest.raises(HistoryDamaged, match="revision 4"):
+            read()
+    assert store.damaged == 4
+    assert store.history(4, 10) == rows[3:]
+    assert len(store.history(0, 10, checked=False)) == 5
+    same(store.load()[0], state)
+    store.mend_history(rows[2])
+    assert store.history(0, 10) == rows
+    assert store.damaged is None
+
+
+def test_records_of_a_node_that_makes_no_checksum_yet_are_read(store_url: str, open_store: OpenStore) -> None:
+    """It shares the database, and is upgraded after the others."""
+    store = open_store()
+    store.commit(accept_values(seeded(store), "a"), position(2))
+    rows = store.history(0, 10)
+    change_rows(store_url, "UPDATE history SET checksum = NULL")
+    assert store.history(0, 10) == rows
+
+
+def test_a_checksum_is_given_to_what_was_there_before(store_url: str, open_store: OpenStore) -> None:
+    store = open_store()
+    accepted = accept_entry(seeded(store), commit_of(put("user.ä😀", "'\\\n")))
+    store.commit([accepted], position(2))
+    before = _checksums(store_url)
+    store.close()
+    change_rows(store_url, "UPDATE history SET checksum = NULL")
+    change_rows(store_url, "UPDATE alembic_version SET version_num = '0001'")
+    store = open_store()
+    assert _checksums(store_url) == before
+    assert len(store.history(0, 10)) == 1
+
+
+def _checksums(url: str) -> list[str]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = list(connection.execute(text("SELECT checksum FROM history ORDER BY revision")).scalars())
+    engine.dispose()
+    return found
 
 
 def test_a_store_of_a_newer_version_is_left_alone(store_url: str, open_store: OpenStore) -> None:
@@ -506,6 +579,113 @@ def test_what_several_nodes_commit_at_once_is_stored_once_whoever_comes_first(op
     assert at == position(accepted[-1].state.revision)
     assert [row.revision for row in second.history(0, 100)] == [one.state.revision for one in accepted]
     assert second.reached() == (loaded.generation, loaded.epoch, loaded.revision)
+
+
+@pytest.mark.parametrize("revision", [19, 20])
+def test_a_state_that_is_put_there_replaces_nothing_newer(open_store: OpenStore, revision: int) -> None:
+    """A snapshot of another member, which was on its way while others stored more."""
+    store = open_store()
+    accepted = accept_values(seeded(store), range(20))
+    store.commit(accepted, position(21))
+    older, newest = accepted[revision - 2].state, accepted[-1].state
+    with pytest.raises(StoreAhead, match="nothing was changed"):
+        store.seed(older, position(2), over=(0, 0))
+    same(store.load()[0], newest)
+    assert len(store.history(0, 100)) == 20
+    claimed = replace(older, epoch=older.epoch + 1)  # by whoever the others have gone on with
+    store.seed(claimed, position(2), over=(0, 0))
+    same(store.load()[0], claimed)
+    store.seed(older, position(2), over=(claimed.epoch, claimed.revision))  # it is what this very node had
+    same(store.load()[0], older)
+
+
+EMPTIED = [
+    ("DELETE FROM meta",),
+    ("DROP TABLE meta",),
+    ("DROP TABLE meta", "DROP TABLE documents", "DROP TABLE idempotency_keys", "DROP TABLE history"),
+    ("DROP TABLE alembic_version", "DROP TABLE meta", "DROP TABLE documents", "DROP TABLE history"),
+]
+
+
+@pytest.mark.parametrize("statements", EMPTIED)
+def test_what_was_dropped_is_written_back_by_who_has_it_in_memory(
+    store_url: str, open_store: OpenStore, statements: tuple[str, ...]
+) -> None:
+    store, other = open_store(), open_store()
+    accepted = accept_values(seeded(store), range(4))
+    store.commit(accepted[:2], position(3))
+    held = accepted[1].state
+    for statement in statements:
+        _run(store_url, statement)
+    for commit in ([], accepted[2:3]):
+        with pytest.raises(StoreEmptied):
+            store.commit(commit, position(4))
+    assert store.write_back(held, position(3))
+    assert not other.write_back(accepted[0].state, position(2))
+    same(store.load()[0], held)
+    for one in (store, other):
+        one.commit(accepted[2:], position(5))
+    same(store.load()[0], accepted[-1].state)
+    assert [row.revision for row in store.history(0, 10)] == [4, 5]
+
+
+def test_of_several_that_write_back_at_once_who_has_most_counts(store_url: str, open_store: OpenStore) -> None:
+    stores = [open_store() for _ in range(4)]
+    accepted = accept_values(seeded(stores[0]), range(4))
+    _run(store_url, "DELETE FROM meta")
+    failed: list[Exception] = []
+
+    def write_back(store: Store, one: Accepted) -> None:
+        done = False
+        while not done:
+            try:
+                with suppress(StoreUnavailable):  # another one is at it: again
+                    store.write_back(one.state, position(one.state.revision))
+                    done = True
+            except Exception as error:
+                failed.append(error)
+                raise
+
+    threads = [threading.Thread(target=write_back, args=pair) for pair in zip(stores, accepted, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    same(open_store().load()[0], accepted[-1].state)
+
+
+def test_a_backup_of_the_database_that_was_put_in_its_place_is_brought_up_to_date(
+    store_url: str, open_store: OpenStore
+) -> None:
+    store = open_store()
+    accepted = accept_values(seeded(store), range(6))
+    store.commit(accepted[:4], position(5))
+    store.seed(accepted[1].state, position(3))
+    with pytest.raises(StoreEmptied, match="back at revision 3"):
+        store.commit(accepted[4:], position(7))
+    assert store.write_back(accepted[3].state, position(5))
+    store.commit(accepted[4:], position(7))
+    same(store.load()[0], accepted[-1].state)
+
+
+def test_who_is_behind_a_newer_state_that_somebody_put_there_has_nothing_to_add(open_store: OpenStore) -> None:
+    store = open_store()
+    accepted = accept_values(seeded(store), range(6))
+    store.seed(accepted[3].state, position(5))
+    store.commit(accepted[:2], position(3))
+    same(store.load()[0], accepted[3].state)
+    store.commit(accepted[1:5], position(6))
+    store.commit(accepted[2:4], position(5))
+    same(store.load()[0], accepted[4].state)
+    assert [row.revision for row in store.history(0, 10)] == [6]
+
+
+def _run(url: str, statement: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
 
 
 def test_an_empty_store_has_reached_nothing(open_store: OpenStore) -> None:

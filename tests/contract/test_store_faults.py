@@ -1,11 +1,15 @@
 """What every store promises when something dies, fills up or is in the way."""
 
+import os
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pymysql
@@ -13,7 +17,7 @@ import pytest
 from localcluster.mariadb import MariaDB
 from localcluster.ports import free_ports
 
-from provider.store import Store, StoreUnavailable
+from provider.store import Store, StoreAhead, StoreEmptied, StoreUnavailable, set_store_aside
 from provider.store.connections import open_engine
 from shared.errors import DiskFull
 from tests.support.databases import new_database
@@ -228,6 +232,62 @@ def test_a_connection_cut_in_the_middle_of_a_commit(mariadb: MariaDB, on_mariadb
             cursor.execute(f"KILL {int(id_)}")
     on_mariadb.commit(accepted[1:], position(4))
     assert on_mariadb.load()[0].digest == accepted[-1].state.digest
+
+
+def test_a_server_that_hangs_is_not_waited_for_long(mariadb: MariaDB, new_mariadb_url: Callable[[], str]) -> None:
+    """The engine stands still in a commit: it is not tried again with what hangs, and later it is all there."""
+    accepted = accept_values(genesis(), "abc")
+    hasty = Store(new_mariadb_url(), commit_s=0.3)
+    hasty.migrate()
+    hasty.seed(genesis(), None)
+    hasty.commit(accepted[:1], position(2))
+    os.kill(mariadb.pid, signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            began_s = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                hasty.commit(accepted[1:], position(4))
+            assert time.monotonic() - began_s < 5
+    finally:
+        os.kill(mariadb.pid, signal.SIGCONT)
+    while True:
+        with suppress(StoreUnavailable):
+            hasty.commit(accepted[1:], position(4))
+            break
+    assert hasty.load()[0].digest == accepted[-1].state.digest
+    hasty.close()
+
+
+def test_tables_are_set_aside_all_of_them_or_none(
+    new_mariadb_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_mariadb_url()
+    monkeypatch.setattr(time, "strftime", lambda *_: "20260101T000000Z")
+    with closing(Store(url)) as store:
+        store.migrate()
+        store.seed(genesis(), None)
+        engine = open_engine(url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE history_torn_20260101t000000z (x INT)")  # one cannot be renamed
+        with pytest.raises(StoreUnavailable):
+            set_store_aside(url)
+        assert store.load()[0].digest == genesis().digest
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE history_torn_20260101t000000z")
+        engine.dispose()
+        accepted = accept_values(genesis(), "ab")
+        with closing(Store(url)) as running:  # another node, which shares it
+            running.commit(accepted[:1], position(2))
+            set_store_aside(url)
+            with pytest.raises(StoreEmptied):
+                running.commit(accepted[1:], position(3))
+            store.migrate()
+            assert not store.exists()
+            assert running.write_back(accepted[0].state, position(2))
+            with pytest.raises(StoreAhead):
+                store.seed(genesis(), None, over=(0, 0))
+            running.commit(accepted[1:], position(3))
+        assert store.load()[0].digest == accepted[-1].state.digest
 
 
 def test_a_full_disk_under_mariadb_is_said_and_the_same_commit_succeeds_once_there_is_space(tmp_path: Path) -> None:

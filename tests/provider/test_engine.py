@@ -634,7 +634,7 @@ def test_a_store_that_somebody_else_wrote_to_ends_the_thread_and_nothing_is_told
 
     monkeypatch.setattr(threading, "excepthook", hook)
     other = sqlite3.connect(p1.url.removeprefix("sqlite:///"), isolation_level=None)
-    other.execute("UPDATE meta SET revision = 7, digest = 'x'")
+    other.execute("UPDATE meta SET generation = 'another', revision = 7, digest = 'x'")
     other.close()
     ticket = p1.put("a")
     assert gone.wait(PATIENCE_S)

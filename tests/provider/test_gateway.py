@@ -4,14 +4,16 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provider.api.gateway import Gateway, Signal
 from provider.core.commands import PutSetting
 from provider.core.state import Answer
+from provider.store import StoreUnavailable
 from shared.errors import Behind, LogUnavailable, OutcomeUnknown
-from tests.support.engines import Host, genesis
+from tests.support.engines import PATIENCE_S, Host, genesis
 from tests.support.memory_log import MemoryLogStream
 
 
@@ -110,6 +112,38 @@ def test_an_engine_that_says_nothing_is_not_waited_for_for_ever(p1: Host, monkey
         assert gateway._open == {}
 
     asyncio.run(story())
+
+
+def test_while_the_store_hangs_nothing_more_is_asked_of_the_engine(tmp_path: Path) -> None:
+    """Its thread waits for the store. Who asks meanwhile is told so at once, and that nothing was done."""
+    p1 = Host("p1", MemoryLogStream(), tmp_path, seed=genesis("p1"), database="slow").start().caught_up()
+    p1.log.shut()
+    held = p1.put("a", wait_s=60.0)
+    p1.until(lambda: p1.log.appended > 0)
+    answers, goes_on = threading.Event(), threading.Event()
+    commit = p1.store.commit
+
+    def hanging(*arguments: Any, **named: Any) -> None:
+        answers.set()
+        assert goes_on.wait(PATIENCE_S)
+        commit(*arguments, **named)
+
+    async def story() -> None:
+        gateway = Gateway(p1.engine, asyncio.get_running_loop())
+        p1.store.commit = hanging  # type: ignore[method-assign]
+        p1.log.open()
+        await asyncio.to_thread(answers.wait, PATIENCE_S)
+        p1.until(lambda: p1.engine.health.store_problem is not None, what="it does not see that the store hangs")
+        with pytest.raises(StoreUnavailable, match="has not answered for"):
+            await gateway.commit(PutSetting("user.b", 1), principal="t", action="PUT", wait_s=20.0)
+        assert not p1.told(held)
+        p1.store.commit = commit  # type: ignore[method-assign]
+        goes_on.set()
+
+    asyncio.run(story())
+    assert p1.answer(held).revision == 2
+    assert p1.engine.health.store_problem is None
+    p1.stop()
 
 
 def test_whoever_leaves_before_the_claim_has_given_up(p1: Host) -> None:

@@ -4,9 +4,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from immutables import Map
@@ -27,8 +28,8 @@ from provider.recovery.recovery import Recovery, donor
 from provider.settings import ApiSettings, BrokerSettings, ProviderSettings
 from provider.snapshot import read_snapshot, write_snapshot
 from provider.starting import opened
-from provider.store import HistoryRow, Store, StoreCorrupt
-from shared.errors import BellwetherError, LogUnavailable, Refused, StaleRevision
+from provider.store import HistoryDamaged, HistoryRow, Store, StoreCorrupt, StoreUnavailable
+from shared.errors import BellwetherError, LogUnavailable, OutcomeUnknown, Refused, StaleRevision
 from shared.messages import NodePulse
 from tests.support.engines import PATIENCE_S, Host
 from tests.support.history import GENERATION, START_MS
@@ -338,6 +339,123 @@ def test_what_only_the_shared_database_still_knows_is_put_back(cluster: Cluster)
     assert p2.value("a") == p3.value("a") == "acknowledged"
 
 
+def change(host: Host, *statements: str) -> None:
+    """What somebody with a client could do to the database behind our back."""
+    with sqlite3.connect(host.url.removeprefix("sqlite:///"), timeout=PATIENCE_S) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("DELETE FROM meta",),
+        ("DROP TABLE meta",),
+        ("DROP TABLE meta", "DROP TABLE history", "DROP TABLE documents", "DROP TABLE idempotency_keys"),
+    ],
+)
+def test_a_shared_database_that_is_emptied_gets_back_what_the_running_nodes_have(
+    cluster: Cluster, statements: tuple[str, ...]
+) -> None:
+    """Invariant: what is in memory is not given up, whether anybody writes at that moment or nobody does."""
+    p1, p2, p3 = all_on_one(cluster)
+    p1.answer(p1.put("a", 1))
+    for host in (p2, p3):
+        host.reach(2)
+    change(p1, *statements)
+    last = p1.answer(p1.put("a", 2)).revision
+    assert p2.reach(last).digest == p3.reach(last).digest == p1.store.load()[0].digest
+    change(p1, *statements)
+    p1.until(lambda: holds(p1, last), what="nobody writes it back while nothing is written")
+    assert p1.answer(p1.put("a", 3)).revision == last + 1
+    assert all(host.reach(last + 1) for host in (p2, p3))
+    assert cluster.fetched == 0
+
+
+def holds(host: Host, revision: int) -> bool:
+    try:
+        return host.store.load()[0].revision == revision
+    except BellwetherError:
+        return False
+
+
+def test_an_older_database_in_the_place_of_the_shared_one_is_brought_up_to_date(cluster: Cluster) -> None:
+    """Somebody restored a backup of it; or a node that found it torn has put an older snapshot there."""
+    p1, p2, _ = all_on_one(cluster)
+    p1.answer(p1.put("a", 1))
+    older, at = p1.store.load()
+    for number in range(3):
+        p1.answer(p1.put("b", number))
+    p2.reach(5)
+    with closing(Store(p1.url)) as other:
+        other.seed(older, at)
+    last = p1.answer(p1.put("b", "on")).revision
+    assert p2.reach(last).digest == p1.store.load()[0].digest
+    assert last == 6
+
+
+class Overtaken(Cluster):
+    """While a snapshot is on its way, its giver goes on."""
+
+    def snapshot(self, url: str) -> tuple[State, Position | None]:
+        found = super().snapshot(url)
+        giver = self._at(url)
+        self.last = giver.answer(giver.put("a", "meanwhile")).revision
+        return found
+
+
+def test_a_snapshot_that_is_taken_over_does_not_roll_a_shared_database_back(tmp_path: Path) -> None:
+    cluster = Overtaken(tmp_path)
+    p1, p2, _ = all_on_one(cluster)
+    p1.answer(p1.put("a", 1))
+    p2.reach(2)
+    p2.engine.lose("a test")
+    p2.until(lambda: cluster.fetched > 0 and p2.engine.reading.lost is None, what="it does not come back")
+    assert p2.reach(cluster.last).digest == p1.reach(cluster.last).digest
+    assert [row.revision for row in p1.store.history(0, 10)] == list(range(2, cluster.last + 1))
+    assert p1.answer(p1.put("a", 2)).revision == cluster.last + 1
+    for name in NAMES:
+        cluster.stop(name)
+
+
+# ── a history that is damaged ────────────────────────────────────────────────────────────────────────────────────────
+
+FLIPPED = "UPDATE history SET record = replace(record, '\"good\"', '\"bad!\"')"
+
+
+def test_a_damaged_record_is_not_shown_and_is_taken_from_another_member(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    revision = p1.answer(p1.put("a", "good")).revision
+    for host in (p2, p3):
+        host.reach(revision)
+    rows = p2.store.history(0, 10)
+    change(p2, FLIPPED)
+    with pytest.raises(HistoryDamaged):
+        p2.store.history(0, 10)
+    p2.until(lambda: p2.store.damaged is None, what="it is not mended")
+    assert p2.store.history(0, 10) == rows
+
+
+def test_a_damaged_record_is_never_put_back_into_the_log(cluster: Cluster) -> None:
+    """Nobody but p1 has it, and the brokers have lost the log."""
+    p1, *_ = all_started(cluster)
+    p1.answer(p1.put("a", "good"))
+    p1.answer(p1.put("b", "kept"))
+    for name in NAMES:
+        cluster.stop(name)
+    cluster.stream.forget(0)
+    change(p1, FLIPPED)
+    p1 = cluster.start("p1")
+    p1.until(lambda: p1.engine.health.connected and p1.engine.reading.compares is None, what="it compares for ever")
+    last = p1.engine.state.revision
+    for name in ("p2", "p3"):
+        host = cluster.start(name)
+        assert host.reach(last).digest == p1.engine.state.digest
+    assert not any(b"bad!" in record for record in cluster.stream.records)
+    assert p1.answer(p1.put("c", "on")).revision == last + 1
+
+
 # ── a log that was begun by force ──
 
 
@@ -379,6 +497,45 @@ def test_a_survivor_begins_a_log_of_its_own_and_keeps_its_history(cluster: Clust
     cluster.stream.forget(0)  # and the brokers lose all of the new log
     again.log.reread("a test")
     assert again.answer(again.put("a", 3)).revision > revision
+
+
+class Deaf(Store):
+    """Its answers to `seed` are lost: after it has done so, or before; `silent`: then it says nothing at all."""
+
+    arrives = silent = False
+
+    def seed(self, *arguments: Any, **named: Any) -> None:
+        if self.arrives:
+            super().seed(*arguments, **named)
+        raise StoreUnavailable("the connection was lost")
+
+    def reached(self, *, settled: bool = False) -> tuple[str, int, int] | None:
+        if self.silent and settled:
+            raise StoreUnavailable("nobody answers")
+        return super().reached(settled=settled)
+
+
+@pytest.mark.parametrize(
+    ("arrives", "silent", "raised"),
+    [(True, False, None), (False, False, StoreUnavailable), (True, True, OutcomeUnknown)],
+)
+def test_who_begins_a_log_is_told_whether_it_was_begun(
+    cluster: Cluster, arrives: bool, silent: bool, raised: type[Exception] | None
+) -> None:
+    p1 = cluster.start("p1", seed=founded())
+    before = p1.engine.state
+    state, first = begun(before, "p1", ["p1"])
+    with closing(Deaf(p1.url)) as store:
+        store.arrives, store.silent = arrives, silent
+        p1.engine._durable.store = store
+        with pytest.raises(raised) if raised is not None else nullcontext():
+            p1.engine.begin_anew(before, state, first).result(PATIENCE_S)
+        reached = p1.store.reached()
+        assert reached is not None
+        assert (reached[0] == state.generation) == arrives
+        p1.engine._durable.store = p1.store
+    if arrives:
+        p1.until(lambda: p1.engine.state.generation == state.generation, what="it does not follow what it has begun")
 
 
 def test_what_has_read_on_meanwhile_begins_nothing(cluster: Cluster) -> None:
@@ -540,6 +697,16 @@ def test_a_torn_store_is_set_aside_and_made_anew_from_another_member(
     p3 = cluster.start("p3").caught_up()
     assert p3.value("a") == "y"
     p3.until(lambda: p3.store.oldest_history() == 2, what="it has no history")
+
+
+def test_a_torn_store_is_not_touched_before_somebody_gives_another_state(cluster: Cluster) -> None:
+    """Others may share it, and run on with what they have in memory; or start later."""
+    path = cluster.directory / "p1.db"
+    overwritten(path)
+    write_known(cluster.data_dir("p1"), Known("a cluster", {name: f"https://{name}:1" for name in NAMES}))
+    with pytest.raises(Refused, match="start another member first"):
+        opened(f"sqlite:///{path}", settings(cluster, "p1"), cluster, patience_s=0.0)
+    assert path.read_bytes().startswith(b"no database")
 
 
 def test_a_torn_store_of_a_node_that_knows_no_other_is_left_as_it_is(cluster: Cluster) -> None:

@@ -23,7 +23,9 @@ from provider.core import commands as c
 from provider.core.entries import Attempt
 from provider.core.state import State
 from provider.janitor import kept_since
-from shared.errors import Invalid
+from provider.store import HistoryDamaged
+from shared.errors import Invalid, Unavailable
+from shared.logs import log
 
 router = direct.router("audit")
 ROWS = 50
@@ -177,8 +179,12 @@ async def get_history(request: Request) -> Response:
 
 def _lines(ctx: Context, below: int, above: int) -> Iterator[bytes]:
     count = 0
-    while rows := ctx.past.history_back(below, max(above, 0), ROWS):
-        below, count = rows[-1].revision, count + len(rows)
-        lines = [to_json([row.revision, row.epoch, row.at, row.record]) for row in rows]
-        yield b"\n".join([*lines, b""])
+    try:
+        while rows := ctx.past.history_back(below, max(above, 0), ROWS):
+            below, count = rows[-1].revision, count + len(rows)
+            lines = [to_json([row.revision, row.epoch, row.at, row.record]) for row in rows]
+            yield b"\n".join([*lines, b""])
+    except (Unavailable, HistoryDamaged) as error:  # without the last line, whoever asks sees that it broke off
+        log(why=error.detail, revision=below).warning("the history that another node asks for breaks off")
+        return
     yield to_json(["end", count]) + b"\n"

@@ -17,7 +17,7 @@ from provider.api.context import Context
 from provider.api.reads import flag, reading
 from provider.api.views import ADMINISTRATIVE, event_view, to_json
 from provider.core.commands import first_revision
-from provider.store import HistoryRow
+from provider.store import HistoryDamaged, HistoryRow
 from shared.errors import Expired, Invalid, Unavailable
 from shared.logs import log
 
@@ -123,5 +123,5 @@ async def _stream(ctx: Context, scope: Scope, after: int, *, lines: bool, follow
                 yield b"\n" if lines else b": still here\n\n"
     except asyncio.CancelledError:
         return
-    except Unavailable as error:  # clients come back to where they were
+    except (Unavailable, HistoryDamaged) as error:  # clients come back to where they were
         log(why=error.detail).warning("an event stream ends: the store cannot be read")

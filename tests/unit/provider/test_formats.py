@@ -5,14 +5,17 @@ another entry.
 """
 
 import shutil
+import sqlite3
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from provider.core.entries import Barrier, decode, encode
 from provider.core.state import State
 from provider.log.port import Position
 from provider.snapshot import read_snapshot, write_snapshot
-from provider.store import Store
+from provider.store import HistoryDamaged, Store
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 DIGEST = "ed7c30e4acedad033930f6d54917558471e4a996ecdf494838a68671f8d7cdf8"
@@ -45,8 +48,9 @@ def test_records_of_format_1() -> None:
     assert [record.type for record in records] == ["entry", "barrier", "claim", "entry"]
 
 
-def test_a_store_of_schema_0001(tmp_path: Path) -> None:
-    shutil.copy(FIXTURES / "store-0001.db", tmp_path / "state.db")
+@pytest.mark.parametrize("schema", ["0001", "0002"])
+def test_a_store_of_each_schema(tmp_path: Path, schema: str) -> None:
+    shutil.copy(FIXTURES / f"store-{schema}.db", tmp_path / "state.db")
     with closing(Store(f"sqlite:///{tmp_path / 'state.db'}")) as store:
         store.migrate()
         state, position = store.load()
@@ -56,6 +60,11 @@ def test_a_store_of_schema_0001(tmp_path: Path) -> None:
         assert [(row.revision, row.epoch) for row in rows] == [(2, 1), (3, 2), (4, 2)]
         written = [record for record in map(decode, _lines()) if not isinstance(record, Barrier)]
         assert [decode(row.record.encode()) for row in rows] == written
+        with sqlite3.connect(tmp_path / "state.db") as connection:
+            connection.execute("UPDATE history SET record = replace(record, 'shop', 'shot')")
+        connection.close()
+        with pytest.raises(HistoryDamaged):
+            store.history(0, 10)
 
 
 def _lines() -> list[bytes]:
