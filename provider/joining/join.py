@@ -23,8 +23,9 @@ from provider.joining.steps import Steps
 from provider.recovery.members import resumed
 from provider.settings import COMMON, ProviderSettings, load_settings, nested, to_toml
 from provider.snapshot import read_snapshot
-from provider.store import Store
+from provider.store import Store, split_password
 from provider.trust import pki
+from provider.trust.authorities import authority_id
 from provider.trust.vault import Vault, data_keys, public_key
 from shared.errors import Invalid, Refused, Unauthenticated
 from shared.files import locked, make_private_directory, write_atomically
@@ -136,7 +137,7 @@ def _become(place: Place, url: str, token_text: str, wishes: Wishes, steps: Step
     with locked(place.data_dir / "join.lock", f"another `provider join` works on {place.data_dir}"):
         write_atomically(place.files.ca, ca, mode=0o644)
         with _nobody_else(place):  # what cannot work here is found before token and name are used up
-            place.open_store().close()
+            _check_store(place, ca)
         found = f", {own_broker.node} runs {own_broker.version}" if own_broker is not None else ""
         steps.done("check", f"the token is this cluster's, clock {skew_s:+.2f} s, the store is writable{found}")
         journal = _journal(place, steps)
@@ -265,9 +266,9 @@ class Admission:
             state, position = read_snapshot(resumed(member, _at_least(revision)))
             self.vault(state)  # or all that it has is of no use
             with closing(self.place.open_store()) as store:
-                if _shared(store, state):
+                if _shared(self.place, store, state):
                     return state
-                store.seed(state, position)
+                store.seed(state, position, over=(0, 0))
                 fetch_history(store, lambda until: member.lines("GET", f"/history?until={until}"), state.revision)
         return state
 
@@ -292,10 +293,30 @@ def _at_least(revision: int) -> dict[str, str]:
     return {"Bellwether-Min-Revision": str(revision)}
 
 
-def _shared(store: Store, state: State) -> bool:
-    """Whether other members keep their state in the same database: it holds this node's own admission, then."""
+def _check_store(place: Place, ca: str) -> None:
+    """Raises `Refused` where it holds the state of a cluster that knows nothing of this authority."""
+    with closing(place.open_store()) as store:
+        if store.exists():
+            held, _ = store.load()
+            if held.get("authority", authority_id(ca)) is None:
+                raise _foreign(place, held.revision, "another cluster")
+
+
+def _foreign(place: Place, revision: int, whose: str) -> Refused:
+    shown, _ = split_password(place.database)
+    return Refused(
+        f"{shown} holds the state of {whose} (revision {revision}), and nothing there was changed: give another "
+        "database with --store-url, or empty that one if nobody needs it any more"
+    )
+
+
+def _shared(place: Place, store: Store, state: State) -> bool:
+    """Whether other members keep their state in the same database: it holds this node's own admission, then. Raises
+    `Refused` where it holds the state of another log."""
     reached = store.reached()
-    if reached is None or reached[0] != state.generation or reached[2] < state.revision:
+    if reached is not None and reached[0] != state.generation:
+        raise _foreign(place, reached[2], f"another log, {reached[0]}")
+    if reached is None or reached[2] < state.revision:
         return False
     held, _ = store.load()
     return need(held, "setting", CLUSTER_ID).spec == need(state, "setting", CLUSTER_ID).spec

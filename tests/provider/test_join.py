@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from shared.files import locked
 from shared.tls import fingerprint
 from shared.tokens import new_token
 from tests.support.answering import AUTHORITY_PEM, Asked, answering
+from tests.support.history import accept_values, genesis, position
 
 REAL, _ = pki.new_ca("Bellwether real")
 
@@ -57,6 +59,23 @@ def test_an_authority_that_is_sent_beside_the_pinned_one_gets_no_token(
     with pytest.raises(BellwetherError):
         join(place, impostor.url, token.text())
     assert {path for path, _ in impostor.asked} <= {"/api/v1/ca", "/api/v1/health/live"}
+    assert all(shown is None for _, shown in impostor.asked), "it was shown the token"
+
+
+def test_a_database_that_holds_the_state_of_another_cluster_is_left_alone(impostor: Impostor, tmp_path: Path) -> None:
+    """Perhaps the address of the wrong database: its cluster lives. Nothing is asked for, and no token shown."""
+    impostor.ca, impostor.alive = impostor.own, True
+    token = new_token("node", fingerprint(impostor.own))
+    place = Place(tmp_path / "p2" / "provider.toml", "p2", "https://127.0.0.1:1")
+    place.config.parent.mkdir(mode=0o700)
+    accepted = accept_values(genesis(), "abc")
+    with closing(place.open_store()) as store:
+        store.seed(genesis(), None)
+        store.commit(accepted, position(4))
+    with pytest.raises(Refused, match=r"state of another cluster \(revision 4\)"):
+        join(place, impostor.url, token.text())
+    with closing(place.open_store()) as store:
+        assert store.load()[0].digest == accepted[-1].state.digest
     assert all(shown is None for _, shown in impostor.asked), "it was shown the token"
 
 
