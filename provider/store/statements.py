@@ -47,7 +47,10 @@ class Statements:
             .values({name: bindparam(name) for name in names}),
             dialect,
         )
-        self.clear = [Statement(delete(t), dialect) for t in tables.metadata.sorted_tables if t is not history]
+        self.clear_meta = Statement(delete(meta), dialect)
+        self.clear = [
+            Statement(delete(t), dialect) for t in tables.metadata.sorted_tables if t is not history and t is not meta
+        ]
         self.clear_history = Statement(delete(history), dialect)
 
 

@@ -97,13 +97,14 @@ class Store:
         `over`: epoch and revision of what may be replaced in any case. Where the store has more than that, and more
         than `state`, it raises `StoreAhead` and changes nothing."""
         with self._writing() as connection:
-            row = connection.execute(_REACHED).one_or_none() if over is not None else None
-            if row is not None and (row.epoch, row.revision) > max((state.epoch, state.revision), over or (0, 0)):
+            row = connection.execute(_REACHED).one_or_none()
+            may = max((state.epoch, state.revision), over) if over is not None else None
+            if row is not None and may is not None and (row.epoch, row.revision) > may:
                 raise StoreAhead(
                     f"the store has revision {row.revision} of epoch {row.epoch} by now, which is more than revision "
                     f"{state.revision} of epoch {state.epoch}: nothing was changed"
                 )
-            self._replace(connection, state, position, goes_on)
+            self._replace(connection, state, position, goes_on, locked=row is not None)
 
     def write_back(self, state: State, position: Position | None) -> bool:
         """After `StoreEmptied`: make the tables anew where they are gone, and put `state` there, which this store held;
@@ -113,20 +114,29 @@ class Store:
             row = connection.execute(_REACHED).one_or_none()
             if row is not None and not _is_older(row, state):
                 return False
-            self._replace(connection, state, position, None)
+            self._replace(connection, state, position, None, locked=row is not None)
             return True
 
     def _replace(
-        self, connection: Connection, state: State, position: Position | None, goes_on: HistoryRow | None
+        self,
+        connection: Connection,
+        state: State,
+        position: Position | None,
+        goes_on: HistoryRow | None,
+        *,
+        locked: bool,
     ) -> None:
+        """`locked`: there is a row in `meta`, and this transaction has it."""
         sql = self._compiled(connection)
-        for statement in sql.clear:
-            statement.run(connection, {})
+        if locked:
+            sql.clear_meta.run(connection, {})
         try:
-            # First: where the row was not there to be locked, of two nodes that do this at once one fails here.
+            # First, and without deleting what was not there to be locked: of two nodes that do this at once one fails.
             sql.set_meta.run(connection, {"id": 1, **_meta(state, position)})
         except IntegrityError as error:
             raise StoreUnavailable(f"another node puts a state into this store just now: {error.orig}") from error
+        for statement in sql.clear:
+            statement.run(connection, {})
         if goes_on is None:
             sql.clear_history.run(connection, {})
         else:

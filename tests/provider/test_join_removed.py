@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +19,7 @@ from provider.joining.host import SystemdUnit
 from provider.joining.join import Admission, among_brokers
 from provider.joining.journal import begin
 from provider.joining.steps import Steps
+from provider.settings import ApiSettings
 from provider.snapshot import write_snapshot
 from provider.trust.vault import Vault, new_data_key, public_key
 from shared.errors import Refused
@@ -123,6 +125,6 @@ def test_a_daemon_that_finds_itself_removed_is_not_waited_for(cluster: Cluster, 
     place = admission.place
     cluster.answer = json.dumps({"nodes": [{"name": "p4", "state": "removed", "reason": "it was removed"}]})
     settings = place.settings({"endpoints": ["amqps://127.0.0.1:1"], "username": "node.p4"})
-    settings = settings.model_copy(update={"url": admission.url})
+    settings = settings.model_copy(update={"api": ApiSettings(listen=urlsplit(admission.url).netloc)})
     with pytest.raises(Refused, match="p4 was removed from the cluster while it joined"):
         SystemdUnit(config=place.config).wait_standby(settings)
