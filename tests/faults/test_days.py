@@ -16,6 +16,8 @@ from tests.faults.variants import VARIANTS
 ALONE, PLANS = Path(__file__).parent / "alone", Path(__file__).parent / "plans"
 ROOT_ONLY = {"skip fsync"}
 LONGEST_S = 600.0
+SITTINGS_MAX = 3
+"""Of eight days each, until a broken rule shows: "ignore epoch" needs a primary that falls asleep while it writes."""
 
 
 def bad_days(directory: Path, *arguments: str) -> tuple[int, str]:
@@ -71,6 +73,9 @@ def test_a_broken_rule_is_noticed(name: str, tmp_path: Path) -> None:
     if name in ROOT_ONLY and os.geteuid() != 0:
         pytest.skip("only root can cut the power of disks")
     kinds = ",".join(VARIANTS[name].kinds)
-    code, said = bad_days(tmp_path, "--runs", "8", "--variant", name, "--kinds", kinds)
+    for _ in range(SITTINGS_MAX):
+        code, said = bad_days(tmp_path, "--runs", "8", "--variant", name, "--kinds", kinds)
+        if code != 0:
+            break
     assert code == 1, said
     assert any(line.startswith(f"{rule}: ") for rule in VARIANTS[name].shows_as for line in said.splitlines()), said
