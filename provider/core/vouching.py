@@ -14,11 +14,11 @@ asks:
   promotion is refused then, since people can decide about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from shared.wording import listed
+from shared.wording import agreeing, listed
 
 START_PATIENCE_S = 30.0
 """How long a primary that begins anew waits for members that do not answer: hosts that were switched on together do not
@@ -79,7 +79,7 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     own = question.own
     other = [name for name, word in words.items() if word is not None and newer_log(word, own)]
     if other:
-        return Finding(Verdict.REFUSE, f"{listed(other)} follows another log, begun later: this node's is given up")
+        return Finding(Verdict.REFUSE, _another_log(other))
     ahead = [name for name, word in words.items() if word is not None and not word.lost and _ahead(word, own)]
     if ahead:
         known = ", ".join(f"{name} has revision {words[name].revision}" for name in ahead)  # type: ignore[union-attr]
@@ -88,22 +88,30 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     if not silent or _witness(own, words):
         return Finding(Verdict.GO)
     if waited_s < _patience_s(question):
-        return Finding(Verdict.WAIT, f"{listed(silent)} does not answer, and may know more than the log holds")
+        return Finding(Verdict.WAIT, f"{_do_not_answer(silent)}, and may know more than the log holds")
     if question.promotion:
-        return Finding(Verdict.REFUSE, _may_be_lost(listed(silent), loss_seen=question.loss_seen), silent)
+        return Finding(Verdict.REFUSE, _may_be_lost(silent, loss_seen=question.loss_seen), silent)
     return Finding(Verdict.GO, silent=silent)
 
 
-def _may_be_lost(silent: str, *, loss_seen: bool) -> str:
+def _may_be_lost(silent: Sequence[str], *, loss_seen: bool) -> str:
     seen = (
         "the brokers have lost the end of the log"
         if loss_seen
         else "the log was interrupted, and nobody who answers can tell whether it has lost its end"
     )
     return (
-        f"{seen}, and {silent} does not answer: what was acknowledged last may be there alone. Nothing was changed. "
-        f"Start {silent}, which puts it back; where it does not come back: --force goes on without that, for good"
+        f"{seen}, and {_do_not_answer(silent)}: what was acknowledged last may be there alone. Nothing was changed. "
+        f"Start {listed(silent)}, which puts it back; where that is not possible: --force goes on without it, for good"
     )
+
+
+def _do_not_answer(silent: Sequence[str]) -> str:
+    return f"{agreeing(silent, 'does', 'do')} not answer"
+
+
+def _another_log(nodes: Sequence[str]) -> str:
+    return f"{agreeing(nodes, 'follows', 'follow')} another log, begun later: this node's is given up"
 
 
 def _patience_s(question: Question) -> float:

@@ -385,11 +385,14 @@ class LocalBroker:
     def _let_go(self) -> bool:
         """Whether the cluster of this broker let it go, which empties it. It is asked again for a while: the others may
         be electing. Who goes without that takes its vote along, and of two the other one is then stuck for ever."""
+        said = ""
         for _ in wait_until_s(GOES_S):
             try:
                 self._change("reset", deadline_s=RESET_S)
             except (BrokerAway, CommandFailed) as error:
-                self._say(f"its cluster does not let it go yet: {error.detail}")
+                if error.detail != said:
+                    self._say(f"its cluster does not let it go yet, asking again: {error.detail}")
+                said = error.detail
             else:
                 return True
         return False
