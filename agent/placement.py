@@ -35,6 +35,11 @@ LONGEST = 30
 ROUND_SPREADS = 3.0
 """All agents of a broker miss the same beats. Should it be the primary that is gone, each looks at all brokers; over so
 many times the fleet's spread, which leaves the brokers time for something else: for the next primary."""
+CALM_AFTER_SPREADS = 2.0
+CALM_SPREADS = 10.0
+"""Who still hears the primary where it is has time: a fleet first says that it follows, then moves over so many times its
+spread. In one spread, what connecting costs (TLS, a queue) came between a new primary and what it is told, and
+connections that were not made in time were made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class Placement:
             return
         self._endpoints, self._order = tuple(endpoints), in_order(endpoints, self._agent)
         self._unreachable, self._round, self._failures = frozenset(), [], 0
-        self._next_round_s = now_s + self.stagger_s()
+        self._next_round_s = now_s + self._calm_s()
 
     def order(self, *, stay: bool = False, last: str | None = None) -> tuple[str, ...]:
         """The brokers as they are to be tried. `stay`: first where the agent is. Those that nobody answered at come
@@ -247,6 +252,13 @@ class Placement:
         self._round, self._failures = [], 0
         content = self._here == self.preferred or self._heard_s is None
         self._next_round_s = float("inf") if content else now_s + self._pause_s()
+
+    def _calm_s(self) -> float:
+        """How long to wait with a move that is not pressing; the broker where the agent is may be one to leave."""
+        if self._silent or self._here not in self._endpoints:
+            return self.stagger_s()
+        chance = self.chance()
+        return max(chance * self._stagger_s, (CALM_AFTER_SPREADS + chance * CALM_SPREADS) * self._spread_s)
 
     def _found_nothing(self, now_s: float) -> list[Move]:
         """A round has ended."""
