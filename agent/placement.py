@@ -37,8 +37,8 @@ ROUND_SPREADS = 3.0
 many times the fleet's spread, which leaves the brokers time for something else: for the next primary."""
 CALM_AFTER_SPREADS = 2.0
 CALM_SPREADS = 10.0
-"""Who still hears the primary where it is has time: a fleet first says that it follows, then moves over so many times its
-spread. In one spread, what connecting costs (TLS, a queue) came between a new primary and what it is told, and
+"""Who still hears the primary where it is has time: a fleet first says that it follows, then moves over so many times
+its spread. In one spread, what connecting costs (TLS, a queue) came between a new primary and what it is told, and
 connections that were not made in time were made again."""
 
 

@@ -133,7 +133,7 @@ def moved_after_s(here: str, heard: Beat) -> list[float]:
 
 def test_moves_that_all_make_are_spread_over_the_time_that_the_primary_says() -> None:
     waits_s = moved_after_s(P1, Beat(interval_s=300.0, spread_s=20.0))
-    assert {min(int(wait_s // 2), 9) for wait_s in waits_s} == set(range(10)), "its broker is one to leave: within a spread"
+    assert {min(int(wait_s // 2), 9) for wait_s in waits_s} == set(range(10)), "in a spread: its broker is left"
 
 
 def test_who_hears_the_primary_where_it_is_moves_later_than_it_answers_and_more_slowly() -> None:
