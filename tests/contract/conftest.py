@@ -11,8 +11,7 @@ from localcluster.ports import free_ports
 from provider.store import Store
 from tests.support.brokers import MemoryRig, RabbitRig, Rig
 from tests.support.databases import new_database
-
-OpenStore = Callable[[], Store]
+from tests.support.stores import OpenStore
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,7 @@ from shared.errors import DiskFull
 from tests.support.databases import new_database
 from tests.support.disks import fill, small_disk
 from tests.support.history import accept_values, genesis, position
-
-OpenStore = Callable[[], Store]
+from tests.support.stores import OpenStore
 
 ROOT = Path(__file__).parents[2]
 
