@@ -3,7 +3,9 @@ old primary is a standby when it is back, and the operator was told each step.""
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -113,6 +115,43 @@ def test_the_primary_s_host_lost_its_power(healthy: Cluster) -> None:
     afterwards(healthy, load, new, epoch)
 
 
+def test_the_primary_s_host_lost_its_power_and_no_name_server_answers(healthy: Cluster) -> None:
+    """Whoever asked one would wait for it: nobody does."""
+    old, (new, _) = healthy.primary(), healthy.standbys()
+    epoch = healthy.equal()["epoch"]
+    with writing(healthy, [old.name, new.name]) as load, _asking_names_is_in_vain(new) as asked:
+        load.wait_for_more(10)
+        old.power_off()
+        promote(new)
+        assert "primary" in new.ssh("provider status", check=True).out
+        assert asked() == 0
+        load.wait_for_more(10)
+        old.boot()
+    afterwards(healthy, load, new, epoch)
+
+
+@contextmanager
+def _asking_names_is_in_vain(host: Host) -> Iterator[Callable[[], int]]:
+    """This host has a name server that never answers. Yields how many packets were sent to it."""
+    host.run("cp /etc/resolv.conf /root/resolv.conf; echo nameserver 10.77.0.250 >/etc/resolv.conf")
+    rules = "add table inet names; add chain inet names out { type filter hook output priority 0; }; "
+    _filter(host, f"{rules} add rule inet names out udp dport 53 counter drop")
+
+    def asked() -> int:
+        return int(re.findall(r"counter packets (\d+)", _filter(host, "list table inet names"))[0])
+
+    try:
+        yield asked
+    finally:
+        _filter(host, "delete table inet names")
+        host.run("cp /root/resolv.conf /etc/resolv.conf")
+
+
+def _filter(host: Host, rules: str) -> str:
+    """The packet filter of this host, which it has none of its own for."""
+    return host.bed.space.run(f"ip netns exec {host.name} nft '{rules}'").out
+
+
 @pytest.mark.long
 def test_cut_off_from_the_other_hosts_but_not_from_its_clients(healthy: Cluster) -> None:
     """Its clients get no acknowledgement that is lost, and can see that it is stale; there is nothing to clean up."""
@@ -198,23 +237,23 @@ def test_the_primary_is_cut_off_from_all_brokers_only(healthy: Cluster) -> None:
     with writing(healthy, [old.name, new.name], [other.name]) as load:
         load.wait_for_more(10)
         healthy.bed.isolate(old, Traffic.AMQP)
-        _own_broker(healthy, old, closed=True)
+        _own_broker(old, closed=True)
         try:
             healthy.api(old).wait_for(f"/nodes/{old.name}", lambda node: node["status"]["part"] == "log")
             promote(new)
             load.wait_for_more(10)
         finally:
-            _own_broker(healthy, old, closed=False)
+            _own_broker(old, closed=False)
             healthy.bed.heal()
         load.wait_for_more(10)
     afterwards(healthy, load, new, epoch)
 
 
-def _own_broker(cluster: Cluster, host: Host, *, closed: bool) -> None:
+def _own_broker(host: Host, *, closed: bool) -> None:
     """Closes the way from a host's provider to its own broker, which no link of the bed carries."""
     rules = "add table inet own; add chain inet own out { type filter hook output priority 0; }; "
     rules += "add rule inet own out oif lo tcp dport 5671 drop; add rule inet own out oif lo tcp sport 5671 drop"
-    cluster.bed.space.run(f"ip netns exec {host.name} nft '{rules if closed else 'delete table inet own'}'")
+    _filter(host, rules if closed else "delete table inet own")
 
 
 @pytest.mark.long
