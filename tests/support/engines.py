@@ -1,14 +1,16 @@
 """Engines to try things on: the real engine and store, a log in memory, and results that can be waited for."""
 
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from provider.core.commands import Command, PutSetting
-from provider.core.entries import Change
+from provider.core.entries import Change, Entry, decode
 from provider.core.pending import Result
 from provider.core.replica import Ask, Progress
 from provider.core.state import Accepted, Answer, State
@@ -219,3 +221,34 @@ class Host:
             self._news.notify_all()
         for tell in self.listeners:
             tell(pairs)
+
+
+StartHost = Callable[..., Host]
+
+
+@contextmanager
+def locked(host: Host) -> Iterator[None]:
+    """Somebody else holds the store's lock: it can be read, not written."""
+    other = sqlite3.connect(host.url.removeprefix("sqlite:///"), isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+def entries(stream: MemoryLogStream) -> list[Entry]:
+    records = [decode(data) for data in stream.records]
+    return [record for record in records if isinstance(record, Entry)]
+
+
+def accepted_keys(host: Host) -> list[str]:
+    """The settings that were changed, in order, one for each change in an accepted entry."""
+    return [
+        change.id
+        for accepted in host.applied
+        if isinstance(accepted.record, Entry)
+        for commit in accepted.record.commits
+        for change in commit.changes
+    ]
