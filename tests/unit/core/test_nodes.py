@@ -20,7 +20,7 @@ from provider.core.commands import (
 )
 from provider.core.state import State
 from shared.errors import Conflict, Invalid, NotFound, Refused, StaleRevision, TokenRefused
-from tests.unit.core.test_commands import NOW, do, get, refusal, token
+from tests.support.commands import NOW, do, get, refusal, token
 
 HOUR_MS = 3_600_000
 LATER = NOW + HOUR_MS
