@@ -37,12 +37,7 @@ def main() -> int:
         print(report.summary(report.kept(asked.report)))
         return 0
     links.loopback()
-    no_disks, no_links = disks.available(), links.available()
-    if no_disks is not None:
-        print(f"Without full disks and power cuts: {no_disks}.")
-    if no_links is not None:
-        print(f"Without cut links: {no_links}.")
-    options = Options(asked.variant, asked.agents, disks=no_disks is None, links=no_links is None, store=asked.store)
+    options = _options(asked)
     root = Path(tempfile.mkdtemp(prefix="bellwether-faults-"))
     runs: list[report.Done] = []
     failed: Outcome | None = None
@@ -66,6 +61,26 @@ def main() -> int:
     elif not asked.keep:
         shutil.rmtree(root, ignore_errors=True)
     return 1 if failed is not None else 0
+
+
+def _options(asked: argparse.Namespace) -> Options:
+    """What is asked for, as far as this machine can; says what it cannot."""
+    no_disks, no_links = disks.available(), links.available()
+    if no_disks is not None:
+        print(f"Without full disks and power cuts: {no_disks}.")
+    if no_links is not None:
+        print(f"Without cut links: {no_links}.")
+    too_prompt = no_links or links.too_prompt()
+    if no_links is None and too_prompt is not None:
+        print(f"Without slow links: {too_prompt}.")
+    return Options(
+        asked.variant,
+        asked.agents,
+        disks=no_disks is None,
+        links=no_links is None,
+        slow=too_prompt is None,
+        store=asked.store,
+    )
 
 
 @contextmanager

@@ -1,8 +1,10 @@
-"""Links between the members of one machine, cut by the kernel: both ways or one way, or with packets that are lost.
+"""Links between the members of one machine, cut by the kernel: both ways or one way, or with packets that
+are lost or late.
 
 Each member has a control group. The connections that it opens are marked with its number (conntrack), and what belongs
-to a marked connection is dropped by mark, port and direction: so the link from p2 to the broker can be cut while that
-from p1 stays. Clients have no mark and are always heard. All of it is in a network namespace of our own.
+to a marked connection is dropped, or held for a while, by mark, port and direction: so the link from p2 to the broker
+can be cut while that from p1 stays. Clients have no mark and are always heard. All of it is in a network namespace of
+our own.
 
 It needs root, and what `tests/faults/alone` has made (`available`).
 """
@@ -16,13 +18,14 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.process import ProcessFailed
 
+from tests.faults.delays import Delay
 from tests.faults.disks import PRIVATE
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -36,7 +39,8 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1  # netdevice(7)
 class Cut:
     """What `member` sends to servers at `ports` (none: at any) is lost, or what they answer, or both; `percent` of it.
 
-    With `visits`, so is what members other than it send to `ports`.
+    With `visits`, so is what members other than it send to `ports`. With `late_s` nothing is lost: all of it arrives so
+    many seconds later.
     """
 
     member: str
@@ -45,13 +49,14 @@ class Cut:
     answered: bool = True
     percent: int = 100
     visits: bool = False
+    late_s: float = 0.0
 
 
 def available() -> str | None:
     """Why links cannot be cut here; None where they can."""
     if PRIVATE not in os.environ:
         return "there is no network namespace of our own"
-    if shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+    if not _installed("nft"):
         return "nft is not installed"
     try:
         unify()
@@ -63,6 +68,28 @@ def available() -> str | None:
     except (OSError, ProcessFailed) as error:
         return f"this machine cannot: {error}"
     return None
+
+
+def too_prompt() -> str | None:
+    """Why nothing can arrive late here; None where it can."""
+    if PRIVATE not in os.environ:
+        return "there is no network namespace of our own"
+    if not _installed("iptables-restore"):
+        return "iptables is not installed"
+    try:
+        delay = Delay(0.0)
+        try:
+            _hold([f"-p tcp -m connmark --mark 1 -m conntrack --ctdir REPLY --sport 1 {_to(delay)}"])
+            _hold([])
+        finally:
+            delay.end()
+    except (OSError, ProcessFailed) as error:
+        return f"this machine cannot: {error}"
+    return None
+
+
+def _installed(program: str) -> bool:
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
 
 
 def loopback() -> None:
@@ -90,7 +117,8 @@ class Links:
         self._prefix = f"{_GROUP}-{mark}"
         self._lock = threading.Lock()
         self._members: dict[str, int] = {}
-        self._cuts: list[Cut] = []
+        self._cuts: list[tuple[Cut, Delay | None]] = []
+        self._holding = False
 
     def group(self, member: str) -> Path:
         """The control group that the member is to be in before it opens a connection."""
@@ -103,22 +131,29 @@ class Links:
 
     def cut(self, cut: Cut) -> None:
         with self._lock:
-            self._cuts.append(cut)
+            self._cuts.append((cut, Delay(cut.late_s) if cut.late_s else None))
             self._change()
 
     def mend(self, cut: Cut) -> None:
+        """What is on its way arrives now."""
         with self._lock:
-            if cut in self._cuts:
-                self._cuts.remove(cut)
-            self._change()
+            self._mend([one for one in self._cuts if one[0] == cut][:1])
 
     def mend_all(self) -> None:
         with self._lock:
-            self._cuts.clear()
-            self._change()
+            self._mend(list(self._cuts))
+
+    def _mend(self, mended: list[tuple[Cut, Delay | None]]) -> None:
+        for one in mended:
+            self._cuts.remove(one)
+        self._change()
+        for _, delay in mended:
+            if delay is not None:
+                delay.end()
 
     def close(self) -> None:
-        """The groups go, once nobody is in them any more."""
+        """All is mended. The groups go, once nobody is in them any more."""
+        self.mend_all()
         for number in self._members.values():
             with suppress(OSError):
                 (GROUPS / f"{self._prefix}-{number}").rmdir()
@@ -128,21 +163,57 @@ class Links:
             f'ct mark 0 socket cgroupv2 level 1 "{self._prefix}-{number}" ct mark set {number}'
             for number in self._members.values()
         ]
-        drops = [rule for cut in self._cuts for rule in _rules(cut, self._members)]
+        drops = [rule for cut, delay in self._cuts if delay is None for rule in _dropping(cut, self._members)]
+        held = [rule for cut, delay in self._cuts if delay is not None for rule in _holding(cut, self._members, delay)]
         _apply(marks, drops)
+        if held or self._holding:
+            _hold(held)
+            self._holding = bool(held)
 
 
-def _rules(cut: Cut, members: dict[str, int]) -> list[str]:
+def _ways(cut: Cut) -> Iterator[tuple[str, str]]:
+    """Direction, and which of a packet's ports is the server's."""
+    if cut.asked:
+        yield "original", "dport"
+    if cut.answered:
+        yield "reply", "sport"
+
+
+def _whose(cut: Cut, members: dict[str, int]) -> list[int]:
+    """The marks of the connections that it hits."""
     number = members[cut.member]
-    others = ", ".join(str(other) for other in members.values() if other != number)
-    whose = f"ct mark {{ {others} }}" if cut.visits else f"ct mark {number}"
+    return [other for other in members.values() if other != number] if cut.visits else [number]
+
+
+def _dropping(cut: Cut, members: dict[str, int]) -> list[str]:
+    whose = ", ".join(map(str, _whose(cut, members)))
     some = "" if cut.percent == 100 else f"numgen random mod 100 < {cut.percent}"
     rules = []
-    for way, port, lost in (("original", "dport", cut.asked), ("reply", "sport", cut.answered)):
-        if lost:
-            at = f"tcp {port} {{ {', '.join(map(str, cut.ports))} }}" if cut.ports else ""
-            rules.append(f"{whose} ct direction {way} {at} {some} drop")
+    for way, port in _ways(cut):
+        at = f"tcp {port} {{ {', '.join(map(str, cut.ports))} }}" if cut.ports else ""
+        rules.append(f"ct mark {{ {whose} }} ct direction {way} {at} {some} drop")
     return rules
+
+
+def _holding(cut: Cut, members: dict[str, int], delay: Delay) -> list[str]:
+    """As `_dropping`, in the words of iptables."""
+    return [
+        f"-p tcp -m connmark --mark {mark} -m conntrack --ctdir {way.upper()} {at} {_to(delay)}"
+        for mark in _whose(cut, members)
+        for way, port in _ways(cut)
+        for at in ([f"--{port} {number}" for number in cut.ports] or [""])
+    ]
+
+
+def _to(delay: Delay) -> str:
+    return f"-j NFQUEUE --queue-num {delay.number} --queue-bypass"
+
+
+def _hold(rules: Collection[str]) -> None:
+    """These rules, and no others: where a packet arrives, before it may be dropped. Not by nft, whose own statement for
+    it (`queue`) is in fewer kernels."""
+    lines = ["*mangle", ":INPUT ACCEPT", *(f"-A INPUT {rule}" for rule in rules), "COMMIT\n"]
+    _run("iptables-restore", text="\n".join(lines))
 
 
 def _apply(marks: Collection[str], drops: Collection[str]) -> None:

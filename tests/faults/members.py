@@ -27,13 +27,14 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True, slots=True)
 class Options:
     """`variant`: the rule that is broken, None: none is. `agents`: how many, each with a MariaDB server. `disks`,
-    `links`: whether these can be cut. `store`: what the providers keep their state in; `shared`: all of them in one
-    database."""
+    `links`: whether these can be cut; `slow`: whether links can be slow. `store`: what the providers keep their state
+    in; `shared`: all of them in one database."""
 
     variant: str | None = None
     agents: int = 1
     disks: bool = True
     links: bool = True
+    slow: bool = True
     store: Literal["sqlite", "mariadb", "shared"] = "sqlite"
 
 

@@ -81,7 +81,7 @@ def _fill(plant: Plant, names: list[str], _step: Step) -> Undo:
 def _cut(plant: Plant, names: list[str], step: Step) -> Undo:
     if plant.links is None:
         raise NotDone("links cannot be cut here")
-    cuts = [cut for name in names for cut in plant.cuts(step.kind, name, 10 + step.chance % 40)]
+    cuts = [cut for name in names for cut in plant.cuts(step.kind, name, step.chance)]
     for cut in cuts:
         plant.links.cut(cut)
     return partial(_mend, plant.links, cuts)
@@ -224,6 +224,7 @@ DEEDS = {
     "deaf": _Deed(_one, _cut, alone=False),
     "mute": _Deed(_one, _cut, alone=False),
     "lossy": _Deed(_one, _cut, alone=False),
+    "slow": _Deed(_one, _cut, alone=False),
     "agents cut off": _Deed(_agents, _cut, alone=False),
     "disk full": _Deed(_one, _fill, alone=False),
     "power cut": _Deed(_one, _power),

@@ -53,6 +53,7 @@ KINDS = {
     "deaf": Kind(2, NODES, 5.0, "links"),
     "mute": Kind(2, NODES, 5.0, "links"),
     "lossy": Kind(2, NODES, 5.0, "links"),
+    "slow": Kind(2, NODES, 5.0, "slow links"),
     "agents cut off": Kind(1, longest_s=5.0, needs="links", alone=True),
     "disk full": Kind(2, NODES, 2.0, "disks"),
     "power cut": Kind(3, NODES, 1.0, "disks"),

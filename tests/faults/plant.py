@@ -23,6 +23,8 @@ from tests.support.api import Client, client
 BROKER_DISK = "512M"  # RabbitMQ wants 100 MB to be free
 MEMBERS_MIN, MEMBERS_MAX = 3, 4
 LOOK_S = 1.0
+SLOW_S, SLOWEST_S = 0.05, 0.8
+"""How much later all arrives on a slow link, each way, at least and at most."""
 PASSPHRASE = "a passphrase that nobody guesses"
 
 
@@ -66,6 +68,8 @@ class Plant(Cluster):
         """What kinds of faults may need."""
         has = {"store": self.store, "disks": self._disks, "links": self.links, "agent": self.agents or None}
         found = {name for name, what in has.items() if what is not None}
+        if self.links is not None and self._options.slow:
+            found.add("slow links")
         return found | {"store's disk"} if found >= {"store", "disks"} else found
 
     def _make_provider(self, name: str, *, broker_reads: bool) -> PlantProvider:
@@ -203,22 +207,25 @@ class Plant(Cluster):
         if self._disks is not None:
             self._disks.of(name).empty()
 
-    def cuts(self, kind: str, name: str, percent: int) -> list[Cut]:
+    def cuts(self, kind: str, name: str, chance: int) -> list[Cut]:
         """What is cut where `name` is so: the broker's ports, those of its peers, and its own."""
         broker = (self.ports["broker"], self.ports["broker-management"])
+        own = (self.providers[name].port,) if name in self.providers else ()
         peers = tuple(provider.port for other, provider in self.providers.items() if other != name)
         match kind:
             case "cut off":
-                own = (self.providers[name].port,)
                 return [Cut(name, broker + peers), Cut(name, own, visits=True)]
             case "apart":
-                return [Cut(name, peers), Cut(name, (self.providers[name].port,), visits=True)]
+                return [Cut(name, peers), Cut(name, own, visits=True)]
             case "deaf":
                 return [Cut(name, broker, asked=False)]
             case "mute":
                 return [Cut(name, broker, answered=False)]
             case "lossy":
-                return [Cut(name, broker + peers, percent=percent)]
+                return [Cut(name, broker + peers, percent=10 + chance % 40)]
+            case "slow":
+                late_s = SLOWEST_S ** (chance % 100 / 99) * SLOW_S ** (1 - chance % 100 / 99)
+                return [Cut(name, broker + peers, late_s=late_s), Cut(name, own, visits=True, late_s=late_s)]
             case _:
                 return [Cut(name, broker)]
 

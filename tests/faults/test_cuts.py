@@ -1,4 +1,5 @@
-"""Invariant: a power cut takes what was not synced, and no more; a cut link is one member's, and can be cut one way.
+"""Invariant: a power cut takes what was not synced, and no more; a cut link is one member's, can be cut one way, and
+can be slow.
 
 Each story runs in namespaces of its own, as bad days do.
 """
@@ -104,7 +105,70 @@ ours.close()
 """
 
 
-@pytest.mark.parametrize("story", [DISK, LINKS], ids=["disk", "links"])
+SLOW = """
+import socket, subprocess, sys, threading, time
+from tests.faults import links
+links.loopback()
+if links.available() or links.too_prompt(): sys.exit(77)
+CLIENT = '''
+import socket, sys, time
+if sys.argv[2]: open(sys.argv[2] + "/cgroup.procs", "w").write("0")
+client = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=30)
+client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+print("connected", flush=True)
+for line in sys.stdin:
+    size, began_s = int(line), time.monotonic()
+    client.sendall(bytes(size - 1) + b"!")
+    client.recv(1)
+    print(time.monotonic() - began_s, flush=True)
+'''
+server = socket.create_server(("127.0.0.1", 0))
+port = server.getsockname()[1]
+ours = links.Links("test")
+
+def answers(connection):
+    while came := connection.recv(1 << 16):
+        if came.endswith(b"!"):
+            connection.sendall(b"!")
+
+def member(name):
+    group = str(ours.group(name)) if name else ""
+    made = subprocess.Popen([sys.executable, "-c", CLIENT, str(port), group], text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert made.stdout.readline() == "connected\\n"
+    threading.Thread(target=answers, args=server.accept()[:1]).start()
+    return made
+
+def takes_s(process, size=1):
+    process.stdin.write(f"{size}\\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+p1, p2, nobody = member("p1"), member("p2"), member("")
+slow = links.Cut("p1", (port,), late_s=0.8)
+ours.cut(slow)
+assert takes_s(p1) >= 1.6, "late both ways"
+assert takes_s(p1, 3_000_000) >= 1.6, "and nothing is lost"
+assert takes_s(p2) < 0.8, "the others' links are as they were"
+ours.cut(links.Cut("p2", (port,), answered=False, late_s=0.9))
+assert 0.9 <= takes_s(p2) < 1.6, "late one way; and p1's is another delay"
+ours.mend(slow)
+assert takes_s(p1) < 0.8
+ours.mend_all()
+ours.cut(links.Cut("p2", (port,), visits=True, late_s=0.8))
+assert takes_s(p2) < 0.8 and takes_s(nobody) < 0.8, "clients never wait"
+assert takes_s(p1) >= 1.6, "what others ask for is late as well"
+ours.cut(links.Cut("p1", (port,), late_s=60.0))
+threading.Timer(0.1, ours.mend_all).start()
+assert takes_s(p1) < 30, "what is on its way when the link is mended arrives then"
+for process in (p1, p2, nobody):
+    process.stdin.close()
+    process.wait(30)
+ours.close()
+"""
+
+
+@pytest.mark.parametrize("story", [DISK, LINKS, SLOW], ids=["disk", "links", "slow"])
 def test_cuts(story: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [ALONE, "-c", story, tmp_path],
