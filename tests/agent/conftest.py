@@ -1,6 +1,8 @@
-"""A real MariaDB server, and a real broker on which the tests play the provider."""
+"""A real MariaDB server, a real broker on which the tests play the provider, and an agent."""
 
-from collections.abc import Callable, Iterator
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from localcluster.broker import Broker, BrokerPorts, BrokerUser
 from localcluster.mariadb import MariaDB
 from localcluster.ports import free_ports
 
-Query = Callable[..., list[tuple[Any, ...]]]
-PASSWORD = "broker-password"
+from shared.bus import Credentials
+from shared.files import write_atomically
+from tests.support.agents import PASSWORD, Agent, Query, advice
+from tests.support.provider_side import ProviderSide
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +102,29 @@ def broker(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> I
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def provider(broker: Broker) -> Iterator[ProviderSide]:
+    side = ProviderSide(broker.endpoint, Credentials("provider", PASSWORD, str(broker.ca)))
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, broker: Broker, mariadb: MariaDB, clean: None) -> Iterator[Agent]:
+    """An agent that is enrolled as `db1`, with quick timings; not started. It must end by itself on SIGTERM."""
+    made = Agent(tmp_path)
+    made.config.write_text(
+        f'id = "db1"\npulse_s = 0.5\nstagger_s = 0.1\n[[instances]]\nid = "db1"\nsocket = "{mariadb.socket}"\n'
+        f'user = "{mariadb.user}"\nprobe_s = 0.3\nlook_s = 1.0\nsizes_s = 60\nretry_s = 1.0\nread_timeout_s = 1.5\n'
+    )
+    shutil.copy(broker.ca, tmp_path / "ca.pem")
+    write_atomically(tmp_path / "broker.password", PASSWORD)
+    content = advice(broker).model_dump(exclude={"credential"}) | {"ca": "ca.pem"}
+    made.broker_json.write_text(json.dumps(content))
+    yield made
+    if made.process is not None:
+        made.process.resume()
+        made.stop()
+    assert "unexpected error" not in made.log(), made.log()

@@ -24,7 +24,7 @@ from agent.steps import (
     SetPassword,
 )
 from shared.files import write_atomically
-from tests.agent.conftest import Query
+from tests.support.agents import Query
 
 ACCOUNT, PASSWORD = "bellwether-agent", "only-for-this-test"
 

@@ -1,6 +1,6 @@
 """Wishes on a real server: what is done to it, and what is seen of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pymysql
@@ -13,8 +13,7 @@ from agent.plan import plan
 from agent.settings import InstanceSettings
 from agent.steps import Grant, pattern_of
 from shared.messages import DesiredInstance
-
-Query = Callable[..., list[tuple[Any, ...]]]
+from tests.support.agents import Query
 
 pytestmark = pytest.mark.usefixtures("clean")
 

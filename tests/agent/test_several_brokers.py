@@ -15,11 +15,10 @@ from localcluster.process import wait_until
 from shared.bus import Credentials
 from shared.files import write_atomically
 from shared.messages import Advice, Beat, Desired, DesiredDatabase, DesiredInstance, Hello, Pulse, Report
-from tests.agent.test_daemon import Agent
+from tests.support.agents import PASSWORD, Agent
 from tests.support.clustered import ClusteredBroker, start_cluster
 from tests.support.provider_side import ProviderSide
 
-PASSWORD = "broker-password"
 BEAT_S = 0.3
 
 pytestmark = pytest.mark.usefixtures("clean")
