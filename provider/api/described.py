@@ -6,209 +6,11 @@ against this. A route that is not named here fails them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from provider.api.schemas import COUNT, TEXT, TIME, YES_OR_NO, Schema, object_of, ref
 
-from provider.core.documents import CONTENTS, SECRETS
-from shared.messages import Advice
-
-Schema = dict[str, Any]
-_REF = "#/components/schemas/{model}"
 _JSON, _LINES = "application/json", "application/x-ndjson"
 LIMIT_MAX = 1000
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": _REF.format(model=name)}
-
-
-def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    """An object that has the first fields and may have the others. More may come with a later version."""
-    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-TEXT: Schema = {"type": "string"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-YES_OR_NO: Schema = {"type": "boolean"}
-TIME: Schema = {"type": "string", "format": "date-time"}
-NAMES = _list(TEXT)
-
-# ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_SEEN: Mapping[str, Mapping[str, Schema]] = {
-    "node": {
-        "role": {"enum": ["primary", "standby"]},
-        "state": TEXT,
-        "reason": _or_null(TEXT),
-        "version": _or_null(TEXT),
-        "revision": _or_null(COUNT),
-        "digest": _or_null(TEXT),
-        "last_seen": _or_null(TIME),
-        "lag": _or_null(COUNT),
-        "clock_skew_s": _or_null({"type": "number", "description": "ahead of the primary's"}),
-        "configuration": _or_null({**TEXT, "description": "fingerprint of what has to be the same on all nodes"}),
-    },
-    "agent": {
-        "advised": YES_OR_NO,
-        "last_seen": _or_null(TIME),
-        "revision": _or_null({**COUNT, "description": "of the wishes that it has fulfilled"}),
-    },
-    "authority": {
-        "name": TEXT,
-        "expires_at": TIME,
-        "days_left": {"type": "number"},
-        "used_by": NAMES,
-        "not_trusted_by": NAMES,
-    },
-    "instance": {
-        "observed": {"type": "object", "description": "what its agent last reported"},
-        "unmanaged": {"type": "object", "description": "names of what is there and in no wish; of one instance only"},
-        "positions": {"type": "object", "additionalProperties": TEXT},
-        "uptime_s": _or_null({"type": "integer"}),
-    },
-}
-"""What is shown in a status beside what is replicated: this node's own knowledge, from what it last heard."""
-
-_NODE_STATUS: Schema = {"type": "object", "properties": dict(_SEEN["node"])}
-_MISSING = _object({"total": COUNT, "online": COUNT, "advised": COUNT, "missing": NAMES})
-_OTHERS: Mapping[str, Schema] = {
-    "Cluster": _object(
-        {
-            "id": _or_null(TEXT),
-            "generation": TEXT,
-            "epoch": COUNT,
-            "primary": TEXT,
-            "revision": COUNT,
-            "digest": TEXT,
-            "nodes": _list(_object({"name": TEXT, "url": TEXT, "role": _SEEN["node"]["role"]}, _SEEN["node"])),
-            "agents": _MISSING,
-            "agents_at": _list(_object({"endpoint": TEXT, "agents": COUNT, "preferred": YES_OR_NO})),
-            "warnings": NAMES,
-        }
-    ),
-    "LoggedIn": _object({"token": TEXT, "csrf": TEXT, "expires_at": TIME, "user": TEXT, "role": TEXT}),
-    "Session": _object(
-        {
-            "principal": TEXT,
-            "role": TEXT,
-            "scope": {},
-            "user": _or_null(TEXT),
-            "expires_at": _or_null(TIME),
-            "csrf": _or_null(TEXT),
-        }
-    ),
-    "Audit": _object(
-        {
-            "items": _list(
-                _object(
-                    {"revision": COUNT, "at": TIME, "principal": TEXT, "action": TEXT},
-                    {"source": _or_null(TEXT), "outcome": {"enum": ["done", "refused"]}, "code": _or_null(TEXT)},
-                )
-            ),
-            "revision": COUNT,
-            "next": _or_null(TEXT),
-            "complete": YES_OR_NO,
-            "oldest": _or_null(_object({"revision": COUNT, "at": TIME})),
-        }
-    ),
-    "Maintenance": _object(
-        {
-            "node": TEXT,
-            "maintenance": _or_null(_object({"since": COUNT}, {"reason": TEXT})),
-            "connections": _or_null(COUNT),
-            "requests": _or_null(COUNT),
-            "quiet_s": _or_null({"type": "number"}),
-            "drained": _or_null(YES_OR_NO),
-        }
-    ),
-    "Backups": _object({key: {} for key in ("recovery_key", "schedule", "last", "scheduled", "failed", "restored")}),
-    "Adoption": _object({"items": _list({"type": "object"}), "revision": COUNT, "next": {}, "restored": {}}),
-    "Told": _object({"told": NAMES, "epoch": COUNT}),
-    "Preflight": _object(
-        {
-            "ok": YES_OR_NO,
-            "node": TEXT,
-            "primary": TEXT,
-            "epoch": COUNT,
-            "revision": COUNT,
-            "checks": _list(_object({"check": TEXT, "ok": YES_OR_NO, "warning": YES_OR_NO, "detail": TEXT})),
-        }
-    ),
-    "Standing": _object(
-        {
-            "node": TEXT,
-            "cluster": TEXT,
-            "generation": TEXT,
-            "epoch": COUNT,
-            "revision": COUNT,
-            "primary": YES_OR_NO,
-            "lost": YES_OR_NO,
-            "whole": YES_OR_NO,
-            "marks": NAMES,
-            "healthy": YES_OR_NO,
-        }
-    ),
-    "Joined": _object(
-        {"certificate": TEXT, "ca": TEXT, "revision": COUNT, "generation": TEXT, "own_broker": YES_OR_NO}
-    ),
-    "Enrolled": _object({"username": TEXT, "password": TEXT, "api_token": TEXT, "advice": _ref("Advice")}),
-    "Health": _object(
-        {"status": TEXT},
-        {"now": {**COUNT, "description": "Unix milliseconds"}, "state": TEXT, "reason": _or_null(TEXT), "lag": COUNT},
-    ),
-}
-
-
-def _title(kind: str) -> str:
-    return kind.title().replace("_", "")
-
-
-def schemas() -> dict[str, Schema]:
-    """All components: the documents as they are shown, without what is secret in them; and the rest."""
-    models = [(model, "serialization") for pair in CONTENTS.values() for model in pair]
-    pairs, definitions = models_json_schema([*models, (Advice, "serialization")], ref_template=_REF)  # type: ignore[list-item]
-    found: dict[str, Schema] = {}
-    parts: dict[str, Schema] = definitions.get("$defs", {})
-    named = {model: parts[ref["$ref"].rpartition("/")[2]] for (model, _), ref in pairs.items()}
-    for kind, (spec, status) in CONTENTS.items():
-        found[_title(kind)] = _document(kind, named[spec], named[status])
-        found[f"{_title(kind)}List"] = _object(
-            {"items": _list(_ref(_title(kind))), "revision": COUNT, "next": _or_null(TEXT)}
-        )
-    shown = {"token": {**_or_null(TEXT), "description": "the token itself, this once; null where the key came again"}}
-    found["NewToken"] = {"allOf": [_ref("Token"), _object(shown)]}
-    whole = {model.__name__ for model in named} - {Advice.__name__}
-    kept = {name: part for name, part in parts.items() if name not in whole}
-    return {**kept, **found, **_OTHERS}
-
-
-def _document(kind: str, spec: Schema, status: Schema) -> Schema:
-    hidden = SECRETS.get(kind, frozenset())
-    specs = {name: part for name, part in spec.get("properties", {}).items() if name not in hidden}
-    statuses = {**status.get("properties", {}), **_SEEN.get(kind, {})}
-    return _object(
-        {
-            "id": TEXT,
-            "kind": {"const": kind},
-            "revision": {**COUNT, "description": "of the entry that last changed it; its ETag"},
-            "created_at": TIME,
-            "updated_at": TIME,
-            "spec": {"type": "object", "properties": specs},
-            "status": {"type": "object", "properties": statuses},
-        }
-    )
-
-
-# ── operations ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _query(name: str, schema: Schema, text: str = "") -> Schema:
@@ -259,7 +61,7 @@ class Operation:
 
 
 def _says(schema: Schema | str, *parameters: Schema, status: int = 200) -> Operation:
-    return Operation({status: {_JSON: _ref(schema) if isinstance(schema, str) else schema}}, parameters)
+    return Operation({status: {_JSON: ref(schema) if isinstance(schema, str) else schema}}, parameters)
 
 
 def _reads(schema: str, *parameters: Schema) -> Operation:
@@ -271,22 +73,22 @@ def _collection(name: str, *filters: Schema) -> Operation:
 
 
 def _one(name: str) -> Operation:
-    return Operation({200: {_JSON: _ref(name)}, 304: {}}, (KNOWN, *READ), frozenset({200, 304}))
+    return Operation({200: {_JSON: ref(name)}, 304: {}}, (KNOWN, *READ), frozenset({200, 304}))
 
 
 def _put(name: str) -> Operation:
-    content = {_JSON: _ref(name)}
+    content = {_JSON: ref(name)}
     return Operation({200: content, 201: content}, (KEY, *WHEN), frozenset({200, 201}))
 
 
 def _delete(*parameters: Schema, name: str | None = None) -> Operation:
     if name is None:
         return Operation({204: {}}, (KEY, *parameters))
-    return Operation({202: {_JSON: _ref(name)}, 204: {}}, (KEY, *WHEN, *parameters), frozenset({202}))
+    return Operation({202: {_JSON: ref(name)}, 204: {}}, (KEY, *WHEN, *parameters), frozenset({202}))
 
 
 def _probe(*parameters: Schema) -> Operation:
-    return Operation({200: {_JSON: _ref("Health")}, 503: {_JSON: _ref("Health")}}, parameters)
+    return Operation({200: {_JSON: ref("Health")}, 503: {_JSON: ref("Health")}}, parameters)
 
 
 def _choice(name: str, *values: str) -> Schema:
@@ -297,10 +99,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/cluster"): _reads("Cluster"),
     ("get", "/nodes"): _collection("Node"),
     ("get", "/nodes/{name}"): _one("Node"),
-    ("put", "/nodes/{name}"): Operation({200: {_JSON: _ref("Node")}}, (KEY, *WHEN), frozenset({200})),
+    ("put", "/nodes/{name}"): Operation({200: {_JSON: ref("Node")}}, (KEY, *WHEN), frozenset({200})),
     ("delete", "/nodes/{name}"): _delete(),
     ("get", "/nodes/{name}/maintenance"): _reads("Maintenance"),
-    ("put", "/nodes/{name}/maintenance"): Operation({200: {_JSON: _ref("Node")}}, (KEY,), frozenset({200})),
+    ("put", "/nodes/{name}/maintenance"): Operation({200: {_JSON: ref("Node")}}, (KEY,), frozenset({200})),
     ("delete", "/nodes/{name}/maintenance"): _delete(),
     ("get", "/agents"): _collection(
         "Agent", _choice("state", "online", "offline", "never"), _query("advised", YES_OR_NO)
@@ -332,20 +134,20 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/tokens/{token}"): _reads("Token"),
     ("post", "/tokens/administrator"): _says("NewToken", KEY, status=201),
     ("post", "/tokens/uses"): Operation({204: {}}),
-    ("post", "/agents/{agent}/credential"): Operation({202: {_JSON: _ref("Agent")}}, (KEY,)),
+    ("post", "/agents/{agent}/credential"): Operation({202: {_JSON: ref("Agent")}}, (KEY,)),
     ("get", "/authorities"): _collection("Authority"),
     ("get", "/authorities/{authority}"): _reads("Authority"),
-    ("post", "/authorities"): Operation({201: {_JSON: _ref("Authority")}}, (KEY,), frozenset({201})),
+    ("post", "/authorities"): Operation({201: {_JSON: ref("Authority")}}, (KEY,), frozenset({201})),
     ("post", "/authorities/{authority}/sign"): Operation(
-        {200: {_JSON: _ref("Authority")}}, (KEY, FORCE), frozenset({200})
+        {200: {_JSON: ref("Authority")}}, (KEY, FORCE), frozenset({200})
     ),
     ("delete", "/authorities/{authority}"): _delete(FORCE),
-    ("post", "/nodes/{name}/certificate"): _says(_object({"certificate": TEXT, "revision": COUNT}), KEY),
+    ("post", "/nodes/{name}/certificate"): _says(object_of({"certificate": TEXT, "revision": COUNT}), KEY),
     ("get", "/users"): _collection("User"),
     ("get", "/users/{name}"): _one("User"),
     ("put", "/users/{name}"): _put("User"),
     ("delete", "/users/{name}"): _delete(*WHEN),
-    ("put", "/users/{name}/password"): Operation({200: {_JSON: _ref("User")}}, (KEY,), frozenset({200})),
+    ("put", "/users/{name}/password"): Operation({200: {_JSON: ref("User")}}, (KEY,), frozenset({200})),
     ("delete", "/users/{name}/sessions"): _delete(),
     ("post", "/login"): _says("LoggedIn"),
     ("get", "/session"): _reads("Session"),
@@ -361,20 +163,20 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("post", "/audit/refusals"): Operation({204: {}}, (KEY,)),
     ("get", "/backups"): _reads("Backups"),
-    ("post", "/backups"): Operation({200: {_JSON: _ref("Setting")}}, (KEY,), frozenset({200})),
-    ("put", "/backups/key"): Operation({200: {_JSON: _ref("Credential")}}, (KEY,), frozenset({200})),
+    ("post", "/backups"): Operation({200: {_JSON: ref("Setting")}}, (KEY,), frozenset({200})),
+    ("put", "/backups/key"): Operation({200: {_JSON: ref("Credential")}}, (KEY,), frozenset({200})),
     ("get", "/adoption"): _reads("Adoption", _query("instance", TEXT), LIMIT, _query("after", TEXT)),
     ("delete", "/adoption"): _delete(),
-    ("put", "/agents/{agent}/credential"): Operation({200: {_JSON: _ref("Agent")}}, (KEY,), frozenset({200})),
+    ("put", "/agents/{agent}/credential"): Operation({200: {_JSON: ref("Agent")}}, (KEY,), frozenset({200})),
     **{
         ("post", f"/instances/{{instance}}/{verb}"): Operation(
-            {200: {_JSON: _ref("Instance")}}, (KEY,), frozenset({200})
+            {200: {_JSON: ref("Instance")}}, (KEY,), frozenset({200})
         )
         for verb in ("adopt", "release", "ignore")
     },
     ("get", "/history"): Operation({200: {_LINES: TEXT}}, (_query("until", COUNT, "a revision"), *READ)),
     ("get", "/events"): Operation(
-        {200: {"text/event-stream": _object({}, {"id": TEXT, "event": TEXT, "data": TEXT}), _LINES: TEXT}},
+        {200: {"text/event-stream": object_of({}, {"id": TEXT, "event": TEXT, "data": TEXT}), _LINES: TEXT}},
         (
             _query("after", COUNT, "a revision; without it, from now on"),
             _query("follow", {**YES_OR_NO, "default": True}, "false: ends at the newest"),
@@ -382,7 +184,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             *READ,
         ),
     ),
-    ("post", "/failover"): Operation({200: {_JSON: _ref("Preflight"), _LINES: TEXT}}),
+    ("post", "/failover"): Operation({200: {_JSON: ref("Preflight"), _LINES: TEXT}}),
     ("get", "/snapshot"): Operation(
         {200: {_LINES: TEXT}},
         (_query("digest", TEXT, "of a state"), _query("from", COUNT, "lines to leave out"), *READ),

@@ -10,7 +10,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from provider.api import described
+from provider.api import described, schemas
 from provider.api.access.policy import Policy, admit, policy_of
 
 PREFIX = "/api/v1"
@@ -94,7 +94,7 @@ class DirectApp(FastAPI):
         schema = super().openapi()
         components = schema.setdefault("components", {})
         components.setdefault("securitySchemes", {})["bearer"] = BEARER_SCHEME
-        components["schemas"] = {**described.schemas(), "Problem": PROBLEM_SCHEMA}
+        components["schemas"] = {**schemas.components(), "Problem": PROBLEM_SCHEMA}
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
                 described.describe(method, path.removeprefix(PREFIX), operation)
