@@ -18,6 +18,7 @@ from provider.api.gateway import Gateway, Signal
 from provider.api.http.guard import Guard
 from provider.api.http.server import Server
 from provider.api.record.refusals import Refusals
+from provider.api.record.telling import Telling
 from provider.backup.schedule import Backups
 from provider.broker.links import Links
 from provider.broker.management import Management
@@ -136,7 +137,7 @@ class Node:
             view=lambda: self.hub.view,
             on_disowned=self._expelled,
         )
-        self.refusals = Refusals(settings.name, lambda: files.node_token.read_text(encoding="ascii").strip())
+        self.refusals = Refusals(settings.name)
         self.users = self._broker_users()
         self.own_broker = OwnBroker(node=settings.name, data_dir=settings.data_dir, state=state, vault=self.trust.vault)
         self.janitor = Janitor(store, lambda: self.engine.state)
@@ -188,21 +189,20 @@ class Node:
         )
         self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.recovery, self.hub, self.hearing, self.janitor, self.trust]
-        parts += [self.own_broker, self.backups]
-        if self.users is not None:
-            parts.append(self.users)
+        parts += [self.own_broker, self.backups] + ([] if self.users is None else [self.users])
         for part in parts:
             part.start()
+        telling = Telling(context)
         tasks = [asyncio.create_task(self._tell_ready(server)), asyncio.create_task(record_uses(context))]
         try:
             log(url=self.settings.url, version=VERSION, revision=self.engine.state.revision).info("provider starts")
-            self.refusals.start(context)
+            telling.start()
             await server.serve()
         finally:
             notify("STOPPING=1")
             for task in tasks:
                 task.cancel()
-            await self.refusals.stop(context)
+            await telling.stop()
             context.passwords.close()
             await forwarder.close()
             # Side by side: with a broker that hangs, each may take some seconds.

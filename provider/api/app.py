@@ -16,7 +16,7 @@ from provider.api.access.policy import check_all, needs
 from provider.api.context import Context
 from provider.api.direct import HEAD, PREFIX, DirectApp, DirectRoute
 from provider.api.http.source import client_address
-from provider.api.record.refusals import note_answer
+from provider.api.record.noting import note_answer
 from provider.api.routes import (
     audit,
     authorities,

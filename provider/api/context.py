@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Request
 
@@ -12,8 +12,10 @@ from provider.api.access.passwords import Passwords
 from provider.api.access.refused import TokensRefused
 from provider.api.access.throttle import Throttle
 from provider.api.access.uses import Uses
+from provider.api.forward import Forwarder
 from provider.api.gateway import Gateway, Signal
 from provider.api.http.guard import Guard
+from provider.api.record.refusals import Refusals
 from provider.core.commands import in_maintenance
 from provider.core.state import State
 from provider.fleet.hub import Hub
@@ -22,10 +24,6 @@ from provider.settings import ProviderSettings
 from provider.store import HistoryRow, Store
 from provider.trust.membership import Membership
 from provider.trust.vault import Vault
-
-if TYPE_CHECKING:
-    from provider.api.forward import Forwarder
-    from provider.api.record.refusals import Refusals
 
 
 @dataclass(slots=True)
@@ -43,9 +41,9 @@ class Context:
     oldest_history: Callable[[], int | None]
     broker_user_ready: Callable[[str], Awaitable[None]]
     """Waits until the broker knows the user of a new agent; see `provider.broker.reconciler`."""
-    forwarder: "Forwarder"
+    forwarder: Forwarder
     guard: Guard
-    refusals: "Refusals"
+    refusals: Refusals
     metrics: Callable[[], bytes]
     untrusting: Callable[[State], list[str]]
     """Nodes and agents that do not trust yet what is to be trusted; see `provider.trust.authorities`."""

@@ -27,6 +27,7 @@ from provider.api.gateway import Gateway, Signal
 from provider.api.http.guard import Guard
 from provider.api.http.source import PEER
 from provider.api.record.refusals import Refusals
+from provider.api.record.telling import Telling
 from provider.core.commands import Command
 from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
@@ -85,6 +86,7 @@ class ApiNode:
         self.membership = Membership(self.settings, self.files, self.vault)
         self.hub = self._hub()
         self.context = self.run(self._context())
+        self.telling = Telling(self.context)
         self.app: FastAPI = create_app(self.context)
         self.host.on_change.append(self.context.gateway.changed.notify)
         self.host.listeners.append(self.context.gateway.results)
@@ -172,7 +174,7 @@ class ApiNode:
     async def _context(self) -> Context:
         loop = asyncio.get_running_loop()
         guard, refused = Guard(self.settings.api), TokensRefused()
-        refusals = Refusals(self.name, lambda: self.files.node_token.read_text().strip())
+        refusals = Refusals(self.name)
         registry = metrics_of(self.name, self.host.engine, self.hub, self.membership, guard, refusals.counts, refused)
         return Context(
             settings=self.settings,

@@ -14,9 +14,8 @@ def told(node: ApiNode) -> None:
     """Whatever was noted is in the log."""
 
     async def tell() -> None:
-        refusals = node.context.refusals
-        while refusals._take():
-            assert await refusals._tell(node.context)
+        while node.telling.take():
+            assert await node.telling.tell()
 
     node.run(tell())
 

@@ -12,7 +12,7 @@ from provider.api.access.auth import Principal
 from provider.api.access.policy import Rule, needs
 from provider.api.context import Context, context
 from provider.api.reads import answer, choice, flag, paging, reading, shown
-from provider.api.record.refusals import note_done
+from provider.api.record.noting import note_done
 from provider.api.routes.authorities import authority_view
 from provider.api.routes.backups import backups_view
 from provider.api.routes.resources import documented, parse

@@ -15,7 +15,7 @@ from provider.api.access.sessions import LIFETIME_S, begin, set_cookie
 from provider.api.context import Context, context
 from provider.api.http.source import client_address
 from provider.api.reads import answer, paging, reading, shown
-from provider.api.record.refusals import CLAIMED, note_done
+from provider.api.record.noting import CLAIMED, note_done
 from provider.api.routes.resources import documented, parse
 from provider.api.views import document_view, page, time_text
 from provider.api.writes import commit, read_body, receive, render, respond, to_primary

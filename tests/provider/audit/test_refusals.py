@@ -110,7 +110,7 @@ def test_a_flood_of_refusals_makes_few_commits_and_little_to_remember(p1: ApiNod
     before = p1.state.revision
 
     async def flood() -> None:
-        p1.context.refusals.start(p1.context)
+        p1.telling.start()
         for number in range(10_000):
             p1.context.refusals.note(
                 principal="?", source="203.0.113.1", action=f"PUT /api/v1/{number}", code="unauthenticated", status=401
@@ -118,7 +118,7 @@ def test_a_flood_of_refusals_makes_few_commits_and_little_to_remember(p1: ApiNod
 
     p1.run(flood())
     p1.host.until(lambda: p1.state.revision > before, what="nothing is told")
-    p1.run(p1.context.refusals.stop(p1.context))
+    p1.run(p1.telling.stop())
     assert p1.state.revision <= before + 2
     items = refused(p1, "&source=203.0.113.1")
     assert sum(item["count"] for item in items) == 10_000
@@ -130,15 +130,14 @@ def test_a_flood_of_refusals_makes_few_commits_and_little_to_remember(p1: ApiNod
 
 def test_what_cannot_be_told_is_kept_and_told_once(p1: ApiNode) -> None:
     p1.ask("GET", "/cluster", token=None, source="198.51.100.97")
-    refusals = p1.context.refusals
     p1.host.log.shut()
 
     async def fail() -> bool:
         p1.context.settings = p1.context.settings.model_copy(
             update={"api": p1.context.settings.api.model_copy(update={"commit_wait_s": 0.3})}
         )
-        assert refusals._take()
-        return await refusals._tell(p1.context)
+        assert p1.telling.take()
+        return await p1.telling.tell()
 
     settings = p1.context.settings
     try:
@@ -152,12 +151,12 @@ def test_what_cannot_be_told_is_kept_and_told_once(p1: ApiNode) -> None:
 
 def test_a_token_that_cannot_be_read_now_is_read_later(p1: ApiNode) -> None:
     p1.ask("GET", "/cluster", token=None, source="198.51.100.96")
-    refusals, away = p1.context.refusals, p1.files.node_token.with_suffix(".away")
+    away = p1.files.node_token.with_suffix(".away")
     p1.files.node_token.rename(away)
 
     async def tell() -> bool:
-        assert refusals._take()
-        return await refusals._tell(p1.context)
+        assert p1.telling.take()
+        return await p1.telling.tell()
 
     try:
         assert not p1.run(tell())
