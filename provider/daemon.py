@@ -189,7 +189,7 @@ class Node:
         )
         self._end_on(loop, partial(self._end, server, context))
         parts: list[_Part] = [self.engine, self.recovery, self.hub, self.hearing, self.janitor, self.trust]
-        parts += [self.own_broker, self.backups] + ([] if self.users is None else [self.users])
+        parts += [self.own_broker, self.backups, *((self.users,) if self.users is not None else ())]
         for part in parts:
             part.start()
         telling = Telling(context)
