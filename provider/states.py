@@ -94,7 +94,10 @@ class Said:
 def own(signs: Signs) -> Condition:
     """The condition of a node, from what it knows itself, maintenance left aside."""
     if not signs.member:
-        plainly = f"{signs.node} was removed from the cluster; make a fresh node under another name"
+        plainly = (
+            f"{signs.node} was removed from the cluster, and its name never comes back: docs/MEMBERS.md says how this "
+            "host becomes another node"
+        )
         return Condition("removed", signs.given_up or plainly)
     if signs.diverged is not None:
         if signs.healing is not None:

@@ -29,7 +29,7 @@ from provider.joining.patience import patiently
 from provider.joining.steps import Steps, Tell
 from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, host_of
 from provider.trust.vault import Vault
-from shared.errors import BellwetherError, Invalid, Refused, Unavailable
+from shared.errors import BellwetherError, Invalid, Refused, Unauthenticated, Unavailable
 
 T = TypeVar("T")
 SYSTEMCTL = "/usr/bin/systemctl"
@@ -252,7 +252,11 @@ class SystemdUnit:
         return f"{UNIT} is enabled and runs"
 
     def wait_standby(self, settings: ProviderSettings) -> str:
-        """Raises `Unavailable` where it has not caught up in time."""
+        """Raises `Unavailable` where it has not caught up in time, `Refused` where it was removed."""
+        removed = Refused(
+            f"{settings.name} was removed from the cluster while it joined; docs/MEMBERS.md says how this host becomes "
+            "another one"
+        )
         deadline_s = time.monotonic() + FOLLOW_S
         reason = "it does not answer"
         with closing(local(settings, Files(self.config))) as client:
@@ -260,14 +264,13 @@ class SystemdUnit:
                 try:
                     cluster = client.get("/cluster")
                 except (Problem, Unreachable) as error:
+                    if isinstance(error, Problem) and error.answer_code == Unauthenticated.code:
+                        raise removed from None  # it does not know itself any more
                     reason = error.detail
                 else:
                     here = next((node for node in cluster["nodes"] if node["name"] == settings.name), None)
                     if here is None or here["state"] == "removed":
-                        raise Refused(
-                            f"{settings.name} was removed from the cluster while it joined; docs/MEMBERS.md says how "
-                            "this host becomes another one"
-                        )
+                        raise removed
                     if here["state"] == "active":
                         return f"{here['role']}, {here['state']}, at revision {here['revision']}"
                     reason = f"{here['state']} ({here['reason']})"

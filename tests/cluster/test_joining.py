@@ -248,7 +248,9 @@ def test_a_node_that_was_removed_is_shut_out_and_can_do_no_harm(cluster: Cluster
     # Its daemon still runs.
     wait_until(lambda: one.get("/health/ready").status == 503, timeout_s=30, what="a removed node calls itself ready")
     assert one.get("/health/standby").status == one.get("/health/primary").status == 503
-    refused(run("failover", "--operation", "promote", "--config", str(newcomer.files.config)))
+    gone = f"{newcomer.name} was removed from the cluster"
+    for command in (["provider", "status"], ["failover", "--operation", "promote"]):
+        assert gone in refused(run(*command, "--config", str(newcomer.files.config)))
     answer = one.post("/failover", {"operation": "promote", "node": newcomer.name})
     assert '"promoted"' not in answer.body.decode()
     with running(cluster, one_each=list(cluster.providers)) as load:

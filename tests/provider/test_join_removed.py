@@ -121,9 +121,16 @@ def test_where_it_was_removed_itself_it_says_so(cluster: Cluster, admission: Adm
     assert broker.tried == ["before"]
 
 
-def test_a_daemon_that_finds_itself_removed_is_not_waited_for(cluster: Cluster, admission: Admission) -> None:
+REMOVED = json.dumps({"nodes": [{"name": "p4", "state": "removed", "reason": "it was removed"}]})
+
+
+@pytest.mark.parametrize(("status", "answer"), [(200, REMOVED), (401, NOT_GOOD)])
+def test_a_daemon_that_finds_itself_removed_is_not_waited_for(
+    cluster: Cluster, admission: Admission, status: int, answer: str
+) -> None:
+    """Told by another member; or it has read so itself, and knows its own token no more."""
     place = admission.place
-    cluster.answer = json.dumps({"nodes": [{"name": "p4", "state": "removed", "reason": "it was removed"}]})
+    cluster.status, cluster.answer = status, answer
     settings = place.settings({"endpoints": ["amqps://127.0.0.1:1"], "username": "node.p4"})
     settings = settings.model_copy(update={"api": ApiSettings(listen=urlsplit(admission.url).netloc)})
     with pytest.raises(Refused, match="p4 was removed from the cluster while it joined"):

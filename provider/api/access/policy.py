@@ -21,8 +21,9 @@ from provider.api.access.sessions import CSRF_HEADER, PREFIX, cookie_in, session
 from provider.api.context import Context
 from provider.api.http.limits import group
 from provider.api.http.source import PEER, SOURCE, client_address
+from provider.condition import without_maintenance
 from provider.trust.authorities import peer_node
-from shared.errors import Behind, Forbidden, Unauthenticated
+from shared.errors import Behind, Forbidden, TokenRefused, Unauthenticated
 
 Rule = Literal["open", "viewer", "operator", "admin", "node", "node:token", "agent", "newcomer:node", "newcomer:agent"]
 """What a route asks for: a role (whoever ranks above it may, too), `node` (a provider itself, nobody else),
@@ -163,7 +164,19 @@ def identify(policy: Policy, ctx: Context, headers: Mapping[str, str], node: str
     authorization = headers.get("authorization")
     if authorization is not None and authorization.startswith(PREFIX, len(_BEARER)):
         return person(ctx.gateway.state, authorization, ctx.vault)
-    return authenticate(ctx.gateway.state, authorization, node)
+    try:
+        return authenticate(ctx.gateway.state, authorization, node)
+    except TokenRefused as error:
+        raise _of_this_node(ctx, error) from None
+
+
+def _of_this_node(ctx: Context, error: TokenRefused) -> TokenRefused:
+    """Whoever asks a node that was removed in that node's own name, as the commands on its host do, is told so. It
+    says so to anybody at /health/ready."""
+    here = without_maintenance(ctx.gateway.engine, ctx.node)
+    if error.token_id != ctx.node or here.state != "removed":
+        return error
+    return TokenRefused(str(here.reason), reason=error.reason, token_id=error.token_id)
 
 
 def still_good(scope: Scope) -> bool:
