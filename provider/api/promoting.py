@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from provider.api.context import Context
+from provider.api.gateway import BarrierAsked
 from provider.api.summary import agents_summary, node_status
 from provider.api.views import to_json
 from provider.condition import leads, maintenance_of, newest_of, without_maintenance
@@ -129,7 +130,7 @@ class Promotion:
                 step = await asked.next(BEAT_S)
                 if step is None:
                     if not patience.look(time.monotonic(), gateway.state.revision):
-                        step = await asked.final()
+                        step = await self._given_up(asked)
                     else:
                         yield self._waiting(patience, claimed=claimed)
                         continue
@@ -140,6 +141,20 @@ class Promotion:
                 if step.final:
                     yield step
                     return
+
+    async def _given_up(self, asked: BarrierAsked) -> Progress:
+        """The end, if it came just now. Raises why it is not waited for any longer."""
+        members = None if self.force or not self.ctx.gateway.engine.health.caught_up else self._members_wait()
+        try:
+            return await asked.final()
+        except LogUnavailable:
+            if members is None:
+                raise
+            raise Behind(
+                f"{members}; given up after {self.wait_s:g} s without a sign, and nothing was changed. A member that "
+                "has more puts it into the log as soon as it reaches that: see `provider status` there. Where that is "
+                "not possible: --force goes on without it, for good"
+            ) from None
 
     def _waiting(self, patience: Patience, *, claimed: bool) -> dict[str, Any]:
         now_s, state = time.monotonic(), self.ctx.gateway.state

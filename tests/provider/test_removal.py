@@ -1,34 +1,13 @@
 """Who may be removed at the moment: the primary asks what it hears, besides what the state says. And what the removed
 node says to the commands on its host."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from provider.core import documents as docs
-from provider.core.commands import put
 from provider.core.commands.base import Plan, delete
 from provider.core.state import State
-from provider.trust.vault import new_private_key, public_key
 from shared.errors import TOKEN_NOT_GOOD
 from shared.tokens import Token, new_token, parse_token
-from tests.support.apis import ApiNode
-
-
-@dataclass(frozen=True)
-class Members:
-    """These nodes, each with a broker of its own; `p1` is one already, and is given one."""
-
-    numbers: tuple[int, ...]
-
-    def plan(self, state: State, now: int) -> Plan:
-        first = state.of("node")[0]
-        changes = []
-        for number in self.numbers:
-            broker = docs.BrokerNode(node=f"rabbit@p{number}", version="4.0.5", address=f"10.0.0.{number}")
-            said = {"url": f"https://p{number}:1", "public_key": public_key(new_private_key())} if number > 1 else {}
-            spec = docs.NodeSpec.model_validate({**first.spec, **said, "broker": broker})
-            changes.append(put("node", f"p{number}", spec))
-        return Plan(200, None, tuple(changes))
+from tests.support.apis import ApiNode, Members
 
 
 def test_a_standby_that_the_log_needs_is_not_removed_while_another_is_silent(tmp_path: Path) -> None:

@@ -28,12 +28,14 @@ from provider.api.http.guard import Guard
 from provider.api.http.source import PEER
 from provider.api.record.refusals import Refusals
 from provider.api.record.telling import Telling
-from provider.core.commands import Command
+from provider.core import documents as docs
+from provider.core.commands import Command, put
+from provider.core.commands.base import Plan
 from provider.core.state import Answer, State
 from provider.fleet.hub import Hub
 from provider.metrics import metrics_of, render
 from provider.trust.membership import Membership
-from provider.trust.vault import Vault, data_keys
+from provider.trust.vault import Vault, data_keys, new_private_key, public_key
 from shared.bus import Topology
 from shared.messages import NodePulse
 from shared.tls import client_context
@@ -203,3 +205,20 @@ async def _at_once(_agent: str) -> None:
 def later_ms(seconds: float) -> int:
     """Unix milliseconds, so many seconds from now."""
     return int((time.time() + seconds) * 1000)
+
+
+@dataclass(frozen=True)
+class Members:
+    """These nodes, each with a broker of its own; `p1` is one already, and is given one."""
+
+    numbers: tuple[int, ...]
+
+    def plan(self, state: State, now: int) -> Plan:
+        first = state.of("node")[0]
+        changes = []
+        for number in self.numbers:
+            broker = docs.BrokerNode(node=f"rabbit@p{number}", version="4.0.5", address=f"10.0.0.{number}")
+            said = {"url": f"https://p{number}:1", "public_key": public_key(new_private_key())} if number > 1 else {}
+            spec = docs.NodeSpec.model_validate({**first.spec, **said, "broker": broker})
+            changes.append(put("node", f"p{number}", spec))
+        return Plan(200, None, tuple(changes))

@@ -1,0 +1,37 @@
+"""What a promotion says that comes to no end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from provider.core.instructions import Ask
+from tests.support.apis import ApiNode, Members
+from tests.support.engines import Host
+
+
+def last_line(node: ApiNode, **more: object) -> Any:
+    said = node.ask("POST", "/failover", {"operation": "promote", "node": node.name, "wait_s": 0.2, **more})
+    return json.loads(said.body.splitlines()[-1])
+
+
+def test_a_member_that_has_more_and_cannot_bring_it_is_named_when_patience_ends(tmp_path: Path) -> None:
+    """The log was read to its end: to say that it could not be sends people to the wrong place."""
+    known = "p3 has revision 812, this node 4: waiting for what is between"
+    with ApiNode(tmp_path) as p1:
+        founded = p1.state
+        p1.commit(Members((1, 2, 3)))
+        p2 = Host("p2", p1.host.stream, tmp_path, seed=founded).start()
+        p2.caught_up().promoted()
+        p1.host.reach(p2.engine.state.revision)
+        engine = p1.host.engine
+
+        def ask(_: Ask) -> None:
+            engine.waits_for = known
+
+        engine.attach(on_ask=ask, on_lost=lambda: None)
+        found = last_line(p1)
+        assert (found["result"], found["code"], found["primary"]) == ("failed", "behind", "p2")
+        assert found["detail"].startswith(f"{known}; given up after 0.2 s without a sign, and nothing was changed")
+        assert "the log could not be read" not in found["detail"]
+        assert last_line(p1, force=True)["result"] == "promoted", "as it says"
+        p2.stop()
