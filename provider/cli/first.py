@@ -10,6 +10,7 @@ from provider.cli.console import plain, read_secret
 from provider.founding import Place
 from provider.joining.host import Found, give_certificate
 from provider.joining.steps import Steps
+from shared.errors import BellwetherError, Refused
 
 ADMINISTRATOR = "bellwether-admin"
 """The broker's user whom `broker-setup`, or the appliance's first boot, made."""
@@ -38,7 +39,7 @@ class FirstHost:
             self._own_broker = True
             endpoints, user = self._found.endpoints, ADMINISTRATOR
             management = management or self._found.management
-            password_file = password_file or self._place.config.parent / "broker-admin.password"
+            password_file = password_file or self._administrator_s()
         if not endpoints or user is None:
             raise typer.BadParameter(
                 "--broker-endpoint and --broker-user: only root on a host whose RabbitMQ broker-setup has prepared may "
@@ -47,13 +48,33 @@ class FirstHost:
         password = read_secret(password_file, "BELLWETHER_BROKER_PASSWORD", "Broker password")
         return {"endpoints": list(endpoints), "management": management}, (user, password)
 
+    def _administrator_s(self) -> Path:
+        """The file with the administrator's password. Raises `Refused` where it is gone, as on a host that was another
+        node before."""
+        file = self._place.config.parent / "broker-admin.password"
+        if not file.exists():
+            raise Refused(
+                f"{file} is not there, with the password of the broker's administrator. Have another one made, then "
+                "the same command again: broker-setup --set-password"
+            )
+        return file
+
     def start(self) -> None:
-        """Begins to run, where this host can do that by itself."""
-        steps = Steps(plain)
-        if self._own_broker:
-            give_certificate()
-            steps.done("broker", "this host's RabbitMQ has the node's certificate")
-        if self._found.service is None:
-            plain(f"Next: provider run --config {self._place.config}")
-        else:
-            steps.done("start", self._found.service.start())
+        """Begins to run, where this host can do that by itself. Raises `Refused` where it cannot: what there is by then
+        is whole, and is not made again."""
+        steps, left = Steps(plain), ["systemctl enable --now bellwether-provider"]
+        try:
+            if self._own_broker:
+                left.insert(0, "broker-setup certificate --now")
+                give_certificate()
+                steps.done("broker", "this host's RabbitMQ has the node's certificate")
+                left.pop(0)
+            if self._found.service is not None:
+                steps.done("start", self._found.service.start())
+                return
+        except BellwetherError as error:
+            raise Refused(
+                f"{self._place.name} is made, but does not run yet: {error.detail}. Put that right, then only: "
+                f"{'; '.join(left)}"
+            ) from None
+        plain(f"Next: provider run --config {self._place.config}")

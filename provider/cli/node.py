@@ -89,7 +89,7 @@ def init(
     host = FirstHost(find(place, Steps(), own_broker=None), place)
     host.check()
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
-    own = found_broker(place, wanted=own_broker)
+    own = found_broker(place, wanted=own_broker, note=plain)
     sizes = {"max_bytes": log_max_mb * 1_000_000, "max_age_s": log_max_days * 86_400}
     admin_token = found(place, broker, administrator, read_authority(ca_certificate, ca_key), own, sizes)
     plain(f"{name} is the first node of a new cluster; its files are in {config.parent}.")

@@ -52,7 +52,7 @@ def restore(
     host = FirstHost(find(place, Steps(), own_broker=None), place)
     host.check()
     broker, administrator = host.broker(broker_endpoint or (), broker_management, broker_user, broker_password_file)
-    own = found_broker(place, wanted=own_broker)
+    own = found_broker(place, wanted=own_broker, note=steps.note)
     with opened_backup(file, config, endpoint) as (source, shown):
         head, _ = container.verify(source)
         must_be_readable(head)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from provider.address import source_address
 from provider.broker.host.commands import BrokerAway, CookieRefused
-from provider.broker.host.facts import nameless, objections, series
+from provider.broker.host.facts import Facts, nameless, objections, series
 from provider.broker.host.foreign import taking_over
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.wanted import is_cookie
@@ -79,17 +79,19 @@ def find(place: Place, steps: Steps, *, own_broker: bool | None) -> Found:
     return Found(OwnRabbit(broker, place.url, steps.note), service, (endpoint,), f"https://127.0.0.1:{MANAGEMENT_PORT}")
 
 
-def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str] | None:
-    """What this host's RabbitMQ is, and its Erlang cookie, for the first node of a cluster. `wanted` as for `find`.
-    Raises a `BellwetherError` where it is wanted and cannot be had."""
-    broker = LocalBroker()
+def found_broker(
+    place: Place, *, wanted: bool | None, note: Tell, broker: LocalBroker | None = None
+) -> tuple[BrokerNode, str] | None:
+    """What this host's RabbitMQ is, and its Erlang cookie, for the first node of a cluster. `wanted` as for `find`;
+    `note` is told what is waited for. Raises a `BellwetherError` where it is wanted and cannot be had."""
+    broker = broker or LocalBroker()
     if wanted is None:
         wanted = place.config.absolute() == DEFAULT_CONFIG and os.geteuid() == 0 and broker.prepared
     if not wanted:
         return None
     if os.geteuid() != 0 or not broker.installed:
         raise Refused("--own-broker needs root, and RabbitMQ on this host")
-    facts, cookie = broker.facts(), broker.cookie()
+    facts, cookie = _facts(broker, note), broker.cookie()
     if facts.foreign:
         raise taking_over(facts)
     problems = nameless(facts.node)
@@ -101,8 +103,19 @@ def found_broker(place: Place, *, wanted: bool | None) -> tuple[BrokerNode, str]
     if problems:
         raise Refused("; ".join(problems))
     found = facts.as_node(_ipv4(own_address(place.url, _SOMEWHERE)))
-    broker.replicate_metadata()
+    patiently(broker.replicate_metadata, _away, note, BROKER_UP_S)
     return found, cookie
+
+
+def _facts(broker: LocalBroker, note: Tell) -> Facts:
+    """Of a broker that may only just be starting. Raises `Refused` where it lets nobody in."""
+    try:
+        return patiently(broker.facts, _away, note, BROKER_UP_S)
+    except CookieRefused:
+        raise Refused(
+            "the RabbitMQ on this host does not let rabbitmqctl in: it began with other settings than there are by "
+            "now. Start it anew, then the same command again: systemctl restart rabbitmq-server"
+        ) from None
 
 
 def _in_url(host: str) -> str:
@@ -120,13 +133,7 @@ class OwnRabbit:
     """Is told what is waited for."""
 
     def look(self, url: str) -> BrokerNode:
-        try:
-            facts = patiently(self.local.facts, _away, self.note, BROKER_UP_S)
-        except CookieRefused:
-            raise Refused(
-                "the RabbitMQ on this host does not let rabbitmqctl in: it began with other settings than there are by "
-                "now. Start it anew, then the same command again: systemctl restart rabbitmq-server"
-            ) from None
+        facts = _facts(self.local, self.note)
         problems = objections(facts, ()) if not facts.others else []
         if series(facts.version) >= (4, 0) and not facts.tls:  # older ones are refused by the cluster, for their age
             problems.append(

@@ -5,15 +5,21 @@ import json
 import os
 import pwd
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provider.broker.host.commands import Place
+from provider.broker.host.commands import CommandFailed
+from provider.broker.host.commands import Place as RabbitPlace
 from provider.broker.host.local import LocalBroker
+from provider.cli.first import FirstHost
+from provider.founding import Place
 from provider.joining import host as joining
-from provider.joining.host import OwnRabbit
+from provider.joining.host import Found, OwnRabbit
+from provider.joining.patience import patiently
+from provider.settings import ProviderSettings
 from shared.errors import BellwetherError, Refused
 
 URL = "https://10.0.0.2:8443"
@@ -44,7 +50,7 @@ def rabbit(tmp_path: Path) -> Rabbit:
         ctl.chmod(0o755)
         (tmp_path / "answer").write_text(json.dumps(SOUND | changes) + "\n")
         user = pwd.getpwuid(os.geteuid()).pw_name
-        return LocalBroker(Place(user=user, home=tmp_path, programs=programs, configuration=tmp_path / "etc"))
+        return LocalBroker(RabbitPlace(user=user, home=tmp_path, programs=programs, configuration=tmp_path / "etc"))
 
     return make
 
@@ -79,6 +85,49 @@ def test_one_that_was_set_up_and_not_started_anew_is_named(rabbit: Rabbit, monke
     monkeypatch.setattr(joining, "BROKER_UP_S", 0.0)
     with pytest.raises(Refused, match="systemctl restart rabbitmq-server"):
         look(rabbit("echo 'TCP connection succeeded but Erlang distribution failed'; exit 69"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root takes a broker over")
+def test_the_first_node_s_own_is_waited_for_while_it_starts(
+    rabbit: Rabbit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "patiently", partial(patiently, pause_s=0.0))
+    broker = rabbit("if [ -e asked ]; then cat answer; else touch asked; echo nodedown; exit 69; fi")
+    broker.place.cookie.write_text("A" * 20)
+    told: list[str] = []
+    place = Place(tmp_path / "provider.toml", "p2", URL)
+    found = joining.found_broker(place, wanted=True, note=told.append, broker=broker)
+    assert found is not None
+    assert (found[0].node, found[0].address, found[1]) == ("rabbit@p2", "10.0.0.2", "A" * 20)
+    assert told == ["waiting: the RabbitMQ on this host does not run, or cannot be reached"]
+
+
+class Systemd:
+    """Implements `Service`: it cannot start anything."""
+
+    def must_rest(self) -> None: ...
+
+    def start(self) -> str:
+        raise CommandFailed("`systemctl start bellwether-provider.service`: no", "")
+
+    def wait_standby(self, settings: ProviderSettings) -> str:
+        raise AssertionError
+
+
+def test_an_init_that_fails_at_its_end_says_what_alone_is_left(tmp_path: Path) -> None:
+    """Given again it would say that this host is a provider already."""
+    host = FirstHost(Found(None, Systemd()), Place(tmp_path / "provider.toml", "p1", URL))
+    with pytest.raises(Refused, match=r"p1 is made, but does not run yet: .*only: systemctl enable --now bellwether-p"):
+        host.start()
+
+
+def test_a_host_whose_administrator_s_password_went_with_another_node_is_told_how_it_is_made_anew(
+    rabbit: Rabbit, tmp_path: Path
+) -> None:
+    own = OwnRabbit(rabbit(), URL, lambda _: None)
+    host = FirstHost(Found(own, None, ("amqps://p1:5671",)), Place(tmp_path / "provider.toml", "p1", URL))
+    with pytest.raises(Refused, match=r"broker-admin.password is not there.*broker-setup --set-password"):
+        host.broker((), None, None, None)
 
 
 def test_one_that_holds_what_is_not_ours_is_not_emptied_when_its_node_was_removed(
