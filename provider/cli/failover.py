@@ -98,7 +98,8 @@ def _preflight(node: str, client: Client, *, force: bool, wait_s: float, as_json
         verdict = "promote would work" if found["ok"] else "promote would be refused"
         plain(f"{node}: {verdict}; nothing was changed")
     if not found["ok"]:
-        raise typer.Exit(1)
+        why = "; ".join(check["detail"] for check in found["checks"] if not check["ok"])
+        fail(f"{node} would not be promoted: {why}")
 
 
 main = entry(app)

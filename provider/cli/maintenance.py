@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, plain, print_json
+from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, fail, plain, print_json
 from provider.client import Client, path
 
 app = application("Take this node out of service before it is stopped; put it back.")
@@ -31,10 +31,8 @@ def on(config: Config = DEFAULT_CONFIG, reason: Reason = None, wait: Wait = WAIT
         print_json(use)
     elif use["drained"]:
         plain("Nobody uses it any more: it may be stopped now.")
-    else:
-        plain(f"{_left(use)}: they lose their connections when it is stopped.")
     if not use["drained"]:
-        raise typer.Exit(1)
+        fail(f"{_left(use)}: clients lose their connections when it is stopped. The same command waits on")
 
 
 @app.command()

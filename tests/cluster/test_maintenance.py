@@ -116,7 +116,8 @@ def test_who_does_not_leave_is_counted_and_not_waited_for_longer_than_asked(clus
     stream.readline()
     said = maintenance(cluster, standby, "on", "--wait", "1")
     assert said.code == 1
-    assert "1 connections and 1 requests of clients are left" in said.out
+    assert "1 connections and 1 requests of clients are left" in said.err
+    assert said.err.count("\n") == 1
     stream.close()
     stays.close()
     seen = json.loads(maintenance(cluster, standby, "on", "--wait", "30", "--json").out)
@@ -134,6 +135,8 @@ def test_it_is_not_promoted_unless_forced(cluster: Cluster, standby: str) -> Non
     assert looked.code == 1
     assert "promote would be refused" in looked.out
     assert "FAIL  maintenance" in looked.out
+    assert looked.err.startswith(f"error: {standby} would not be promoted: {standby} is in maintenance")
+    assert looked.err.count("\n") == 1
     assert primary_of(cluster) == before
 
     forced = command(cluster, standby, "failover", "--operation", "promote", "--force")
