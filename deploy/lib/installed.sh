@@ -25,22 +25,28 @@ must_be_possible() {
     record_packages
 }
 
-# What is running afterwards is what was asked for, and nothing that a package brings along.
+# What is running afterwards is what was asked for, and nothing that a package brings along. What an earlier run was
+# killed in is brought to its end first: its packages may be there and not configured.
 install_packages() {
-    local log
-    [ $# -gt 0 ] || return 0
-    say "Installing $* ..."
-    if [ ! -e "$RECORDS/$role.before" ]; then
+    local log resume=() what="$*"
+    if [ -e "$RECORDS/$role.before" ]; then
+        resume=(--resume) what="what an earlier run began${*:+, and $*}"
+    elif [ $# -eq 0 ]; then
+        return 0
+    else
         mkdir -p "$RECORDS"
         packages_here >"$RECORDS/$role.before.new"
         sync "$RECORDS/$role.before.new"
         mv "$RECORDS/$role.before.new" "$RECORDS/$role.before"
     fi
+    say "Installing $what ..."
     trap record_packages EXIT
     log=$(mktemp)
-    bash "$ROOT/deploy/lib/packages.sh" "$@" </dev/null >"$log" 2>&1 || {
+    bash "$ROOT/deploy/lib/packages.sh" "${resume[@]}" "$@" </dev/null >"$log" 2>&1 || {
         tail -n 20 "$log" >&2
-        die "apt could not install $*; its last words are above, all of them in $log"
+        record_packages
+        half_installed || rm -f "$RECORDS/$role.before" # what comes until the next run is somebody else's
+        die "apt could not install $what; its last words are above, all of them in $log"
     }
     rm -f "$log"
     trap - EXIT
@@ -60,6 +66,7 @@ record_packages() {
 packages_here() {
     dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -e '/^not-installed /d' -e '/^config-files /d' -e 's/^[^ ]* //' | sort -u
 }
+half_installed() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | grep -E '^(unpacked|half-|triggers-)' >/dev/null; }
 packages_in() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n "s/^$1 *//p" | sort -u; }
 
 # Of the packages that came with us, those that nothing else needs by now. Usage: remove_packages remove|purge
@@ -93,7 +100,9 @@ make_venv() {
     local needed log=/opt/bellwether/install.log
     python_is_new_enough python3 || die "Python $PYTHON_NEEDED or newer is needed: Debian 12 and 13 have it"
     if ! venv_works /opt/bellwether; then
-        [ ! -e /opt/bellwether ] || [ -e /opt/bellwether/pyvenv.cfg ] || die "/opt/bellwether is something else already"
+        # One that is being made, or made anew, and was killed in that has no such file.
+        [ ! -e /opt/bellwether ] || [ -e /opt/bellwether/pyvenv.cfg ] || recorded directory | grep -qxF /opt/bellwether \
+            || die "/opt/bellwether is something else already"
         record "directory /opt/bellwether"
         python3 -m venv --clear /opt/bellwether
     fi
@@ -176,7 +185,9 @@ forget_installed() {
     systemctl reset-failed 'bellwether-*' 2>/dev/null || true
 }
 must_be_installed() {
+    local more=()
     ! is_other_role || die "this host is a $(other_role)'s now, with the same /opt/bellwether: --remove that first"
     record_packages
     [ -e "$RECORDS/$role" ] || die "this script has installed nothing on this host"
+    install_packages "${more[@]}" # apt removes nothing while something is half installed
 }

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Usage (as root): packages.sh PACKAGE…
+# Usage (as root): packages.sh [--resume] PACKAGE…
 # Installs Debian packages without starting, restarting or enabling any service: what these packages bring is used as
-# programs only. Called by setup.sh; nothing else on the machine is changed.
+# programs only. Called by setup.sh; nothing else on the machine is changed. With --resume it first brings to its end what
+# an earlier run was killed in; then there need be no further package.
 set -euo pipefail
 
 policy=/usr/sbin/policy-rc.d
@@ -56,6 +57,14 @@ chmod 755 "$policy"
 # NEEDRESTART_SUSPEND: a hook of that package would restart services that use an upgraded library.
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 options=(-q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
-apt-get "${options[@]}" update
 # --no-remove: another database server on this machine must not give way to ours.
-apt-get "${options[@]}" install --no-install-recommends --no-remove "$@"
+install=(apt-get "${options[@]}" install --no-install-recommends --no-remove)
+if [ "${1:-}" = --resume ]; then
+    shift
+    dpkg --configure --pending || true # apt refuses to work before that was tried; what is missing for it comes next
+    apt-get "${options[@]}" update
+    "${install[@]}" --fix-broken
+else
+    apt-get "${options[@]}" update
+fi
+[ $# -eq 0 ] || "${install[@]}" "$@"

@@ -21,6 +21,7 @@ dpkg-query() {{ cat {directory}/packages; }}
 {commands}
 """
 APT = """#!/bin/bash
+echo "$*" >>{asked}
 printf 'installed erlang\\nunpacked rabbitmq-server\\n' >>{packages}
 {ends}
 """
@@ -45,7 +46,7 @@ class Here:
 
     def apt(self, ends: str) -> None:
         (self.directory / "deploy/lib/packages.sh").write_text(
-            APT.format(packages=self.directory / "packages", ends=ends)
+            APT.format(packages=self.directory / "packages", asked=self.directory / "asked", ends=ends)
         )
 
     def record(self, role: str = "provider") -> list[str]:
@@ -68,6 +69,32 @@ def test_what_apt_had_brought_when_it_was_interrupted_is_ours(ends: str, here: H
     packages = here.directory / "packages"
     packages.write_text(packages.read_text().replace("unpacked", "installed"))
     assert here.run("record_packages; installed_by_us rabbitmq-server").returncode == 0
+    assert here.record() == ["package erlang", "package rabbitmq-server"]
+
+
+@pytest.mark.parametrize("begins", ["record_packages; install_packages", "must_be_installed"])
+def test_what_apt_was_killed_in_is_brought_to_its_end_and_what_comes_later_is_not_ours(begins: str, here: Here) -> None:
+    """Nothing was missing any more: the next run left it half installed, and took all that came ever after for ours."""
+    here.apt("kill -9 $PPID")
+    here.run("install_packages rabbitmq-server")
+    here.apt("exit 0")
+    said = here.run(begins)
+    assert said.returncode == 0, said
+    assert (here.directory / "asked").read_text().splitlines() == ["rabbitmq-server", "--resume"]
+    with (here.directory / "packages").open("a") as packages:
+        packages.write("installed theirs\n")
+    assert here.run("must_be_installed").returncode == 0
+    assert here.record() == ["package erlang", "package rabbitmq-server"]
+
+
+def test_what_comes_after_apt_has_failed_is_not_ours(here: Here) -> None:
+    """It had reached no mirror; the next run took what was installed meanwhile for its own."""
+    (here.directory / "deploy/lib/packages.sh").write_text("exit 1\n")
+    assert here.run("install_packages rabbitmq-server").returncode == 1
+    with (here.directory / "packages").open("a") as packages:
+        packages.write("installed theirs\n")
+    here.apt("exit 0")
+    assert here.run("record_packages; install_packages rabbitmq-server").returncode == 0
     assert here.record() == ["package erlang", "package rabbitmq-server"]
 
 
