@@ -7,8 +7,9 @@ from typing import Any
 
 from provider.backup import container
 from provider.backup.content import Content
+from provider.backup.names import name_of, outlived
+from provider.backup.port import Target, TargetFailed
 from provider.backup.recovery import Closing, ForRecovery
-from provider.backup.targets import Target, TargetFailed, name_of, outlived
 from provider.core.commands import RECOVERY
 from provider.core.state import State
 from provider.trust.vault import Vault

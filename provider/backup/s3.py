@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from provider.backup.container import Written
-from provider.backup.targets import S3, TargetFailed, Write, by_age
+from provider.backup.names import by_age
+from provider.backup.port import TargetFailed, Write
 from shared.errors import Invalid, NotFound
 
+S3 = "s3://"
 CONNECT_S, READ_S = 5, 60
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from provider.backup.content import Content
 from provider.backup.making import Made, make, recovery_of, tidy
-from provider.backup.targets import Target, target_of
+from provider.backup.port import Target
+from provider.backup.targets import target_of
 from provider.client import local
 from provider.core import commands as c
 from provider.core.state import Accepted, State

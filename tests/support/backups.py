@@ -11,9 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 from provider.backup.content import Content
+from provider.backup.directory import Directory
 from provider.backup.making import Made, make
 from provider.backup.recovery import Closing, RecoveryKey
-from provider.backup.targets import Directory
 from provider.core import commands as c
 from provider.core import documents as d
 from provider.core.entries import Change

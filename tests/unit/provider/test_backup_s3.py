@@ -10,8 +10,10 @@ import pytest
 
 from provider.backup.container import Head, Written, read, write
 from provider.backup.making import tidy
+from provider.backup.names import name_of
+from provider.backup.port import Target, TargetFailed
 from provider.backup.recovery import RecoveryKey
-from provider.backup.targets import Target, TargetFailed, name_of, opened, target_of
+from provider.backup.targets import opened, target_of
 from shared.errors import NotFound
 from tests.support.s3_server import Storage, storage
 

@@ -11,9 +11,9 @@ import pytest
 from provider.api.routes.backups import backups_view
 from provider.backup import schedule as schedule_module
 from provider.backup.concerns import warnings
+from provider.backup.names import name_of
 from provider.backup.recovery import RecoveryKey
 from provider.backup.schedule import HOUR_MS, LEAST_MS, RETRY_MS, Backups, Schedule
-from provider.backup.targets import name_of
 from provider.cli.backup import check_follows
 from provider.core import commands as c
 from provider.core.entries import Change

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.backup.container import Head, Written, write
+from provider.backup.directory import Directory
+from provider.backup.names import by_age, name_of, newest, outlived
+from provider.backup.port import TargetFailed
 from provider.backup.recovery import RecoveryKey
-from provider.backup.targets import Directory, TargetFailed, by_age, name_of, newest, opened, outlived, target_of
+from provider.backup.targets import opened, target_of
 from shared.errors import Invalid, NotFound, Refused
 
 CLUSTER = "0a1b2c3d-0000-4000-8000-000000000000"
