@@ -20,7 +20,7 @@ from provider.broker.host.foreign import taking_over
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.wanted import is_cookie
 from provider.client import Problem, Unreachable, local
-from provider.core.commands import BROKER_COOKIE, clock_skew_s
+from provider.core.commands import BROKER_COOKIE, clock_skew_s, removed_while_joining
 from provider.core.documents import BrokerNode
 from provider.core.state import State
 from provider.founding import Place
@@ -260,10 +260,7 @@ class SystemdUnit:
 
     def wait_standby(self, settings: ProviderSettings) -> str:
         """Raises `Unavailable` where it has not caught up in time, `Refused` where it was removed."""
-        removed = Refused(
-            f"{settings.name} was removed from the cluster while it joined; docs/MEMBERS.md says how this host becomes "
-            "another one"
-        )
+        removed = removed_while_joining(settings.name, "docs/MEMBERS.md says how this host becomes another one")
         deadline_s = time.monotonic() + FOLLOW_S
         reason = "it does not answer"
         with closing(local(settings, Files(self.config))) as client:

@@ -12,7 +12,7 @@ from provider.broker.host.handshake import NotLetIn
 from provider.broker.users import node_user
 from provider.client import Client, Problem, may_help
 from provider.concerns import broker_users
-from provider.core.commands import CLUSTER_ID, need
+from provider.core.commands import CLUSTER_ID, need, removed_while_joining
 from provider.core.documents import BrokerNode
 from provider.core.state import State
 from provider.founding import Place, write_store_password
@@ -241,18 +241,15 @@ class Admission:
         """The cluster's state as it is now, of `revision` at least. It is not stored: the daemon reads on from what is.
         Raises `Refused` where this node was removed."""
         name = self.place.name
-        removed = Refused(
-            f"{name} was removed from the cluster while it joined: join under another name, with a new token"
-        )
         try:
             with closing(self._member()) as member:
                 state, _ = read_snapshot(resumed(member, _at_least(revision)))
         except Problem as problem:
             if problem.answer_code == Unauthenticated.code:
-                raise removed from None
+                raise removed_while_joining(name) from None
             raise
         if state.get("node", name) is None:
-            raise removed
+            raise removed_while_joining(name)
         return state
 
     def _member(self) -> Client:

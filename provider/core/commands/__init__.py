@@ -54,6 +54,7 @@ from provider.core.commands.nodes import (
     differences,
     gone_brokers,
     removed_key,
+    removed_while_joining,
     trace_of,
 )
 from provider.core.commands.people import (
@@ -217,6 +218,7 @@ __all__ = [
     "put",
     "refused",
     "removed_key",
+    "removed_while_joining",
     "restored",
     "signing",
     "trace_of",

@@ -90,10 +90,7 @@ class JoinNode:
         if token is None or not used or is_expired(token, now):
             return [one_time_token(state, self.token_id, "node", now, self.name)]
         if node is None and state.get("setting", removed_key(self.name)) is not None:
-            raise Refused(
-                f"{self.name} was removed from the cluster while it joined; its identity never comes back: "
-                "join under another name, with a new token"
-            )
+            raise removed_while_joining(self.name)
         same = node is not None and _keys(node.spec) == _keys(self.spec.model_dump(mode="json"))
         if not same or token.status.get("revoked_at") is not None:
             return [one_time_token(state, self.token_id, "node", now, self.name)]
@@ -224,6 +221,11 @@ def gone_brokers(state: State) -> tuple[str, ...]:
     traces = [one.spec["value"] for one in state.of("setting") if one.id.startswith(removed_key(""))]
     gone = {trace["broker"] for trace in traces if isinstance(trace, dict) and "broker" in trace}
     return tuple(sorted(gone - present))
+
+
+def removed_while_joining(name: str, then: str = "join under another name, with a new token") -> Refused:
+    """What a newcomer is told that somebody removed meanwhile; `then`: what to do on its host."""
+    return Refused(f"{name} was removed from the cluster while it joined; its identity never comes back: {then}")
 
 
 def removed_key(name: str) -> str:
