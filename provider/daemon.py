@@ -25,7 +25,7 @@ from provider.broker.management import Management
 from provider.broker.own import OwnBroker
 from provider.broker.reconciler import BrokerUsers
 from provider.broker.users import concerned
-from provider.condition import newest_of, without_maintenance
+from provider.condition import newest_of
 from provider.core.commands import LOG_SIZES, Command, need
 from provider.core.pending import Result
 from provider.core.state import Accepted, Answer, State
@@ -39,6 +39,7 @@ from provider.metrics import metrics_of, render
 from provider.recovery.members import HttpMembers
 from provider.recovery.recovery import Recovery
 from provider.settings import Files, ProviderSettings, configuration, fingerprint_of, set_apart
+from provider.standing import of_this
 from provider.store import Store
 from provider.trust.authorities import peer_node
 from provider.trust.keeping import Trust
@@ -315,7 +316,7 @@ class Node:
         """Hub's thread."""
         state = self.engine.state
         # Who hears it knows from the state whether this node is in maintenance.
-        here = without_maintenance(self.engine, self.settings.name, newest_of(state.revision, self.hub.view))
+        here = of_this(self.engine, self.hub, self.settings.name, newest_of(state.revision, self.hub.view))
         return NodePulse(
             role="primary" if state.primary == self.settings.name else "standby",
             state=here.state,

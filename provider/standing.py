@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from provider.broker.endpoints import elsewhere
 from provider.condition import maintenance_of, newest_of, without_maintenance
 from provider.core.documents import Document
 from provider.core.state import State
@@ -39,6 +40,14 @@ def standings(engine: Engine, hub: Hub, node: str, state: State) -> Iterator[Sta
     return (standing(engine, hub, node, state, document) for document in state.of("node"))
 
 
+def of_this(engine: Engine, hub: Hub, node: str, newest: int) -> Condition:
+    """How this node is, maintenance left aside; and if it is well, whether its own host's broker is."""
+    found = without_maintenance(engine, node, newest)
+    if found.state != "active":
+        return found
+    return Condition("active", elsewhere(engine.state, node, hub.endpoint))
+
+
 def away(hub: Hub, node: str, state: State) -> frozenset[str]:
     """Members of which `node`, this one, hears nothing: lost, or it cannot tell."""
     now_s, seen = time.monotonic(), hub.view.nodes
@@ -65,7 +74,7 @@ def standing(engine: Engine, hub: Hub, node: str, state: State, document: Docume
 def _known(engine: Engine, hub: Hub, node: str, name: str, newest: int) -> Condition:
     """How the member `name` is, maintenance left aside."""
     if name == node:
-        return without_maintenance(engine, node, newest)
+        return of_this(engine, hub, node, newest)
     seen = hub.view.nodes.get(name)
     said = Said(seen.pulse.state, seen.pulse.reason, time.monotonic() - seen.mono_s) if seen is not None else None
     return another(said, here=node, listening_s=hub.listening_s)

@@ -2,7 +2,8 @@
 
 | state       | means                                                                                     |
 |-------------|-------------------------------------------------------------------------------------------|
-| active      | reads the log, serves reads; the primary also writes                                        |
+| active      | reads the log, serves reads; the primary also writes. With a reason: its host's broker is   |
+|             | away, and it uses another's                                                                 |
 | syncing     | reads the log and has some of it still before it; or compares it with its own history, puts |
 |             | back what brokers lost, takes a snapshot of another node, asks the others before it writes  |
 | out_of_sync | its store and the log do not belong together; it serves nothing until that is mended        |
@@ -186,8 +187,10 @@ def remedy(condition: Condition, node: str, *, primary: bool, writes: bool = Tru
     """What the node does about it by itself, and what is left to do for people; None where there is nothing. `writes`:
     whether the cluster's primary works, as far as is known."""
     match condition.state:
-        case "active":
+        case "active" if condition.reason is None:
             return None
+        case "active":
+            return f"it goes back by itself; on {node}: `systemctl status rabbitmq-server`, `provider broker status`"
         case "syncing":
             return "it catches up by itself; a promotion waits for it"
         case "out_of_sync":

@@ -5,6 +5,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from provider.core.state import State
+from provider.settings import is_loopback
 
 CONNECT_S = 3.0
 
@@ -12,6 +13,17 @@ CONNECT_S = 3.0
 def endpoints(state: State) -> list[str]:
     """Every broker that agents and nodes are told of, `amqps://host:port`."""
     return sorted({endpoint for node in state.of("node") for endpoint in node.spec["endpoints"]})
+
+
+def elsewhere(state: State, node: str, endpoint: str | None) -> str | None:
+    """What is to be said of a member connected at `endpoint`, where its host has a broker of its own; None where
+    that is it, or there is none, or no connection."""
+    document = state.get("node", node)
+    if endpoint is None or document is None or not document.spec.get("broker"):
+        return None
+    if endpoint in document.spec["endpoints"] or is_loopback(endpoint):
+        return None
+    return f"its own host's broker does not serve it, it uses {endpoint}: with one broker more the log may stop"
 
 
 def untrusted(brokers: list[str], authorities_pem: str) -> list[str]:

@@ -18,7 +18,8 @@ def glance(cluster: Mapping[str, Any], node: str) -> list[str]:
         lines.append(_of_primary(first, cluster, sure=not lines))
         todo += _about_primary(first, nodes, node)
     for n in nodes:
-        if n["state"] not in ("active", "syncing", "maintenance") and n is not first:
+        away = n["state"] == "active" and n["reason"]  # the broker of its host
+        if away or (n["state"] not in ("active", "syncing", "maintenance") and n is not first):
             lines.append(_line("WRONG", f"{n['name']} is {_how(n)}"))
             todo += [f"{n['name']}: {n['remedy']}"] if n.get("remedy") else []
     silent = cluster["agents"]["total"] - cluster["agents"]["online"]

@@ -116,6 +116,11 @@ class Hub:
         return self._link.endpoint is not None
 
     @property
+    def endpoint(self) -> str | None:
+        """Of the broker at which this node is connected; None: it is not."""
+        return self._link.endpoint
+
+    @property
     def listening_s(self) -> float | None:
         """For how many seconds it has had its connection to the broker; None: it has none."""
         since_s = self._roster.up_s

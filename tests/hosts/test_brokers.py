@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,25 @@ def test_what_people_wrote_into_etc_hosts_is_not_overruled_but_said(healthy: Clu
     assert re.search(rf"/etc/hosts says that {other.name} is 10\.9\.9\.9, the cluster knows it at", said.err)
     assert "10.9.9.9" in host.run("provider broker status").out
     host.run("cp /root/hosts /etc/hosts; provider broker apply")
+
+
+def test_a_node_whose_own_broker_is_away_goes_on_at_another_s_and_everybody_is_told(healthy: Cluster) -> None:
+    """The next loss would stop the log, and nothing else shows it."""
+    primary, host = healthy.primary(), healthy.standbys()[0]
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = healthy.api(primary).read(f"/nodes/{host.name}")["status"]
+        return found
+
+    host.run("systemctl stop rabbitmq-server")
+    healthy.wait(lambda: status()["state"] == "active" and status()["reason"] is not None, "nobody says so")
+    assert "its own host's broker does not serve it, it uses amqps://" in status()["reason"]
+    assert "systemctl status rabbitmq-server" in status()["remedy"]
+    told = primary.run("provider status").out
+    assert f"WRONG    {host.name} is active (its own host's broker" in told
+    healthy.api(host).write("PUT", "/settings/user.at_another_s_broker", {"value": 1})
+    host.run("systemctl start rabbitmq-server")
+    healthy.wait(lambda: status()["reason"] is None, "it does not go back to its own", timeout_s=180)
 
 
 def test_a_host_that_is_gone_for_ever_is_forgotten_by_the_others(healthy: Cluster) -> None:

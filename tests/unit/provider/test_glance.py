@@ -46,6 +46,17 @@ def test_where_all_is_well_two_lines_say_so() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["p1", "p2"])
+def test_a_node_that_is_well_and_whose_broker_is_not(name: str) -> None:
+    """All goes on, and the next loss stops it: nobody should be told that nothing is wrong."""
+    roles = {"p1": "primary", "p2": "standby"}
+    nodes = [node(one, reason="its broker is away" if one == name else None, role=roles[one]) for one in roles]
+    lines = glance(cluster(*nodes), "p2")
+    assert words(lines) == ["PRIMARY", "WRONG", "DO"]
+    assert lines[1] == f"WRONG    {name} is active (its broker is away)"
+    assert "systemctl status rabbitmq-server" in lines[2]
+
+
 def test_a_lost_primary_and_the_command_to_run_here() -> None:
     lost = node("p1", "lost", "silent", role="primary")
     assert glance(cluster(lost, node("p2"), node("p3")), "p3") == [
