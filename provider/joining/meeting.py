@@ -9,8 +9,9 @@ from shared.tls import pinned, unverified_context
 from shared.tokens import Token, parse_token
 
 SAMPLES = 3
-BACKDATED_S = 3600.0
-"""Certificates are valid from an hour before they were signed. Further behind, this host would trust none."""
+FAR_OFF_S = 3600.0
+"""Certificates are valid from an hour before they were signed: further behind, this host would trust none. Far ahead it
+takes those of all members for expired. More is never allowed (`cluster.clock_skew_s`)."""
 
 
 def join_token(text: str) -> Token:
@@ -49,6 +50,9 @@ def clock_skew_s(url: str) -> float:
                 raise Refused(f"{url} does not answer like a provider of this version")
             if took_s < best_s:
                 best_s, ahead_s = took_s, wall_s + took_s / 2 - there["now"] / 1000
-    if ahead_s < -BACKDATED_S:
-        raise Refused(f"this host's clock is {-ahead_s:.0f} s behind the cluster's: set it right first (chrony, NTP)")
+    if abs(ahead_s) > FAR_OFF_S:
+        side = "ahead of" if ahead_s > 0 else "behind"
+        raise Refused(
+            f"this host's clock is {abs(ahead_s):.0f} s {side} the cluster's: set it right first (chrony, NTP)"
+        )
     return ahead_s

@@ -33,11 +33,13 @@ class Impostor:
     ca: str = ""
     alive: bool = False
     """It tells the time, as a provider does."""
+    behind_s: int = 0
+    """The time that it tells is so far behind."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def answer(self, asked: Asked) -> tuple[int, str]:
         self.asked.append((asked.path, asked.headers.get("Authorization")))
-        live = json.dumps({"now": time.time_ns() // 1_000_000})
+        live = json.dumps({"now": time.time_ns() // 1_000_000 - self.behind_s * 1000})
         return 200, live if self.alive and asked.path.endswith("/live") else self.ca
 
 
@@ -76,6 +78,19 @@ def test_a_database_that_holds_the_state_of_another_cluster_is_left_alone(impost
         join(place, impostor.url, token.text())
     with closing(place.open_store()) as store:
         assert store.load()[0].digest == accepted[-1].state.digest
+    assert all(shown is None for _, shown in impostor.asked), "it was shown the token"
+
+
+@pytest.mark.parametrize(("behind_s", "side"), [(100 * 86_400, "ahead of"), (-2 * 86_400, "behind")])
+def test_a_clock_that_is_days_off_is_named_before_a_certificate_is_looked_at(
+    impostor: Impostor, tmp_path: Path, behind_s: int, side: str
+) -> None:
+    """To such a clock they have expired, or are not valid yet: which says nothing to whoever reads it."""
+    impostor.ca, impostor.alive, impostor.behind_s = impostor.own, True, behind_s
+    place = Place(tmp_path / "p4" / "provider.toml", "p4", "https://127.0.0.1:1")
+    place.config.parent.mkdir(mode=0o700)
+    with pytest.raises(Refused, match=f"clock is {abs(behind_s)} s {side} the cluster's: set it right first"):
+        join(place, impostor.url, new_token("node", fingerprint(impostor.own)).text())
     assert all(shown is None for _, shown in impostor.asked), "it was shown the token"
 
 
