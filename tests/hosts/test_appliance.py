@@ -113,6 +113,24 @@ def test_broker_and_provider_that_are_killed_come_back(primary: Host) -> None:
     primary.wait_for("provider status | grep -q 'writes are accepted'")
 
 
+@pytest.mark.long
+def test_a_lone_broker_that_cannot_run_the_log_any_more_begins_again_and_gets_it_back(primary: Host) -> None:
+    """As after it was killed in its first seconds: RabbitMQ has lost who decides on streams."""
+    as_admin = (
+        f"env BELLWETHER_API=https://{primary.address}:8443 BELLWETHER_CA=/etc/bellwether/ca.pem "
+        "BELLWETHER_TOKEN_FILE=/root/admin.token bellwether settings"
+    )
+    primary.run(f"{as_admin} put user.before 1")
+    users = primary.run("rabbitmqctl --silent list_users").out
+    primary.run("rabbitmqctl eval 'ra:force_delete_server(coordination, {rabbit_stream_coordinator, node()}).'")
+    primary.run("systemctl kill --signal=KILL rabbitmq-server")
+    primary.wait_for("ls /var/lib/rabbitmq/set-aside/*/begun", timeout_s=240)
+    primary.wait_for("provider status | grep -q 'writes are accepted'")
+    primary.run(f"{as_admin} put user.after 2")
+    assert primary.run(f"{as_admin} get user.before").out.strip() == "1"
+    assert primary.run("rabbitmqctl --silent list_users").out == users
+
+
 def test_logs_have_an_end(hosts: list[Host]) -> None:
     p1 = hosts[0]
     assert "SystemMaxUse=1G" in p1.run("systemd-analyze cat-config systemd/journald.conf").out

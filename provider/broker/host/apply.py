@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from provider.broker.host import lone
 from provider.broker.host.anew import begin_anew
 from provider.broker.host.commands import BrokerAway
 from provider.broker.host.local import LocalBroker
@@ -58,6 +59,8 @@ class Apply:
             return
         if wanted.anew is not None:
             begin_anew(self._broker, wanted, wanted.anew, self._say)
+        if wanted.stream is not None:
+            lone.go_on(self._broker, wanted.stream, self._say)
         self._broker.mend()
         # Names first: a broker that cannot start for want of them is helped by that alone.
         self._broker.know(wanted.brokers, wanted.own)
@@ -94,8 +97,10 @@ class Apply:
                 broker.drop_replica(stream, node)
             case AddReplica(stream):
                 broker.ensure_replica(stream)
-            case WakeReplica(stream, alone):
-                broker.wake_replica(stream, alone=alone)
+            case WakeReplica(stream, alone=False):
+                broker.wake_replica(stream)
+            case WakeReplica(stream, alone=True):
+                lone.wake_log(broker, stream, self._say)
 
 
 def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None]) -> Wanted | None:

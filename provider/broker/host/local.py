@@ -3,12 +3,15 @@
 Whatever changes something here may be interrupted anywhere and begun again: it looks first at what there is.
 """
 
+import json
 import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from provider.broker.host import foreign
 from provider.broker.host.commands import (
@@ -49,6 +52,8 @@ RESTARTED_S = 30.0
 PATIENT_S = 15.0
 """So long a broker itself waits for what it was asked for."""
 RESET_S = 60.0
+DEFINITIONS_S = 60.0
+"""Each agent has a user: there may be thousands."""
 GOES_S = 90.0
 """How long a broker that leaves asks its cluster to let it go, before it goes without."""
 SEEN_S = 20.0
@@ -269,6 +274,27 @@ class LocalBroker:
 
     # ── kept as wanted ──
 
+    def restart(self) -> None:
+        """Returns when it runs again."""
+        self._known = None
+        service("restart")
+
+    def definitions(self) -> dict[str, Any]:
+        """Users with the hashes of their passwords, virtual hosts, exchanges and so on, as RabbitMQ exports them."""
+        told = self._commands.run(
+            "rabbitmqctl", "export_definitions", "-", "--format", "json", deadline_s=DEFINITIONS_S
+        )
+        found = json.loads(told)
+        assert isinstance(found, dict)  # noqa: S101 - as RabbitMQ documents it
+        return found
+
+    def define(self, definitions: Path) -> None:
+        """Makes what is in such a file, which RabbitMQ's user can read, on a broker that has begun with nothing."""
+        self._known = None
+        self._commands.run("rabbitmqctl", "import_definitions", str(definitions), deadline_s=DEFINITIONS_S)
+        with suppress(CommandFailed):  # RabbitMQ makes it by itself, unless it is told otherwise
+            self._commands.run("rabbitmqctl", "delete_user", "guest")
+
     def mend(self) -> None:
         """Starts a broker anew that runs and has lost its metadata store, as after its disk was full: it lets nobody
         in, and does not come round by itself."""
@@ -278,8 +304,7 @@ class LocalBroker:
             return  # what comes next says so
         if ended:
             self._say("RabbitMQ has lost its metadata store, and lets nobody in: starting it anew")
-            self._known = None
-            service("restart")
+            self.restart()
 
     def expected_node(self) -> str:
         """What this host's broker is called: after the host."""
@@ -299,25 +324,16 @@ class LocalBroker:
             asleep=frozenset(name for vhost, name in told.asleep if vhost == VHOST),
         )
 
-    def wake_replica(self, stream: str, vhost: str = VHOST, *, alone: bool) -> None:
+    def wake_replica(self, stream: str, vhost: str = VHOST) -> None:
         """Has RabbitMQ start a stream anew whose copy here does not run, unless it starts by itself meanwhile. A broker
-        that was killed may come back without it, and then goes on without it for ever (seen with 4.0.5). One that is
-        `alone` is started anew itself where that does not help: without the log it is of no use to anybody."""
+        that was killed may come back without it, and then goes on without it for ever (seen with 4.0.5)."""
         self._known = None
         if self._runs(stream, vhost, WAKES_S):
             return
         self._say(f"the copy of {stream} on this broker does not run: starting the stream anew")
-        try:
-            self._commands.run("rabbitmq-streams", "restart_stream", "--vhost", vhost, stream)
-            if self._runs(stream, vhost, RESTARTED_S):
-                return
-            why = f"the copy of {stream} on this broker has not begun within {RESTARTED_S:.0f} s"
-        except (BrokerAway, CommandFailed) as error:
-            why = error.detail
-        if alone:
-            self._say(f"{why}: starting RabbitMQ anew")
-            service("restart")
-        raise BrokerAway(why)
+        self._commands.run("rabbitmq-streams", "restart_stream", "--vhost", vhost, stream)
+        if not self._runs(stream, vhost, RESTARTED_S):
+            raise BrokerAway(f"the copy of {stream} on this broker has not begun within {RESTARTED_S:.0f} s")
 
     def _runs(self, stream: str, vhost: str, within_s: float) -> bool:
         return copy(self._commands.evaluate(ask_copy(vhost, stream, within_s, add=False))).online
