@@ -79,6 +79,7 @@ def _options(asked: argparse.Namespace) -> Options:
         disks=no_disks is None,
         links=no_links is None,
         slow=too_prompt is None,
+        brokers=asked.brokers,
         store=asked.store,
     )
 
@@ -130,6 +131,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--kinds", help=f"only these faults, with commas between them: {', '.join(KINDS)}")
     options.add_argument("--plan", type=Path, help="a plan that was kept, instead of one that is drawn")
     options.add_argument("--agents", type=int, default=1, help="agents, each with a MariaDB server (default 1)")
+    options.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="one, or one on each host (default 1)")
     options.add_argument(
         "--store",
         choices=("sqlite", "mariadb", "shared"),
@@ -167,6 +169,7 @@ def _replay(plan: Plan, asked: argparse.Namespace) -> str:
     ]
     words += [f"--{name} '{value}'" for name in ("kinds", "variant") if (value := getattr(asked, name)) is not None]
     words += [f"--store {asked.store}"] if asked.store != "sqlite" else []
+    words += [f"--brokers {asked.brokers}"] if asked.brokers != 1 else []
     words += [f"--pause {asked.pause:g}"] if asked.pause != PAUSE_S else []
     return " ".join([*words, "--proxy"] if asked.proxy else words)
 

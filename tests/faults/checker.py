@@ -11,6 +11,7 @@ from dataclasses import replace
 from tests.faults.agreed import CATCH_UP_S, NOT_DONE, REFUSED, Log, Violation, forgotten
 from tests.faults.asked import databases, deletions
 from tests.faults.history import Action, Attempt, Entry, History, Witness
+from tests.faults.recovery import without_one
 
 _BUSY = frozenset({408, 429})
 MAY_BE: dict[Action, frozenset[int]] = {
@@ -36,7 +37,7 @@ def check(history: History) -> list[Violation]:
         found += rule(history, log)
     for rule in (_streams, databases, deletions):
         found += rule(history, log)
-    return [*found, *_obedience(history), *_earlier(history), *_answered(history)]
+    return [*found, *_obedience(history), *_earlier(history), *_answered(history), *without_one(history)]
 
 
 def check_again(history: History, witnesses: tuple[Witness, ...]) -> list[Violation]:

@@ -11,7 +11,7 @@ from tests.faults.agreed import Violation
 from tests.faults.checker import check, check_again
 from tests.faults.evidence import made, obedience, saved, witnesses
 from tests.faults.history import History, Recorder, Saved
-from tests.faults.nemesis import Nemesis, heal
+from tests.faults.nemesis import Nemesis, heal, heal_copies
 from tests.faults.plan import Plan
 from tests.faults.plant import Plant
 from tests.faults.workload import PAUSE_S, Clients
@@ -75,6 +75,8 @@ def live(
         try:
             nemesis.trouble += [f"healing: {what} after {took:.1f} s" for what, took in heal(plant).items() if took > 2]
             whole_s = time.monotonic()
+            if any(set(fault.target.split()) & plant.brokers.all.keys() for fault in recorder.faults):
+                heal_copies(plant)
             phases.end("healing")
             clients.hear_from(urls.keys() & plant.providers.keys(), HEARD_S)
         except ProcessFailed as error:

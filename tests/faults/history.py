@@ -206,6 +206,12 @@ class Recorder:
         with self._lock:
             self._followed.append(followed)
 
+    def wrote_since(self, since_s: float) -> bool:
+        """Whether a write has succeeded that was asked for since then."""
+        with self._lock:
+            recent = reversed(self._attempts)
+            return any(one.action == "put" and one.done and one.asked_s >= since_s for one in recent)
+
     @property
     def followed(self) -> tuple[Followed, ...]:
         with self._lock:

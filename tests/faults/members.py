@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from localcluster.agent import Agent
-from localcluster.broker import Broker
 from localcluster.layout import ServerFiles
 from localcluster.mariadb import MariaDB
 from localcluster.provider import Provider
@@ -17,6 +16,7 @@ from localcluster.provider import Provider
 from provider.store import split_password
 from shared.files import write_atomically
 from tests.faults import child
+from tests.faults.brokers import Brokers
 from tests.faults.links import Links
 from tests.support.databases import new_database
 from tests.support.sql import sql
@@ -27,12 +27,14 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True, slots=True)
 class Options:
     """`variant`: the rule that is broken, None: none is. `agents`: how many, each with a MariaDB server. `disks`,
-    `links`: whether these can be cut; `slow`: whether links can be slow. `store`: what the providers keep their state
-    in; `shared`: all of them in one database."""
+    `links`: whether these can be cut; `slow`: whether links can be slow. `brokers`: how many; one for all, or
+    one on each of the first hosts. `store`: what the providers keep their state in; `shared`: all of them in one
+    database."""
 
     variant: str | None = None
     agents: int = 1
     disks: bool = True
+    brokers: int = 1
     links: bool = True
     slow: bool = True
     store: Literal["sqlite", "mariadb", "shared"] = "sqlite"
@@ -64,6 +66,7 @@ class PlantProvider(Provider):
         """`store`: where its database is, unless it keeps its state in a file."""
         super().__init__(name, files, port)
         self._links, self._store = links, store
+        self.brokers: Brokers | None = None
         self._clock = files.directory.parent / f"{name}.clock"
         self._options = options
 
@@ -74,6 +77,8 @@ class PlantProvider(Provider):
     def command(self, *arguments: str, program: str = "provider") -> str:
         if self._store is not None and arguments[0] in ("init", "join"):
             arguments += self._store.options_for(self.name)
+        if self.brokers is not None and arguments[0] in ("init", "join"):
+            arguments = self.brokers.told(arguments, self.name)
         return super().command(*arguments, program=program)
 
     def set_clock(self, wrong_s: float) -> None:
@@ -108,12 +113,6 @@ class PlantAgent(Agent):
 
     def _environment(self) -> dict[str, str]:
         return super()._environment() | _told(self.options, self.links, self.name, **{child.OBEYED: str(self.obeyed)})
-
-
-class PlantBroker(Broker):
-    @property
-    def log(self) -> Path:
-        return self.directory.parent / "broker.log"
 
 
 class PlantStore(MariaDB):

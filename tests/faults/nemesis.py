@@ -15,8 +15,10 @@ from tests.faults.history import Fault, Recorder
 from tests.faults.links import Cut, Links
 from tests.faults.plan import Plan, Step
 from tests.faults.plant import MEMBERS_MAX, MEMBERS_MIN, Plant
+from tests.faults.recovery import WITHOUT_ONE_S
 
 HEAL_S = 150.0
+COPIES_S = 60.0
 BROKER_S = 40.0
 """A broker that has not started by then has lost more than its log's tail."""
 SHIFTS_S = {
@@ -28,6 +30,8 @@ FAILS = (ProcessFailed, OSError, AssertionError, subprocess.SubprocessError)
 """What a deed may end with on a bad day: a command that is refused, a node that does not answer."""
 
 Undo = Callable[[], object]
+Until = Callable[[str, Callable[[], object], float], None]
+"""Waits until something is so, at most so many seconds; the text says what. Raises `ProcessFailed`."""
 
 
 class NotDone(ProcessFailed):
@@ -92,15 +96,17 @@ def _mend(links: Links, cuts: list[Cut]) -> None:
         links.mend(cut)
 
 
-def _alarm(plant: Plant, _names: list[str], _step: Step) -> Undo:
-    plant.broker_alarmed = True
-    plant.broker.ctl("set_disk_free_limit", "100000GB")
+def _alarm(plant: Plant, names: list[str], _step: Step) -> Undo:
+    plant.alarmed.update(names)
+    for name in names:
+        plant.brokers.all[name].ctl("set_disk_free_limit", "100000GB")
     return partial(_no_alarm, plant)
 
 
 def _no_alarm(plant: Plant) -> None:
-    plant.broker.ctl("set_disk_free_limit", "100MB")
-    plant.broker_alarmed = False
+    for name in sorted(plant.alarmed):
+        plant.brokers.all[name].ctl("set_disk_free_limit", "100MB")
+        plant.alarmed.discard(name)
 
 
 def _promote(plant: Plant, names: list[str], step: Step) -> None:
@@ -167,8 +173,17 @@ def _two(plant: Plant, _role: str) -> list[str]:
     return sorted({name for role in ("standby", "other") if (name := plant.who(role)) is not None})
 
 
-def _broker(_plant: Plant, _role: str) -> list[str]:
-    return ["broker"]
+def _host(plant: Plant, role: str) -> list[str]:
+    return [member for name in _one(plant, role) for member in plant.host(name)]
+
+
+def _brokers(plant: Plant, role: str) -> list[str]:
+    """That on the primary's host, or on a standby's; all but one (`most`), or all. Of one: that."""
+    if role == "-" or not plant.brokers.several:
+        return [*plant.brokers.all]
+    if role == "most":
+        return [*plant.brokers.all][1:]
+    return plant.brokers.on(*_one(plant, role)) or ["broker"]
 
 
 def _store(_plant: Plant, _role: str) -> list[str]:
@@ -180,7 +195,7 @@ def _agents(plant: Plant, _role: str) -> list[str]:
 
 
 def _hosts(plant: Plant, _role: str) -> list[str]:
-    return list(plant.providers)
+    return [member for name in plant.providers for member in plant.host(name)]
 
 
 def _all_hosts(plant: Plant, _role: str) -> list[str]:
@@ -188,7 +203,7 @@ def _all_hosts(plant: Plant, _role: str) -> list[str]:
 
 
 def _everybody(plant: Plant, _role: str) -> list[str]:
-    return ["broker", *plant.providers, *plant.agents]
+    return [*plant.brokers.all, *plant.providers, *plant.agents]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +222,9 @@ DEEDS = {
     "two at once": _Deed(_two, _two_at_once, alone=False),
     "asleep": _Deed(_one, _asleep),
     "all killed": _Deed(_everybody, _kill),
-    "broker killed": _Deed(_broker, _kill),
-    "broker stopped": _Deed(_broker, _stop),
-    "broker alarm": _Deed(_broker, _alarm),
+    "broker killed": _Deed(_brokers, _kill),
+    "broker stopped": _Deed(_brokers, _stop),
+    "broker alarm": _Deed(_brokers, _alarm),
     "join": _Deed(lambda _plant, _role: [], _join),
     "remove": _Deed(_one, _remove),
     "clock": _Deed(_one, _clock, alone=False),
@@ -227,9 +242,9 @@ DEEDS = {
     "slow": _Deed(_one, _cut, alone=False),
     "agents cut off": _Deed(_agents, _cut, alone=False),
     "disk full": _Deed(_one, _fill, alone=False),
-    "power cut": _Deed(_one, _power),
+    "power cut": _Deed(_host, _power),
     "all power cut": _Deed(_hosts, _power),
-    "broker power cut": _Deed(_broker, _power),
+    "broker power cut": _Deed(_brokers, _power),
     "blackout": _Deed(_all_hosts, _power),
     "backup": _Deed(_one, _backup, alone=False),
 }
@@ -258,13 +273,15 @@ class Nemesis:
         at_s, names, why_not, role = time.monotonic(), list[str](), None, "-"
         try:
             names = deed.whom(self._plant, step.role)
-            role = self._role(step, names)
+            role = self._hit(step, names)
             with ExitStack() as stack:
                 for name in names if deed.alone else ():
                     stack.enter_context(self._plant.held(name))
                 undo = deed.do(self._plant, names, step)
                 at_s = at_s if undo is None else time.monotonic()
                 self._ended.wait(step.for_s)
+                if role == "one" and step.kind != "broker alarm":
+                    self._await_write(at_s)
                 if undo is not None:
                     self._undo(step, undo)
         except FAILS as error:
@@ -273,9 +290,17 @@ class Nemesis:
             self.broken.append(f"{step.kind}: {error}")
         self._recorder.fault(Fault(step.kind, " ".join(names), at_s, time.monotonic(), why_not, role))
 
-    def _role(self, step: Step, names: list[str]) -> str:
-        """What it hits: `newest` may be either."""
-        if step.role == "-":
+    def _await_write(self, since_s: float) -> None:
+        """A broker stays away until it is seen that writes go on without it: see `recovery.without_one`."""
+        with suppress(ProcessFailed):
+            went_on = partial(self._recorder.wrote_since, since_s)
+            wait_until(went_on, timeout_s=WITHOUT_ONE_S + 1, what="no write goes on")
+
+    def _hit(self, step: Step, names: list[str]) -> str:
+        """What it hits: `newest` may be either. Of brokers it counts how many."""
+        if DEEDS[step.kind].whom is _brokers and self._plant.brokers.several:
+            return "one" if len(names) == 1 else "all" if len(names) == len(self._plant.brokers.all) else "most"
+        if step.role == "-" or DEEDS[step.kind].whom is _brokers:
             return "-"
         if step.role == "newest":
             return "primary" if self._plant.leader() in names else "standby"
@@ -306,13 +331,8 @@ def heal(plant: Plant, timeout_s: float = HEAL_S) -> dict[str, float]:
         plant.provider(name).set_clock(0.0)
     for name in plant.members:
         plant.bring_back(name)
-    try:
-        until("the broker is there", plant.broker.ready, BROKER_S)
-    except ProcessFailed:
-        plant.refound_broker()
-        until("the broker, which had to be founded anew, is there", plant.broker.ready)
-    if plant.broker_alarmed:
-        _no_alarm(plant)
+    _heal_brokers(plant, until)
+    _no_alarm(plant)
     for name in plant.providers:
         until(f"{name} is well", partial(_is_well, plant, name))
     for name in list(plant.joining):
@@ -325,6 +345,29 @@ def heal(plant: Plant, timeout_s: float = HEAL_S) -> dict[str, float]:
         lambda: [at >= newest for at in _revisions(plant)].count(True) == len(plant.providers),
     )
     return took_s
+
+
+def heal_copies(plant: Plant) -> None:
+    """Each of several brokers has a copy of the log that runs, as `provider broker apply` sees to it on real hosts.
+    Asked when all are well: RabbitMQ's command takes seconds to start. Raises `ProcessFailed`."""
+    if plant.brokers.several:
+        lacking = "a broker has no copy of the log that runs"
+        wait_until(lambda: not plant.brokers.without_copy(), timeout_s=COPIES_S, what=lacking)
+
+
+def _heal_brokers(plant: Plant, until: Until) -> None:
+    """Those that do not start are founded anew."""
+    brokers = plant.brokers
+
+    def lacking() -> list[str]:
+        return [name for name, broker in brokers.all.items() if not broker.ready()]
+
+    try:
+        until("each broker is there", lambda: not lacking(), BROKER_S)
+    except ProcessFailed:
+        names = lacking()
+        brokers.found_anew(names)
+        until(f"{', '.join(names)}, which had to be founded anew, is there", lambda: not lacking(), HEAL_S)
 
 
 def _is_well(plant: Plant, name: str) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROLES = ("primary", "standby", "other", "newest")
+ROLES = ("primary", "standby", "other", "newest", "most")
 """Whom a step hits, decided when it begins: the primary of then, the first or the last of the standbys by name, and the
-member that joined last."""
+member that joined last. Of brokers: that on the host of such a one, all but one (`most`), or all; where there is one,
+that."""
 
 
 STEPS = (2, 5)
@@ -27,6 +28,7 @@ class Kind:
     its end. What hits a standby is always so."""
 
 
+BROKERS = ("-", "-", "most", "primary", "standby")
 NODES = ("primary", "primary", "standby", "other")
 KINDS = {
     "kill": Kind(4, NODES, 3.5),
@@ -36,9 +38,9 @@ KINDS = {
     "two at once": Kind(3, alone=True),
     "asleep": Kind(3, ("primary",), 3.0, alone=True),
     "all killed": Kind(1, longest_s=1.0),
-    "broker killed": Kind(2, longest_s=1.0),
-    "broker stopped": Kind(2, longest_s=3.0),
-    "broker alarm": Kind(1, longest_s=2.0),
+    "broker killed": Kind(2, BROKERS, 1.0),
+    "broker stopped": Kind(2, BROKERS, 3.0),
+    "broker alarm": Kind(1, BROKERS, 2.0),
     "join": Kind(1, alone=True),
     "remove": Kind(1, ("newest",), alone=True),
     "clock": Kind(2, NODES, 3.0, alone=True),
@@ -58,7 +60,7 @@ KINDS = {
     "disk full": Kind(2, NODES, 2.0, "disks"),
     "power cut": Kind(3, NODES, 1.0, "disks"),
     "all power cut": Kind(1, longest_s=1.0, needs="disks"),
-    "broker power cut": Kind(2, longest_s=1.0, needs="disks"),
+    "broker power cut": Kind(2, BROKERS, 1.0, "disks"),
     "blackout": Kind(2, longest_s=1.0, needs="disks"),
     "backup": Kind(1, NODES, alone=True),
 }

@@ -3,7 +3,6 @@
 import http.client
 import json
 import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from localcluster.process import ProcessFailed
 from localcluster.steps import Tell, quiet
 
 from provider.promotion import WAIT_S
+from tests.faults.brokers import Brokers, PlantBroker
 from tests.faults.disks import Disks
 from tests.faults.links import Cut, Links
-from tests.faults.members import Options, PlantAgent, PlantBroker, PlantProvider, PlantStore
+from tests.faults.members import Options, PlantAgent, PlantProvider, PlantStore
 from tests.support.api import Client, client
 
 BROKER_DISK = "512M"  # RabbitMQ wants 100 MB to be free
@@ -43,11 +43,18 @@ class Plant(Cluster):
             self.store = PlantStore(directory, free_ports(1)[0])
             self.store.shared = options.store == "shared"
         super().__init__(root, providers=3, databases=options.agents, tell=tell)
+        assert isinstance(self.broker, PlantBroker)
+        hosts = list(self.providers)[: options.brokers] if options.brokers > 1 else []
+        self.brokers = Brokers(self.broker, hosts, self.layout.ports_file)
+        for name in self.providers:
+            self.provider(name).brokers = self.brokers
+        self.members = {**self.brokers.all, **self.members}
         if self.store is not None:
             self.members = {**self.members, "store": self.store}
         self._disks = Disks(self.layout.root / "images") if options.disks else None
         if self._disks is not None:
-            self._disks.make("broker", self.layout.broker, size=BROKER_DISK)
+            for name, broker in self.brokers.all.items():
+                self._disks.make(name, broker.directory, size=BROKER_DISK)
             if self.store is not None:
                 self._disks.make("store", self.store.directory, size=BROKER_DISK)
             for name, provider in self.providers.items():
@@ -59,7 +66,8 @@ class Plant(Cluster):
         """Made, and nobody has looked into them yet: file and passphrase."""
         self.earlier: dict[str, tuple[int, str]] = {}
         """Settings of the runs so far, as all nodes held them at the end of each: revision and value."""
-        self.broker_alarmed = False
+        self.alarmed: set[str] = set()
+        """Brokers that were told that their disks are full."""
         self._busy: set[str] = set()
         self._lock = threading.Lock()
 
@@ -90,13 +98,17 @@ class Plant(Cluster):
     @property
     def servers_cut(self) -> list[str]:
         """Those besides the providers whose power can be cut."""
-        return ["broker"] if self.store is None else ["broker", "store"]
+        return [*self.brokers.all] if self.store is None else [*self.brokers.all, "store"]
 
-    def refound_broker(self) -> None:
-        """A broker that cannot start from what it has begins anew, with nothing: it is disposable."""
-        self.kill("broker")
-        shutil.rmtree(self.broker.data)
-        self.broker.launch()
+    def host(self, name: str) -> list[str]:
+        """Provider `name`, and what is on its host besides."""
+        return [name, *self.brokers.on(name)]
+
+    def _run(self, name: str) -> None:
+        if name == "broker":
+            self.brokers.start()
+        else:
+            super()._run(name)
 
     def _init(self) -> None:
         if self.store is not None:
@@ -158,6 +170,7 @@ class Plant(Cluster):
         for made in self.joining.values():
             if made.process is not None:
                 made.process.kill()
+        self.brokers.end()
         if self.links is not None:
             self.links.close()
 
@@ -209,7 +222,7 @@ class Plant(Cluster):
 
     def cuts(self, kind: str, name: str, chance: int) -> list[Cut]:
         """What is cut where `name` is so: the broker's ports, those of its peers, and its own."""
-        broker = (self.ports["broker"], self.ports["broker-management"])
+        broker = self.brokers.ports
         own = (self.providers[name].port,) if name in self.providers else ()
         peers = tuple(provider.port for other, provider in self.providers.items() if other != name)
         match kind:
@@ -263,6 +276,7 @@ class Plant(Cluster):
             name = f"p{self._joined}"
         self.ports |= kept_ports(self.layout.ports_file, [name])
         made = self._make_provider(name, broker_reads=False)
+        made.brokers = self.brokers
         if self._disks is not None:
             self._disks.make(name, made.files.directory)
         self.joining[name] = made

@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from tests.faults.day import Outcome
-from tests.faults.history import Attempt, Fault, History
-from tests.faults.plan import KINDS
+from tests.faults.history import Fault
+from tests.faults.recovery import recovery_s, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def done(outcome: Outcome) -> Done:
         seed=outcome.plan.seed,
         seconds=outcome.plan.seconds,
         requests=len(history.attempts),
-        writes=len({one.op for one in _written(history)}),
+        writes=len({one.op for one in written(history)}),
         healed_s=round(outcome.healed_s, 2),
         faults=tuple(_recovered(outcome, fault, only=len(faults) == 1) for fault in faults),
         violations=tuple(map(str, outcome.violations)),
@@ -117,32 +117,6 @@ def summary(runs: Sequence[Done]) -> str:
 def _figures(times: Sequence[float | None]) -> str:
     known = [one for one in times if one is not None]
     return f"{median(known):6.2f}  {max(known):6.2f}  {len(known):>3}" if known else f"{'-':>6}  {'-':>6}  {0:>3}"
-
-
-def recovery_s(history: History, fault: Fault) -> float | None:
-    """Until the first success of a write that was asked for since: since the end of the fault, or, where the system has
-    to go on without that, since its begin. None where another fault was there as well, or was not over yet, so that
-    nobody knows whose the time is."""
-    since_s = fault.began_s if KINDS[fault.kind].alone or fault.role == "standby" else fault.ended_s
-    end_s = _success_after(history, since_s)
-    if end_s is None:
-        return None
-    for one in history.faults:
-        if one is fault or one.why_not is not None or one.began_s >= end_s:
-            continue
-        over_s = _success_after(history, one.ended_s)
-        if one.ended_s > fault.began_s or over_s is None or over_s > fault.began_s:
-            return None
-    return end_s - since_s
-
-
-def _success_after(history: History, since_s: float) -> float | None:
-    """When the first write that was asked for since then was answered with success."""
-    return min((one.answered_s for one in _written(history) if one.asked_s >= since_s), default=None)
-
-
-def _written(history: History) -> list[Attempt]:
-    return [one for one in history.attempts if one.action == "put" and one.done]
 
 
 # ── over many sittings ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -56,6 +56,13 @@ def test_days_of_stores_in_mariadb(store: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_days_of_three_brokers(tmp_path: Path) -> None:
+    """One on each host: one, most or all of them are killed, hang, lose their power."""
+    code, said = bad_days(tmp_path, "--runs", "8", "--seconds", "5", "--brokers", "3")
+    assert code == 0, said
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("file", sorted(PLANS.glob("*.json")), ids=lambda file: file.stem)
 def test_plans_under_which_something_was_once_broken(file: Path, tmp_path: Path) -> None:
     """Plans, and not seeds: what a seed draws changes with the kinds of faults that there are."""

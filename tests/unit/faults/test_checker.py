@@ -127,6 +127,14 @@ def followed(*entries: Entry) -> History:
     return replace(GOOD, followed=(Followed("p1", 10, told), Followed("p2", 14, ())))
 
 
+def broker_away(since: float, role: str, *, again: float) -> History:
+    """A broker was killed, or all of them; the next write succeeded at that time."""
+    entries = (*ENTRIES, Entry(15, 2, "entry", "p2", (("a", "five"),)))
+    five = wrote("five", again - 1, again, 15, node="p2", epoch=2)
+    faults = (Fault("broker killed", "broker-p2", since, again + 1, role=role),)
+    return replace(GOOD, attempts=(*ATTEMPTS, five), witnesses=sworn(entries), faults=faults)
+
+
 FIVE = Entry(15, 2, "entry", "p2", (("a", "one"),))
 BROKEN: dict[str, tuple[str, Callable[[], History]]] = {
     "nobody testifies": ("equal", lambda: replace(GOOD, witnesses=())),
@@ -223,6 +231,7 @@ BROKEN: dict[str, tuple[str, Callable[[], History]]] = {
     "a stream of what is gone": ("lost", lambda: followed(*ENTRIES, FIVE)),
     "a backup that lacks a write": ("contents", lambda: replace(GOOD, backups=(Saved("b", 12, {"a": (11, "one")}),))),
     "a backup of a state that is gone": ("lost", lambda: replace(GOOD, backups=(Saved("b", 19, {}),))),
+    "writes that wait for one of several brokers": ("minority", lambda: broker_away(8, "one", again=45)),
     "an agent that obeys the old": (
         "agents",
         lambda: replace(GOOD, obeyed=(Obeyed("db1", 2, 1, "desired"), Obeyed("db1", 1, 2, "advice"))),
@@ -296,6 +305,11 @@ def test_deletions_that_are_where_they_were_said_to_be_are_good() -> None:
 def test_streams_that_tell_all_in_order_are_good() -> None:
     assert check(followed(*ENTRIES)) == []
     assert check(replace(GOOD, followed=(Followed("p1", 12, (replace(ENTRIES[2], puts=()),)),))) == []
+
+
+def test_writes_may_wait_for_the_brokers_majority_and_for_a_while_where_one_is_away() -> None:
+    assert check(broker_away(8, "most", again=45)) == []
+    assert check(broker_away(8, "one", again=12)) == []
 
 
 def test_a_backup_that_has_what_the_log_says_is_good() -> None:

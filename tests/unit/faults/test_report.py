@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.faults.history import Attempt, Fault, History
-from tests.faults.report import Done, Recovered, keep, kept, recovery_s, summary
+from tests.faults.recovery import recovery_s
+from tests.faults.report import Done, Recovered, keep, kept, summary
 
 
 def wrote(asked_s: float, answered_s: float, status: int = 200) -> Attempt:
