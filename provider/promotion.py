@@ -74,6 +74,8 @@ def awaited(
     """What a promotion waits for that is not done yet. `newest`: the highest revision heard of; `members`: what other
     members, who were asked, are waited for."""
     patient = f"waited {now_s - patience.began_s:.0f} s; given up after {patience.wait_s:g} s without a sign"
+    if here.part == "log" and here.no_room:
+        return Awaited("room", f"{here.reason}: `rabbitmq-diagnostics alarms` says on which host; {patient}")
     if here.part == "log":
         return Awaited("log", f"{here.reason}; waiting for the brokers, {patient}")
     if here.part == "store":

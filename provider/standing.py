@@ -77,4 +77,4 @@ def _known(engine: Engine, hub: Hub, node: str, name: str, newest: int) -> Condi
         return of_this(engine, hub, node, newest)
     seen = hub.view.nodes.get(name)
     said = Said(seen.pulse.state, seen.pulse.reason, time.monotonic() - seen.mono_s) if seen is not None else None
-    return another(said, here=node, listening_s=hub.listening_s)
+    return another(said, here=node, listening_s=hub.listening_s, no_room=engine.reading.blocked is not None)

@@ -38,12 +38,21 @@ SYNCING_FROM = 500
 """Revisions. With fewer a node is as good as level: at full load that many are written in half a second."""
 
 
+NO_WRITES = "the broker takes no writes"
+"""How a reason goes on after `log: ` where brokers keep those waiting who publish, since one of them has no room."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     state: State
     reason: str | None = None
     part: Part | None = None
     """Which part is down, where the state is `critical`."""
+
+    @property
+    def no_room(self) -> bool:
+        """Whether that is a broker, on whichever host, that has no room."""
+        return without_room(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +143,19 @@ def _left(signs: Signs) -> str:
     return f": at revision {signs.revision}, {left} to go" if left > 0 else ""
 
 
-def another(said: Said | None, *, here: str, listening_s: float | None) -> Condition:
+def another(said: Said | None, *, here: str, listening_s: float | None, no_room: bool = False) -> Condition:
     """The condition of another node, as the node `here` knows it, maintenance left aside.
 
     `listening_s`: for how long `here` has had its connection to the broker; None: it has none. Silence says something
-    about the other node only where others could have been heard.
+    about the other node only where others could have been heard: while a broker has no room (`no_room`) nobody is.
     """
     if said is not None and said.silent_s <= LOST_AFTER_S:
         return Condition(_known(said.state), said.reason, part_of(said.state, said.reason))
     heard = "not heard of yet" if said is None else f"not heard of for {said.silent_s:.0f} s"
     if listening_s is None:
         return Condition("unknown", f"{heard}: {here} has no connection to the broker itself")
+    if no_room:
+        return Condition("unknown", f"{heard}: {NO_WRITES}, so that nobody can say how he is")
     if listening_s <= LOST_AFTER_S:
         return Condition("unknown", f"{heard}: {here} has listened for {listening_s:.0f} s only")
     if said is None:
@@ -165,6 +176,11 @@ def shown(condition: Condition, maintenance: Maintenance | None) -> Condition:
     return Condition("maintenance", "; ".join(parts), condition.part)
 
 
+def without_room(reason: str | None) -> bool:
+    """Whether a condition's reason is that a broker has no room."""
+    return reason is not None and reason.startswith(f"log: {NO_WRITES}")
+
+
 def part_of(state: str, reason: str | None) -> Part | None:
     """Which part is down, by what a node says of itself."""
     if state != "critical" or reason is None:
@@ -177,6 +193,10 @@ def _known(state: str) -> State:
     return next((known for known in STATES if known == state), "unknown")
 
 
+NO_ROOM = (
+    "one of the brokers, on this host or another, is short of disk or memory, and then none takes writes: "
+    "`rabbitmq-diagnostics alarms` names it. Make room there; all goes on by itself, and nothing is lost"
+)
 _FORCE = (
     "Where half of the brokers or more are gone for good: `failover --operation promote --force` on a node that is "
     "left (docs/RECOVERY.md)"
@@ -199,7 +219,7 @@ def remedy(condition: Condition, node: str, *, primary: bool, writes: bool = Tru
                 f"can give one: bring one back. Else: docs/RECOVERY.md, or remove {node} and join a fresh one"
             )
         case "critical":
-            return _of_part(condition.part, node)
+            return NO_ROOM if condition.no_room else _of_part(condition.part, node)
         case "lost":
             return _of_lost(node, primary=primary, writes=writes)
         case "maintenance":

@@ -22,7 +22,7 @@ from provider.core.state import State
 from provider.core.vouching import Verdict
 from provider.fleet.follow import advised
 from provider.promotion import CATCH_UP_S, Patience, awaited, refusal
-from provider.states import Condition
+from provider.states import NO_ROOM, Condition
 from shared.errors import Behind, BellwetherError, LogUnavailable, Refused
 
 BEAT_S = 1.0
@@ -227,9 +227,11 @@ class Promotion:
         }
 
     def _failed(self, error: BellwetherError) -> dict[str, Any]:
-        state, detail = self.ctx.gateway.state, error.detail
-        if isinstance(error, LogUnavailable):
-            reason = self._here().reason
+        state, detail, here = self.ctx.gateway.state, error.detail, self._here()
+        if isinstance(error, LogUnavailable) and here.no_room:
+            detail = f"{here.reason}. {NO_ROOM[0].upper()}{NO_ROOM[1:]}. Nothing was changed: promote again then"
+        elif isinstance(error, LogUnavailable):
+            reason = here.reason
             detail += f" ({reason})." if reason else "."
             detail += (
                 f" This node is at revision {state.revision}; what was acknowledged after it could be missing here"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from provider.states import without_room
+
 Node = Mapping[str, Any]
 _WIDTH = 8
 
@@ -39,7 +41,7 @@ def candidates(nodes: Sequence[Node]) -> list[Node]:
 def _of_here(here: Node | None, node: str) -> list[str]:
     if here is None:
         return [_line("WRONG", f"{node} is no member of this cluster")]
-    if here["state"] in ("out_of_sync", "removed") or here.get("part") == "log":
+    if here["state"] in ("out_of_sync", "removed") or (here.get("part") == "log" and not without_room(here["reason"])):
         return [_line("STALE", f"{node} cannot read the log: what it tells may be out of date. Ask another node")]
     return []
 
@@ -61,7 +63,7 @@ def _about_primary(first: Node | None, nodes: Sequence[Node], node: str) -> list
     if first is None or first["state"] in ("active", "syncing", "maintenance"):
         return []
     out = [] if first["state"] == "lost" or not first.get("remedy") else [f"{first['name']}: {first['remedy']}"]
-    if first["state"] == "unknown":
+    if first["state"] == "unknown" or without_room(first["reason"]):
         return out
     fit = candidates(nodes)
     if not fit:

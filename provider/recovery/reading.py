@@ -13,6 +13,7 @@ from provider.core.vouching import Word
 from provider.inbox import Ear, Event
 from provider.log.port import Log, Position
 from provider.recovery.past import StoredPast
+from provider.states import NO_WRITES
 from provider.store import Store
 from shared.errors import DiskFull, LogUnavailable, Unavailable
 from shared.logs import log
@@ -58,7 +59,7 @@ class Reading:
     def blocked(self) -> str | None:
         """Why the broker takes no records although connected."""
         reason = self.log.blocked
-        return f"the broker takes no writes ({reason})" if reason is not None else None
+        return f"{NO_WRITES} ({reason})" if reason is not None else None
 
     @property
     def refusal(self) -> Unavailable | None:
@@ -68,7 +69,10 @@ class Reading:
         blocked = self.blocked
         if blocked is None:
             return None
-        return DiskFull(f"{blocked}; nothing was done. Make room: it resumes by itself")
+        return DiskFull(
+            f"{blocked}; nothing was done. Make room (`rabbitmq-diagnostics alarms` on a provider's host says where): "
+            "it resumes by itself"
+        )
 
     @property
     def word(self) -> Word:

@@ -42,3 +42,25 @@ def test_a_primary_without_room_says_so_and_goes_on_when_there_is_room(healthy: 
     after = healthy.healthy()
     assert (after["primary"], after["epoch"]) == (primary.name, before["epoch"])
     healthy.check(load, after=before["revision"])
+
+
+def test_one_broker_that_is_short_of_room_has_all_wait_and_everybody_says_how_to_find_it(healthy: Cluster) -> None:
+    """RabbitMQ stops all brokers' clients then, long before anybody's disk is full; nodes cannot even say how they are."""
+    primary, (short, other) = healthy.primary(), healthy.standbys()
+    short.run("rabbitmqctl -q set_disk_free_limit 100000GB")
+    told: list[str] = []
+
+    def says_so() -> bool:
+        told[:] = [primary.run("provider status").out]
+        return "DO       p1: one of the brokers".replace("p1", primary.name) in told[0]
+
+    healthy.wait(says_so, "the primary does not say what to do", told)
+    assert ("STALE" in told[0], "failover" in told[0]) == (False, False), told
+    assert f"rabbit@{short.name}" in primary.run("rabbitmq-diagnostics -q alarms").out
+    refused = other.ssh("failover --operation promote --wait 3")
+    assert (refused.code, refused.err.count("\n")) == (1, 1), refused
+    assert ("rabbitmq-diagnostics alarms" in refused.err, "--force" in refused.err) == (True, False), refused
+    short.run("rabbitmqctl -q set_disk_free_limit 50MB")
+    seen = healthy.healthy()
+    assert seen["primary"] == primary.name
+    healthy.api(other).write("PUT", "/settings/user.room_again", {"value": 1})

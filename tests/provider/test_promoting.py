@@ -9,6 +9,21 @@ from tests.support.apis import ApiNode, Members
 from tests.support.engines import Host
 
 
+def test_a_broker_without_room_is_found_and_no_other_log_begun(tmp_path: Path) -> None:
+    with ApiNode(tmp_path) as p1:
+        founded = p1.state
+        p1.commit(Members((1, 2, 3)))
+        p2 = Host("p2", p1.host.stream, tmp_path, seed=founded).start()
+        p2.caught_up().promoted()
+        p1.host.reach(p2.engine.state.revision)
+        p1.host.log.shut()
+        p1.host.log.why_blocked = "low on disk"
+        detail = last_line(p1)["detail"]
+        assert detail.startswith("log: the broker takes no writes (low on disk). One of the brokers")
+        assert ("rabbitmq-diagnostics alarms" in detail, "--force" in detail) == (True, False)
+        p2.stop()
+
+
 def last_line(node: ApiNode, **more: object) -> Any:
     said = node.ask("POST", "/failover", {"operation": "promote", "node": node.name, "wait_s": 0.2, **more})
     return json.loads(said.body.splitlines()[-1])

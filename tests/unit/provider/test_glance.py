@@ -92,6 +92,19 @@ def test_a_node_that_cannot_read_the_log_says_that_it_is_stale() -> None:
     assert words(lines).count("WRONG") == 3
 
 
+def test_a_broker_without_room_is_no_reason_to_promote_anybody() -> None:
+    reason = "log: the broker takes no writes (low on disk)"
+    for name in ("p1", "p2"):
+        nodes = [node(one, "unknown", "silent", role=role) for one, role in (("p1", "primary"), ("p2", "standby"))]
+        here = nodes[name == "p2"]
+        here |= node(name, "critical", reason, role=here["role"], part="log")
+        lines = glance(cluster(*nodes), name)
+        assert "STALE" not in words(lines), "it reads"
+        assert "p1 is primary" in lines[0]
+        assert any("rabbitmq-diagnostics alarms" in line for line in lines if line.startswith("DO"))
+        assert not any("failover" in line for line in lines)
+
+
 @pytest.mark.parametrize("state", ["critical", "lost", "out_of_sync", "unknown"])
 def test_whatever_is_wrong_with_a_standby_is_said_with_its_remedy(state: str) -> None:
     ill = node("p3", state, "for a reason")

@@ -131,6 +131,17 @@ def test_a_lost_standby_whom_writes_wait_for_is_not_to_be_removed_but_brought_ba
     assert "failover --operation promote --force" in (away or "")
 
 
+def test_where_a_broker_has_no_room_nobody_is_sent_to_the_network_or_told_to_use_force() -> None:
+    """All nodes are in it together, also those whose own disks are empty: the host has to be found."""
+    here = own(replace(WELL, log_problem="the broker takes no writes (low on disk)"))
+    assert (here.state, here.part, here.no_room) == ("critical", "log", True)
+    said = remedy(here, "p1", primary=True, writes=False) or ""
+    assert ("rabbitmq-diagnostics alarms" in said, "--force" in said) == (True, False)
+    silent = Said("active", None, 60.0)
+    assert another(silent, here="p2", listening_s=900.0, no_room=True).state == "unknown", "nobody can say anything"
+    assert another(silent, here="p2", listening_s=900.0).state == "lost"
+
+
 def test_what_to_do_depends_on_who_and_which_part() -> None:
     lost = Condition("lost")
     assert "failover --operation promote" in (remedy(lost, "p1", primary=True) or "")
