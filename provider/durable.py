@@ -68,7 +68,7 @@ class Durable:
                 if restores:
                     self._write_back()
                 if self._position is not None:
-                    self.store.commit(self.unsaved, self._position, anew=self._anew)
+                    self.store.commit(self.unsaved, self._position, anew=self._anew, held=self.shown[0])
         except Unavailable as error:
             if self.problem is None:
                 log(why=error.detail).error("the store cannot be written; writes are refused until it can")

@@ -154,30 +154,32 @@ class Store:
 
     # ── commits ──
 
-    def commit(self, accepted: Sequence[Accepted], position: Position, *, anew: bool = False) -> None:
+    def commit(
+        self, accepted: Sequence[Accepted], position: Position, *, anew: bool = False, held: State | None = None
+    ) -> None:
         """Make durable what `accepted` did, in revision order without a gap, and how far the log was read; with `anew`
         in a log that was read from its beginning once more, so that the position may be lower than it was.
 
-        All of it in one transaction, on disk when this returns. With nothing accepted only the position moves. What the
-        store has already is left out, so a call whose outcome was unknown can be repeated, also with more. Raises
-        `StoreEmptied` where the store has nothing any more, or less than the state before; `StoreCorrupt` where it
-        holds anything else: somebody else wrote to it.
+        All of it in one transaction, on disk when this returns. With nothing accepted only the position moves, as that
+        of `held`. What the store has already is left out, so a call whose outcome was unknown can be repeated, also
+        with more. Raises `StoreEmptied` where the store has nothing any more, or less than the state before or `held`;
+        `StoreCorrupt` where it holds anything else: somebody else wrote to it.
         """
         began_s = time.monotonic()
         try:
-            self._commit(accepted, position, anew=anew)
+            self._commit(accepted, position, anew=anew, held=held)
         except StoreUnavailable:
             # Most often the server was restarted, and only the old connection is gone. One that hangs would only hang
             # once more.
             if self._engine.dialect.name == "sqlite" or time.monotonic() - began_s > self._commit_s / 2:
                 raise
-            self._commit(accepted, position, anew=anew)
+            self._commit(accepted, position, anew=anew, held=held)
 
-    def _commit(self, accepted: Sequence[Accepted], position: Position, *, anew: bool) -> None:
+    def _commit(self, accepted: Sequence[Accepted], position: Position, *, anew: bool, held: State | None) -> None:
         with self._writing(commits=True) as connection:
             sql = self._compiled(connection)
             if not accepted:
-                _move(connection, position, anew=anew)
+                _move(connection, position, anew=anew, held=held)
                 return
             state = accepted[-1].state
             before = {"of": state.generation, "before": accepted[0].state.revision - 1}
@@ -360,10 +362,7 @@ def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[A
         if first > last.state.revision or connection.scalar(kept) == _text(last.record):
             return ()
     if _is_older(row, accepted[0].state, by=1):
-        raise StoreEmptied(
-            f"the store is back at revision {row.revision} of log {row.generation}, and had revision "
-            f"{accepted[0].state.revision - 1}: somebody put a backup of it in its place, or made it anew"
-        )
+        raise _rolled_back(row, accepted[0].state.revision - 1)
     raise StoreCorrupt(
         f"the store is at revision {row.revision} of log {row.generation}, which does not lead to revision "
         f"{last.state.revision} of log {last.state.generation}: another process writes to it, or it was restored while "
@@ -378,16 +377,27 @@ def _is_older(row: Any, state: State, *, by: int = 0) -> bool:
     return int(row.epoch) < state.epoch
 
 
-def _move(connection: Connection, position: Position, *, anew: bool) -> None:
-    """Set the position, unless it is further already, in the same reading of the log."""
+def _rolled_back(row: Any, held: int) -> StoreEmptied:
+    return StoreEmptied(
+        f"the store is back at revision {row.revision} of log {row.generation}, and had revision {held}: somebody put "
+        "a backup of it in its place, or made it anew"
+    )
+
+
+def _move(connection: Connection, position: Position, *, anew: bool, held: State | None = None) -> None:
+    """Set the position, unless it is further already, in the same reading of the log. Never that of `held` beside an
+    older state: what is between would not be read again."""
+    row = connection.execute(_REACHED).one_or_none()
+    if row is None:
+        raise StoreEmptied(_EMPTIED)
+    if held is not None and _is_older(row, held):
+        raise _rolled_back(row, held.revision)
     offset = func.coalesce(meta.c.position_offset, -1)
-    moved = connection.execute(
+    connection.execute(
         meta.update()
         .where(true() if anew else offset < position.offset)
         .values(position_offset=position.offset, position_digest=position.digest)
     )
-    if moved.rowcount == 0 and connection.execute(_REACHED).one_or_none() is None:
-        raise StoreEmptied(_EMPTIED)
 
 
 def _text(record: Entry | Claim) -> str:

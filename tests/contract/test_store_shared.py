@@ -108,6 +108,24 @@ def test_of_several_that_write_back_at_once_who_has_most_counts(store_url: str, 
     same(open_store().load()[0], accepted[-1].state)
 
 
+def test_an_older_state_never_gets_the_position_of_a_newer_one(open_store: OpenStore) -> None:
+    """A backup of the database is put back while nothing is written: what is between would not be read again."""
+    store = open_store()
+    accepted = accept_values(seeded(store), range(4))
+    store.commit(accepted, position(5))
+    held = accepted[-1].state
+    store.seed(accepted[1].state, position(3))
+    with pytest.raises(StoreEmptied, match=f"had revision {held.revision}"):
+        store.commit([], position(6), held=held)
+    assert store.load()[1] == position(3)
+    assert store.write_back(held, position(5))
+    store.commit([], position(6), held=held)
+    store.commit([], position(7), held=accepted[0].state)  # who has less, and shares it
+    loaded, read = store.load()
+    same(loaded, held)
+    assert read == position(7)
+
+
 def test_a_backup_of_the_database_that_was_put_in_its_place_is_brought_up_to_date(
     store_url: str, open_store: OpenStore
 ) -> None:
