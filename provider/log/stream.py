@@ -9,7 +9,8 @@ that was read, and what comes first must be that very record. It is known by its
     a higher offset                   truncated: retention has removed what we would have to read
     nothing                           the log ends before us; or a lagging replica, which will catch up
 
-The last case is decided by `provider.log.probe`.
+The last case is decided by `provider.log.probe`. What comes later has a higher offset each time, or it is not the same
+log any more: regressed, too.
 """
 
 import threading
@@ -196,6 +197,9 @@ class StreamLog:
             self._judge(offset, data)
         elif self._offset is None and offset > 0 and not self._anywhere:
             self._diverge(f"truncated: the log begins at offset {offset}, and this node has nothing of what was before")
+        elif self._data is not None and self._offset is not None and offset <= self._offset:
+            # The log may change under an open connection: where other brokers lost its end, ours takes what is left.
+            self._diverge(f"regressed: the log goes on at offset {offset}, and this node has read up to {self._offset}")
         else:
             self._offset, self._data = offset, data
             self._sink.on_read(offset, data, delivery.ack)

@@ -347,6 +347,20 @@ def test_a_log_that_is_replaced_while_we_read_has_regressed(place: Place) -> Non
     assert node.sink.data == numbered(10)
 
 
+def test_a_log_that_loses_its_end_under_an_open_connection_has_regressed() -> None:
+    """A cluster's broker takes over what the others are left with, and its readers with it, without a word."""
+    rig = MemoryRig()
+    place = Place(rig)
+    node = place.open().up()
+    node.write(*numbered(10))
+    node.sink.read.at_least(10)
+    rig.broker.streams[place.stream].forget(5)
+    node.log.append(b"barrier", "token", 20.0)
+    assert node.sink.diverged.at_least(1)[0].startswith("regressed")
+    assert node.sink.data == numbered(10)
+    place.end()
+
+
 def test_somebody_elses_new_records_do_not_make_a_lagging_replica_look_regressed(rabbit: RabbitRig) -> None:
     """A replica that lags shows new records before ours: only one that we append ourselves proves anything."""
     place = Place(rabbit)

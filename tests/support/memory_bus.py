@@ -36,7 +36,7 @@ class _Stored:
 
 @dataclass
 class MemoryStream:
-    """Records with offsets from `first` on. Change it through the broker's methods, or while no link is connected."""
+    """Records with offsets from `first` on."""
 
     records: list[_Stored] = field(default_factory=list)
     first: int = 0
@@ -100,6 +100,8 @@ class _Consumer:
         stream = self.queue.stream
         if stream is None:
             return (self.queue.messages.popleft(), None) if self.queue.messages else (None, None)
+        if self._at > stream.next:  # it was put back under an open connection: the reader goes on with what is new
+            self._at = max(stream.first, stream.next - 1)
         while self._at < stream.next:
             offset, self._at = self._at, self._at + 1
             if offset >= self._lowest:
