@@ -19,6 +19,9 @@ GAP_S = 20.0
 """For how long this node may have been without the log for that to hold still. Less than the patience of a primary that
 was away itself, and begins alone."""
 
+PAUSE_S = AWAY_S - GAP_S
+"""Who has read nothing for so long may have been stopped: what it reads then is old, and seems new to it."""
+
 _NEVER = float("-inf")
 
 
@@ -34,10 +37,14 @@ class Chain:
     others have written in its place."""
     marks: tuple[str, ...] = ()
     """Ids of the last barriers that were read. Two chains that share one are links to the same log, at that moment."""
+    steady_s: float = _NEVER
+    """Since when something was read all the time."""
     broken_s: float | None = None
     """When the chain before this one, which was whole, last heard anything; None: too long before `since_s`."""
 
     def read(self, record: LogRecord, now_s: float) -> None:
+        if now_s - self.heard_s > PAUSE_S:
+            self.steady_s = now_s
         self.heard_s = now_s
         if isinstance(record, Barrier):
             self.marks = (*self.marks[1 - MARKS :], record.id)
@@ -84,6 +91,7 @@ class Following:
             self.chain.whole = True
 
     def broken(self) -> None:
-        if self.chain is not None and self.chain.whole:
-            self._broken_s = self.chain.heard_s
+        chain = self.chain
+        if chain is not None and chain.whole:
+            self._broken_s = chain.heard_s if chain.heard_s - chain.steady_s >= AWAY_S else _NEVER
         self.chain = None

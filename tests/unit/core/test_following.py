@@ -1,7 +1,7 @@
 """What a node that has followed the log can say of it."""
 
 from provider.core.entries import Barrier
-from provider.core.following import AWAY_S, GAP_S, MARKS, Following
+from provider.core.following import AWAY_S, GAP_S, MARKS, PAUSE_S, Following
 
 
 def barrier(name: str, node: str = "p1") -> Barrier:
@@ -57,11 +57,12 @@ def test_only_the_last_barriers_are_remembered() -> None:
     assert found.chain.marks == tuple(f"b{number}" for number in range(2 * MARKS, 3 * MARKS))
 
 
-def broken(heard_s: float, *, whole: bool = True, gap_s: float = GAP_S) -> Following:
-    """It was without the log from 1000 s on."""
-    found = following(10.0, whole=whole)
-    found.read(barrier("b", "p1"), heard_s)
-    found.read(barrier("b", "p2"), 1000.0)
+def broken(heard_s: float, *, whole: bool = True, gap_s: float = GAP_S, paused_s: float = 0.0) -> Following:
+    """It was without the log from 1000 s on, and read nothing for the last `paused_s` before."""
+    found = following(800.0, whole=whole)
+    read_s = [(float(at_s), "p2") for at_s in range(800, 1000 - int(paused_s), 5)]
+    for at_s, node in sorted([*read_s, (heard_s, "p1"), (1000.0, "p2")]):
+        found.read(barrier("b", node), at_s)
     found.broken()
     found.reached("again", 1000.0 + gap_s)
     return found
@@ -76,6 +77,13 @@ def test_who_was_gone_long_before_a_short_interruption_is_known_to_be_away() -> 
 
 
 def test_nobody_is_known_to_be_away_after_a_long_interruption_or_by_who_did_not_know_all_before() -> None:
-    assert broken(0.0, gap_s=GAP_S + 1.0).away({"p1": None}) == frozenset()
-    assert broken(0.0, whole=False).away({"p1": None}) == frozenset()
+    assert broken(800.0).away({"p1": None}) == {"p1"}
+    assert broken(800.0, gap_s=GAP_S + 1.0).away({"p1": None}) == frozenset()
+    assert broken(800.0, whole=False).away({"p1": None}) == frozenset()
     assert following(10.0).away({"p1": None}) == frozenset()
+
+
+def test_a_node_that_was_stopped_and_reads_what_it_was_sent_before_knows_of_nobody_that_he_was_away() -> None:
+    """When it goes on, it seems to it that it was in touch until that moment."""
+    assert broken(800.0, paused_s=PAUSE_S - 5.0).away({"p1": None}) == {"p1"}
+    assert broken(800.0, paused_s=60.0).away({"p1": None}) == frozenset()
