@@ -101,7 +101,8 @@ class _Donors:
                 why = f"{name}: {error}"
             if time.monotonic() > until_s:
                 raise Refused(
-                    f"this node has no state, and no other could give it one ({why}): start another member first"
+                    f"this node has no state, and no other could give it one ({why}): start another member first; if "
+                    "none of them has any left, restore a backup (docs/RECOVERY.md)"
                 )
             log(why=why).warning("waiting for a member that can give this node its state")
             time.sleep(AGAIN_S)

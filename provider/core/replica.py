@@ -168,6 +168,8 @@ class Replica:
         """The other members were asked: nobody holds what the log does not."""
         if connection != self.connection or not self.connected:
             return []
+        if about == OWN_WRITES and not self.is_primary:
+            return []  # deposed meanwhile: it does not write, and who was not waited for may have what is missing still
         self.held = False
         self.following.settled()
         if about == OWN_WRITES:

@@ -8,7 +8,8 @@ asks:
 - everybody answered: nobody has more;
 - somebody is silent: a witness will do, a node that has read the log over one connection since it knew that nothing was
   missing in it, up to where this node reads now (`following`). Had there been more, it would be there still. This node
-  itself may be one;
+  itself may be one. Not where nobody else answers and members' hosts have three brokers or more: those of the silent
+  may have had what its own had not yet, and have lost it with their power while this node read on;
 - who was gone already before this node, which knew all then, was without the log for a moment, needs no witness;
 - without a witness those who are silent are waited for. A primary does not wait for ever: nobody else would write. A
   promotion is refused then, since people can decide about it.
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from provider.core.state import State
 from shared.wording import agreeing, listed
 
 START_PATIENCE_S = 30.0
@@ -27,6 +29,8 @@ CLAIM_PATIENCE_S = 3.0
 """The same before a promotion: somebody waits for it, and may know that they do not come."""
 LOSS_PATIENCE_S = 60.0
 """The same where the log is seen to have lost something."""
+BROKERS_APART = 3
+"""Of so many brokers a majority can do without any one of them. Of two it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,13 @@ class Question:
     """This node's process has seen that the log lost something."""
     away: frozenset[str] = frozenset()
     """Members that were gone while this node still knew all, which was a moment ago."""
+    alone: bool = True
+    """This node is a witness also where nobody else answers: the brokers on the hosts of the others are no majority."""
+
+
+def counts_alone(state: State) -> bool:
+    """See `Question.alone`. Of brokers that are not on members' hosts a silent member says nothing."""
+    return sum(bool(node.spec.get("broker")) for node in state.of("node")) < BROKERS_APART
 
 
 def judge(question: Question, words: Mapping[str, Word | None], waited_s: float) -> Finding:
@@ -85,24 +96,28 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
         known = ", ".join(f"{name} has revision {words[name].revision}" for name in ahead)  # type: ignore[union-attr]
         return Finding(Verdict.WAIT, f"{known}, this node {own.revision}: waiting for what is between")
     silent = tuple(name for name, word in words.items() if word is None and name not in question.away)
-    if not silent or _witness(own, words):
+    if not silent or _witness(question, words):
         return Finding(Verdict.GO)
     if waited_s < _patience_s(question):
         return Finding(Verdict.WAIT, f"{_do_not_answer(silent)}, and may know more than the log holds")
     if question.promotion:
-        return Finding(Verdict.REFUSE, _may_be_lost(silent, loss_seen=question.loss_seen), silent)
+        return Finding(Verdict.REFUSE, _may_be_lost(question, silent), silent)
     return Finding(Verdict.GO, silent=silent)
 
 
-def _may_be_lost(silent: Sequence[str], *, loss_seen: bool) -> str:
-    seen = (
-        "the brokers have lost the end of the log"
-        if loss_seen
-        else "the log was interrupted, and nobody who answers can tell whether it has lost its end"
-    )
+def _may_be_lost(question: Question, silent: Sequence[str]) -> str:
+    seen = "the log was interrupted, and nobody who answers can tell whether it has lost its end"
+    start = f"Start {listed(silent)}, which puts it back"
+    if question.loss_seen:
+        seen = "the brokers have lost the end of the log"
+    elif question.own.whole:
+        seen = (
+            "nobody else answers, and this node alone cannot tell whether the others' brokers have lost what it lacks"
+        )
+        start = f"Start {' or '.join(silent)}"
     return (
         f"{seen}, and {_do_not_answer(silent)}: what was acknowledged last may be there alone. Nothing was changed. "
-        f"Start {listed(silent)}, which puts it back; where that is not possible: --force goes on without it, for good"
+        f"{start}; where that is not possible: --force goes on without it, for good"
     )
 
 
@@ -131,10 +146,10 @@ def _ahead(word: Word, own: Word) -> bool:
     return word.generation == own.generation and word.reached > own.reached
 
 
-def _witness(own: Word, words: Mapping[str, Word | None]) -> bool:
+def _witness(question: Question, words: Mapping[str, Word | None]) -> bool:
     """Another one's word is worth something for the log that this node reads: they have a mark in common."""
-    marks = set(own.marks)
-    return own.whole or any(
-        word is not None and word.whole and not word.lost and not marks.isdisjoint(word.marks)
-        for word in words.values()
-    )
+    own, marks = question.own, set(question.own.marks)
+    answers = [word for word in words.values() if word is not None and not word.lost]
+    if own.whole and (question.alone or any(word.generation == own.generation for word in answers)):
+        return True
+    return any(word.whole and not marks.isdisjoint(word.marks) for word in answers)

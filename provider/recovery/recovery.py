@@ -13,7 +13,16 @@ from provider.backfill import fetch_record
 from provider.core.commands import CLUSTER_ID, beginning, need
 from provider.core.replica import OWN_WRITES, Ask
 from provider.core.state import State
-from provider.core.vouching import CLAIM_PATIENCE_S, Finding, Question, Verdict, Word, judge, newer_log
+from provider.core.vouching import (
+    CLAIM_PATIENCE_S,
+    Finding,
+    Question,
+    Verdict,
+    Word,
+    counts_alone,
+    judge,
+    newer_log,
+)
 from provider.engine import Engine
 from provider.fleet.view import View
 from provider.recovery.aside import first_alone, set_aside
@@ -146,6 +155,9 @@ class Recovery:
         first = any(time.monotonic() - since_s < QUICK_S for _, since_s in questions)
         standings = self._standings(QUICK_S if first else ANSWER_S)
         for ask, since_s in questions:
+            if ask.about == OWN_WRITES and not self._engine.reading.course.replica.is_primary:
+                self._drop(ask)  # deposed meanwhile
+                continue
             waited_s = time.monotonic() - since_s
             finding = self._found(standings, waited_s, promotion=ask.about != OWN_WRITES)
             self._engine.waits_for = finding.why or None
@@ -174,15 +186,18 @@ class Recovery:
         words = {name: one.word if one is not None else None for name, one in standings.items()}
         return self._stored_more() or judge(self._asking(promotion=promotion), words, waited_s)
 
-    def _close(self, ask: Ask, finding: Finding) -> None:
+    def _drop(self, ask: Ask) -> None:
         with self._news:
             if self._questions.get(ask.about, (None,))[0] == ask:
                 del self._questions[ask.about]
+        self._engine.waits_for = None
+
+    def _close(self, ask: Ask, finding: Finding) -> None:
+        self._drop(ask)
         if finding.silent and finding.verdict is Verdict.GO:
             log(silent=", ".join(finding.silent)).warning(
                 "goes on without having asked all members: what they alone have accepted would be lost"
             )
-        self._engine.waits_for = None
         if finding.verdict is Verdict.GO:
             self._engine.vouched(ask.about, ask.connection)
         elif ask.about == OWN_WRITES:
@@ -195,7 +210,8 @@ class Recovery:
         state, reading, seen = self._engine.state, self._engine.reading, self._view().nodes
         heard_s = {name: seen[name].mono_s if name in seen else None for name in others(state, self._node)}
         away = reading.course.replica.following.away(heard_s)
-        return Question(reading.word, promotion=promotion, loss_seen=reading.loss_seen, away=away)
+        alone, loss_seen = counts_alone(state), reading.loss_seen
+        return Question(reading.word, promotion=promotion, loss_seen=loss_seen, away=away, alone=alone)
 
     def _listen_to_the_primary(self) -> None:
         course = self._engine.reading.course

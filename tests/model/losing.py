@@ -1,9 +1,11 @@
 """Nodes on a log that can lose its end, in the hands of an adversary.
 
 The log keeps what was synced and some of the rest when the brokers lose power; perhaps all processes die with them, and
-each node has on its disk what it made durable. The adversary orders everything: what arrives, who reads how far, who
-hears of whom, who is started, promoted, healed. One thing it may not do: no primary loses its patience with members
-that are down, and nobody is promoted by force. In an impatient world they do.
+each node has on its disk what it made durable. Or one node's broker is spared: it had not got yet what the others lose,
+and the node reads on and notices nothing. The adversary orders everything: what arrives, who reads how far, who
+hears of whom, who is started, promoted, healed. Some things it may not do: no primary loses its patience with members
+that are down, and nobody is promoted by force (in an impatient world they do); and where a broker is spared, those who
+ran with the others have stored what was acknowledged: milliseconds later they have.
 
 Promises: what was acknowledged is never lost, however often the power goes; in an impatient world it may be, but never
 silently: who still has it says so. And in the end all nodes are equal, and are what the log says.
@@ -80,8 +82,14 @@ class Node:
 
 class World:
     def __init__(
-        self, *, make: Callable[..., Replica] = Replica, cautious: bool = True, impatient: bool = False
+        self,
+        *,
+        make: Callable[..., Replica] = Replica,
+        cautious: bool = True,
+        impatient: bool = False,
+        alone: bool = False,
     ) -> None:
+        """`alone`: nodes vouch for the log although nobody else answers."""
         self.genesis = genesis()
         self.log: list[bytes] = []
         self.first = self.synced = 0
@@ -91,7 +99,7 @@ class World:
         self.tickets, self.ids, self.moments = count(1), count(1), count(1)
         self.nodes = [Node(name, Disk(self.genesis)) for name in NAMES]
         self.losses = 0
-        self._make, self._cautious, self._impatient = make, cautious, impatient
+        self._make, self._cautious, self._impatient, self._alone = make, cautious, impatient, alone
         self.told_lost: set[str] = set()
         """Documents in records that some node said were not taken over by the others."""
         for node in self.nodes:
@@ -152,6 +160,29 @@ class World:
         del self.log[length:]
         self.synced = length
 
+    def power_cut_but(self, spared: Node, keep: int, *, other_hosts: bool) -> None:
+        """The brokers of the other hosts lose what they had not synced, but for its first `keep` records. The spared
+        one has no more than that, and whoever reads from it goes on."""
+        course, others = spared.course, [node for node in self.nodes if node is not spared]
+        length = min(self.synced + keep, len(self.log))
+        newest = max(self.acknowledged.values(), default=0)
+        if course is None or not spared.connected or course.comparison is not None or spared.next > length:
+            return
+        if any(node.disk.state.revision < newest for node in others):
+            return
+        for node in others:
+            if node.connected:
+                self.cut(node)
+            if other_hosts:
+                self.kill(node)
+        self.wire.clear()
+        self.losses += len(self.log) - length
+        del self.log[length:]
+        self.synced = length
+        spared.asks.clear()
+        self.perform(spared, course.log_down(reads=True))
+        self.perform(spared, course.log_up(self.now()))
+
     # ── the log ──
 
     def arrive(self, index: int) -> None:
@@ -208,7 +239,8 @@ class World:
         assert node.course is not None
         self.listen(node)
         words = {one.name: one.course.word if one.course else None for one in self.nodes if one is not node}
-        asked = Question(node.course.word, promotion=ask.about != OWN_WRITES, loss_seen=False)
+        promotion = ask.about != OWN_WRITES
+        asked = Question(node.course.word, promotion=promotion, loss_seen=False, alone=self._alone)
         return judge(asked, words, waited_s=1e9 if self._impatient else 0.0).verdict
 
     def answer_asks(self, node: Node) -> None:

@@ -127,6 +127,10 @@ class Machine(RuleBasedStateMachine):
     def power_cut(self, keep: int, all_hosts: bool) -> None:
         self.world.power_cut(keep, all_hosts=all_hosts)
 
+    @rule(who=WHO, keep=st.integers(0, 5), other_hosts=st.booleans())
+    def power_cut_but(self, who: int, keep: int, other_hosts: bool) -> None:
+        self.world.power_cut_but(self.world.nodes[who], keep, other_hosts=other_hosts)
+
     @rule(who=WHO)
     def come_back(self, who: int) -> None:
         node = self.world.nodes[who]
@@ -183,6 +187,34 @@ def cut_off_and_promoted() -> None:
 
 def test_who_was_cut_off_does_not_vouch_for_what_happened_meanwhile() -> None:
     cut_off_and_promoted()
+
+
+def spared_and_promoted(*, alone: bool = False) -> None:
+    """What p1 acknowledges, p3's broker does not have yet when the hosts of the others lose their power. The brokers
+    are back first; p3 is promoted."""
+    world = World(alone=alone)
+    p1, p2, p3 = world.nodes
+    world.put(p1)
+    world.settle()
+    world.synced = len(world.log)
+    world.put(p1)
+    for node in (p1, p2):
+        while world.wire:
+            world.arrive(0)
+        while world.read(node):
+            pass
+    assert len(world.acknowledged) == 2
+    world.power_cut_but(p3, 0, other_hosts=True)
+    assert world.losses
+    world.promote(p3)
+    world.settle()
+    world.end()
+
+
+def test_who_read_on_while_the_others_lost_their_power_does_not_vouch_for_it_alone() -> None:
+    spared_and_promoted()
+    with pytest.raises(AssertionError, match="was acknowledged and is lost"):
+        spared_and_promoted(alone=True)
 
 
 def test_who_has_followed_all_the_time_succeeds_a_primary_that_is_gone() -> None:

@@ -1,7 +1,11 @@
 """What a node that has followed the log can say of it."""
 
-from provider.core.entries import Barrier
+from itertools import count
+
+from provider.core.entries import Barrier, Change, Claim
 from provider.core.following import AWAY_S, GAP_S, MARKS, PAUSE_S, Following
+from provider.core.replica import OWN_WRITES, Append, Ask, Now, Replica
+from provider.core.state import State
 
 
 def barrier(name: str, node: str = "p1") -> Barrier:
@@ -87,3 +91,18 @@ def test_a_node_that_was_stopped_and_reads_what_it_was_sent_before_knows_of_nobo
     """When it goes on, it seems to it that it was in touch until that moment."""
     assert broken(800.0, paused_s=PAUSE_S - 5.0).away({"p1": None}) == {"p1"}
     assert broken(800.0, paused_s=60.0).away({"p1": None}) == frozenset()
+
+
+def test_a_primary_that_is_deposed_while_it_waits_for_the_silent_is_no_witness_by_losing_its_patience() -> None:
+    members = tuple(Change(kind="node", id=name, spec={}) for name in ("p1", "p2", "p3"))
+    numbers, now = count(), Now(0, 0.0)
+    state = State.genesis(generation="g", primary="p1", now=0, changes=members)
+    replica = Replica("p1", state, lambda: f"r{next(numbers)}", cautious=True)
+    (append,) = replica.log_up(now)
+    assert isinstance(append, Append)
+    assert Ask(OWN_WRITES, replica.connection) in replica.read(append.record, now)
+    replica.read(Claim(id="c", generation="g", ends=1, node="p3", at=0), now)  # put back by p2, who had read it
+    assert replica.vouched(OWN_WRITES, replica.connection, now) == []
+    chain = replica.following.chain
+    assert chain is not None
+    assert not chain.whole

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from provider.core.entries import Change
+from provider.core.state import State
 from provider.core.vouching import (
     CLAIM_PATIENCE_S,
     LOSS_PATIENCE_S,
@@ -11,6 +13,7 @@ from provider.core.vouching import (
     Question,
     Verdict,
     Word,
+    counts_alone,
     judge,
 )
 
@@ -89,3 +92,26 @@ def test_who_was_gone_before_is_not_waited_for() -> None:
     assert judge(question, {"p2": None, "p3": None}, 0.0).verdict is Verdict.WAIT
     ahead = judge(question, {"p2": replace(OWN, revision=51), "p3": OWN}, 0.0)
     assert ahead.verdict is Verdict.WAIT, "it is back, and has more"
+
+
+def test_of_three_brokers_or_more_nobody_tells_alone_what_the_others_have_lost() -> None:
+    """They may have had what its own had not yet, and have lost it, while this node read on through its own."""
+    question = replace(CLAIMS, own=replace(OWN, whole=True), alone=False)
+    for words in ({"p2": None, "p3": None}, {"p2": None, "p3": replace(OWN, lost=True)}):
+        assert judge(question, words, CLAIM_PATIENCE_S - 0.1).verdict is Verdict.WAIT
+    found = judge(question, {"p2": None, "p3": None}, CLAIM_PATIENCE_S)
+    assert found.verdict is Verdict.REFUSE
+    assert "Start p2 or p3;" in found.why
+    assert judge(question, {"p2": None, "p3": OWN}, 0.0).verdict is Verdict.GO
+    assert judge(replace(question, alone=True), {"p2": None, "p3": None}, 0.0).verdict is Verdict.GO
+    writes = replace(question, promotion=False)
+    assert judge(writes, {"p2": None, "p3": None}, START_PATIENCE_S).verdict is Verdict.GO
+
+
+@pytest.mark.parametrize(("with_broker", "alone"), [(0, True), (1, True), (2, True), (3, False), (4, False)])
+def test_what_silent_members_say_of_brokers_depends_on_where_these_are(with_broker: int, *, alone: bool) -> None:
+    nodes = (
+        Change(kind="node", id=f"p{n}", spec={"broker": {"node": f"rabbit@p{n}"} if n < with_broker else None})
+        for n in range(4)
+    )
+    assert counts_alone(State.genesis(generation="g", primary="p0", now=0, changes=tuple(nodes))) is alone
