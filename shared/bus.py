@@ -119,9 +119,11 @@ class Link(Protocol):
         *,
         on_done: Callable[[Outcome], None] | None = None,
         deadline_s: float = 5.0,
+        lasting: bool = True,
     ) -> None:
         """Send one persistent, mandatory message. Never blocks. `on_done` is called exactly once, on the link's
-        thread: at the latest `deadline_s` after the call, also while there is no connection."""
+        thread: at the latest `deadline_s` after the call, also while there is no connection. One that is not `lasting`
+        is for the connection that there is: it is not kept for the next, and ends UNKNOWN."""
 
     @property
     def endpoint(self) -> str | None:

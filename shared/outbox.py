@@ -18,9 +18,12 @@ OnDone = Callable[[Outcome], None]
 class Message:
     """One publish. Compared by identity; settled once."""
 
-    __slots__ = ("body", "deadline_s", "exchange", "key", "on_done", "returned", "settled", "tag")
+    __slots__ = ("body", "deadline_s", "exchange", "key", "lasting", "on_done", "returned", "settled", "tag")
 
-    def __init__(self, exchange: str, key: str, body: bytes, on_done: OnDone | None, deadline_s: float) -> None:
+    def __init__(
+        self, exchange: str, key: str, body: bytes, on_done: OnDone | None, deadline_s: float, *, lasting: bool = True
+    ) -> None:
+        self.lasting = lasting
         self.exchange, self.key, self.body = exchange, key, body
         self.on_done = on_done
         self.deadline_s = deadline_s
@@ -99,10 +102,21 @@ class Outbox:
                 message.settle(Outcome.UNROUTABLE if message.returned and outcome.ok else outcome)
 
     def lose(self) -> None:
-        """The connection is gone: what was sent has an unknown outcome, what was not waits for the next one."""
+        """The connection is gone: what was sent has an unknown outcome; what was not, and lasts, waits for the next."""
         sent, self._sent = self._sent, {}
         for message in sent.values():
             message.settle(Outcome.UNKNOWN)
+        self.accept()
+        self.lapse()
+
+    def lapse(self) -> None:
+        """There is no connection: nothing waits but what lasts."""
+        waiting, self._waiting = self._waiting, deque()
+        for message in waiting:
+            if message.lasting:
+                self._waiting.append(message)
+            else:
+                message.settle(Outcome.UNKNOWN)
 
     def expire(self, now_s: float) -> float | None:
         """Settle what is too late. Returns the next deadline, if any."""

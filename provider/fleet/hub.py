@@ -368,7 +368,10 @@ class Hub:
             self._say(m.AGENTS_DOWN, m.TO_ALL, m.Beat(interval_s=beat.interval_s, spread_s=beat.spread_s))
 
     def _say(self, exchange: str, key: str, body: m.Body) -> None:
-        self._link.publish(exchange, key, m.encode(body, sender=self._node, epoch=self._roster.state.epoch))
+        # How this node is, it is now: another pulse follows, and others take what they hear for the present.
+        lasting = not isinstance(body, m.NodePulse)
+        encoded = m.encode(body, sender=self._node, epoch=self._roster.state.epoch)
+        self._link.publish(exchange, key, encoded, lasting=lasting)
 
 
 def _concerns(kind: str, id_: str) -> bool:

@@ -46,8 +46,8 @@ class Log(Protocol):
         that retention has left. Returns at once; connects for as long as it lives."""
 
     def append(self, data: bytes, token: object, deadline_s: float) -> None:
-        """Add a record; the outcome arrives at the latest `deadline_s` seconds from now. Never blocks. Records are in
-        the log in the order of their appends, while the connection lasts."""
+        """Add a record, over the connection that there is; the outcome arrives at the latest `deadline_s` seconds from
+        now. Never blocks. Records are in the log in the order of their appends, while the connection lasts."""
 
     def reread(self, reason: str) -> None:
         """Begin to read anew from where it stands, on another connection: `on_down`, then `on_up`."""

@@ -102,7 +102,9 @@ class StreamLog:
         probe = self._probe
         if probe is not None:
             probe.expect(data)
-        self._writer.publish("", self.stream, data, on_done=partial(self._appended, token), deadline_s=deadline_s)
+        # Over the next connection it may only be written once others were asked (`core.replica`).
+        done = partial(self._appended, token)
+        self._writer.publish("", self.stream, data, on_done=done, deadline_s=deadline_s, lasting=False)
 
     def reread(self, reason: str) -> None:
         # A broker that has forgotten who reads has forgotten who writes as well, and would not tell of the next leader.

@@ -345,7 +345,7 @@ class Recovery:
         """Take the state of another member."""
         engine = self._engine
         if engine.reading.lost is None or engine.expelled is not None:
-            self._heals = False
+            self._heals, self._kept = False, None
             return
         state, standings = engine.state, self._standings()
         cluster = str(need(state, "setting", CLUSTER_ID).spec["value"])

@@ -128,8 +128,9 @@ class RabbitLink:
         *,
         on_done: Callable[[Outcome], None] | None = None,
         deadline_s: float = 5.0,
+        lasting: bool = True,
     ) -> None:
-        self._outbox.put(Message(exchange, key, body, on_done, time.monotonic() + deadline_s))
+        self._outbox.put(Message(exchange, key, body, on_done, time.monotonic() + deadline_s, lasting=lasting))
         if self._ended.is_set():
             self._outbox.abandon()  # there is no thread any more that would
         else:
@@ -182,6 +183,8 @@ class RabbitLink:
             if session.blocked is None:  # it would not read them, and take them too late when it does
                 for message in self._outbox.take(time.monotonic()):
                     session.send(message)
+        else:
+            self._outbox.lapse()
         self._watch_deadlines()
 
     def _watch_deadlines(self) -> None:

@@ -114,6 +114,32 @@ def test_a_message_from_before_the_connection_is_sent_when_it_is_there_in_time(r
     link.link.close()
 
 
+def test_a_message_for_this_connection_alone_is_not_kept_for_the_next(rig: Rig, connect: Connect) -> None:
+    seen: Seen[Delivery] = Seen()
+    queue = Queue(name("q"), durable=True)
+    link = connect(reading(queue, seen)).up()
+    outcomes: Seen[Outcome] = Seen()
+    rig.block()
+    try:
+        link.send("", queue.name, b"first", deadline_s=0.3)
+        wait_for(lambda: link.link.blocked)
+        link.link.publish("", queue.name, b"old", on_done=outcomes.append, deadline_s=60.0, lasting=False)
+        rig.cut()
+        assert outcomes.at_least(1) == [Outcome.UNKNOWN]
+    finally:
+        rig.unblock()
+    assert link.up(2).send("", queue.name, b"last") is Outcome.CONFIRMED
+    assert b"old" not in {one.body for one in seen.until(lambda all_: any(one.body == b"last" for one in all_))}
+    rig.delete_queue(queue.name)
+
+
+def test_without_a_connection_a_message_that_is_for_none_other_ends_at_once(rig: Rig, connect: Connect) -> None:
+    link = connect(endpoints=(rig.dead_endpoint,))
+    outcomes: Seen[Outcome] = Seen()
+    link.link.publish("", "anything", b"{}", on_done=outcomes.append, deadline_s=600.0, lasting=False)
+    assert outcomes.at_least(1) == [Outcome.UNKNOWN]
+
+
 def test_closing_settles_what_is_outstanding_and_refuses_what_comes_later(rig: Rig, connect: Connect) -> None:
     link = connect(endpoints=(rig.dead_endpoint,))
     outcomes: Seen[Outcome] = Seen()

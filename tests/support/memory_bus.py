@@ -343,8 +343,9 @@ class MemoryLink:
         *,
         on_done: Callable[[Outcome], None] | None = None,
         deadline_s: float = 5.0,
+        lasting: bool = True,
     ) -> None:
-        self._outbox.put(Message(exchange, key, body, on_done, time.monotonic() + deadline_s))
+        self._outbox.put(Message(exchange, key, body, on_done, time.monotonic() + deadline_s, lasting=lasting))
         if self._ended.is_set():
             self._outbox.abandon()
         else:
@@ -413,6 +414,8 @@ class MemoryLink:
 
     def flush(self) -> None:
         self._outbox.accept()
+        if self._endpoint is None:
+            self._outbox.lapse()
         if self._endpoint is None or self.broker.blocked is not None:
             return
         session = self.session
