@@ -5,11 +5,13 @@ of its own: what one has chosen but not yet bound is never another's.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from localcluster.ports import RANGE, port_range
+from loguru import logger
 
 SLOWNESS = (
     "unit",
@@ -29,6 +31,15 @@ LEFT_OUT = pytest.StashKey[int]()
 # How long an example takes says something of the machine, nothing of the program.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged from warnings on."""
+    found: list[str] = []
+    sink = logger.add(lambda message: found.append(str(message)), level="WARNING", format="{message} {extra}")
+    yield found
+    logger.remove(sink)
 
 
 def pytest_configure(config: pytest.Config) -> None:

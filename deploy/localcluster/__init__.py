@@ -7,6 +7,7 @@ nothing but the standard library. Nothing outside that directory is written, eve
     ports      free TCP ports, chosen once and kept
     process    one detached process: start, stop, kill, suspend; and the record by which a later command finds it again
     users      which user of this machine each of them runs as
+    server     what the next two have in common
     broker     RabbitMQ
     mariadb    a MariaDB server
     records    what was started, written down for later commands

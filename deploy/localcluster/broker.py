@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.ports import is_free
-from localcluster.process import Process, ProcessFailed, as_user, environment, start, tail, wait_until
+from localcluster.process import Process, ProcessFailed, as_user, environment, start, wait_until
+from localcluster.server import Server
 from localcluster.users import own_directory
 from shared.files import write_atomically
 
 VHOST = "bellwether"
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 """RabbitMQ's own scripts. Debian's wrappers of the same names in /usr/sbin change user and HOME."""
-READY_S = 60.0
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024 + 64 * 1024
 
 # epmd is made a child of what becomes the broker (each step is an exec, so the pid stays) and the kernel ends it with
@@ -60,13 +60,14 @@ class BrokerPorts:
     plain: int | None = None
 
 
-class Broker:
+class Broker(Server):
     """A broker whose data and log lie in `directory`. `process` is the real beam.smp, None before it was started.
 
     `certificate` and `key` are PEM files for 127.0.0.1; `ca` verifies them. They need to exist only when it is started.
     It runs as `owner`, to whom its files belong. A later command that knows the process (`Process.find`) hands it in.
-    Use from one thread.
     """
+
+    kind, ready_s = "RabbitMQ", 60.0
 
     def __init__(
         self,
@@ -120,17 +121,6 @@ class Broker:
             raise ProcessFailed("this broker has no management API")
         return f"https://127.0.0.1:{self.ports.management}"
 
-    @property
-    def pid(self) -> int:
-        """The pid of beam.smp. Raises `ProcessFailed` where it was never started."""
-        return self._started().pid
-
-    def start(self) -> Process:
-        """Start it and wait until it takes connections. Raises `ProcessFailed`."""
-        process = self.launch()
-        self.wait_ready()
-        return process
-
     def launch(self) -> Process:
         """Start it on the data that is there, or new; does not wait. Raises `ProcessFailed`, `OSError`."""
         own_directory(self.directory, self.owner)
@@ -139,13 +129,6 @@ class Broker:
         command: list[str | Path] = ["sh", "-c", _SCRIPT, PROGRAMS]
         self.process = start(command, log=self.log, env=self._environment(), user=self.owner)
         return self.process
-
-    def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until it takes connections. Raises `ProcessFailed` with the end of its log."""
-        try:
-            wait_until(self.ready, timeout_s=timeout_s, what=f"RabbitMQ in {self.directory}", process=self._started())
-        except ProcessFailed as error:
-            raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None
 
     def ready(self) -> bool:
         """Whether it answers AMQP over TLS. The management API listens before."""
@@ -159,20 +142,6 @@ class Broker:
         except OSError:
             return False
 
-    def stop(self) -> None:
-        """Shut it down cleanly; returns when it is gone."""
-        if self.process is not None:
-            self.process.stop()
-
-    def kill(self) -> None:
-        """`kill -9`; returns when it is gone. Its data stay."""
-        self._started().kill()
-
-    def restart(self) -> Process:
-        """Stop it if it runs, and start it on the same data and ports."""
-        self.stop()
-        return self.start()
-
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints, run against this broker (about a second). Raises `ProcessFailed`."""
         command = as_user(self.owner, [PROGRAMS / "rabbitmqctl", "--quiet", *arguments])
@@ -184,11 +153,6 @@ class Broker:
     def _await_port_mapper(self) -> None:
         # The former epmd ends just after its broker; a second one would give way to it and nobody would be left.
         wait_until(lambda: is_free(self.ports.epmd), timeout_s=5.0, what=f"port {self.ports.epmd} for epmd is taken")
-
-    def _started(self) -> Process:
-        if self.process is None:
-            raise ProcessFailed(f"RabbitMQ in {self.directory} was never started")
-        return self.process
 
     def _environment(self) -> dict[str, str]:
         files = {

@@ -15,13 +15,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from localcluster.process import Process, ProcessFailed, as_user, environment, find_program, start, tail, wait_until
+from localcluster.process import Process, ProcessFailed, as_user, environment, find_program, start
+from localcluster.server import Server
 from localcluster.users import own_directory
 from shared.files import write_atomically
 
 AGENT_ACCOUNT = Path(__file__).resolve().parents[1] / "agent-account.sql"
 LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes, see unix(7)
-READY_S = 30.0
 
 # A new data directory that is lost in a crash is made again: no reason to wait for the disk while filling it.
 _INSTALL_OPTIONS = (
@@ -52,14 +52,14 @@ _SERVER_OPTIONS = (
 )
 
 
-class MariaDB:
+class MariaDB(Server):
     """A server whose data and log lie in `directory`. `process` is the real mariadbd, None before it was started.
 
     It runs as `owner`, to whom its files belong; `client` is the user whose agent looks after it, and who alone may go
-    through its directory to the socket. A later command that knows the process (`Process.find`) hands it in. Use from
-    one thread.
+    through its directory to the socket. A later command that knows the process (`Process.find`) hands it in.
     """
 
+    kind, ready_s = "MariaDB", 30.0
     more_options: tuple[str, ...] = ()
 
     def __init__(
@@ -111,11 +111,6 @@ class MariaDB:
         digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"bellwether-{os.getuid()}-{digest}.sock"
 
-    @property
-    def pid(self) -> int:
-        """The pid of mariadbd. Raises `ProcessFailed` where it was never started."""
-        return self._started().pid
-
     def create(self) -> None:
         """Make the data directory unless it is there. Raises `ProcessFailed`."""
         if self.data.exists():
@@ -145,14 +140,8 @@ class MariaDB:
             raise ProcessFailed(f"mariadb-install-db failed: {(done.stderr or done.stdout).strip()[-800:]}")
         unfinished.rename(self.data)
 
-    def start(self) -> Process:
-        """Make it if it is new, start it and wait until it takes connections. Raises `ProcessFailed`."""
-        process = self.launch()
-        self.wait_ready()
-        return process
-
     def launch(self) -> Process:
-        """As `start`, without waiting. A server that runs is left alone."""
+        """Make it if it is new, start it, and do not wait. A server that runs is left alone. Raises `ProcessFailed`."""
         if self.process is not None and self.process.alive:
             return self.process
         self.create()
@@ -177,13 +166,6 @@ class MariaDB:
         write_atomically(file, AGENT_ACCOUNT.read_text(encoding="utf-8"))
         return [f"--init-file={file}"]
 
-    def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until it takes connections. Raises `ProcessFailed` with the end of its log."""
-        try:
-            wait_until(self.ready, timeout_s=timeout_s, what=f"MariaDB in {self.directory}", process=self._started())
-        except ProcessFailed as error:
-            raise ProcessFailed(f"{error}; the end of {self.log}:\n{tail(self.log)}") from None
-
     def ready(self) -> bool:
         """Whether it greets a client."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
@@ -192,22 +174,3 @@ class MariaDB:
             # Three bytes of length, a number, then the protocol's version: 10. An error packet has 255 there.
             return client.recv(5)[4:] == b"\x0a"
         return False
-
-    def stop(self) -> None:
-        """Shut it down cleanly; returns when it is gone."""
-        if self.process is not None:
-            self.process.stop()
-
-    def kill(self) -> None:
-        """`kill -9`; returns when it is gone."""
-        self._started().kill()
-
-    def restart(self) -> Process:
-        """Stop it if it runs, and start it on the same data and port."""
-        self.stop()
-        return self.start()
-
-    def _started(self) -> Process:
-        if self.process is None:
-            raise ProcessFailed(f"MariaDB in {self.directory} was never started")
-        return self.process

@@ -16,16 +16,15 @@ from localcluster.ports import free_ports
 from shared.bus import Credentials
 from shared.files import write_atomically
 from tests.support.agents import PASSWORD, Agent, Query, advice
+from tests.support.databases import running_server
 from tests.support.provider_side import ProviderSide
 
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
     """A running server. Whoever stops it starts it again."""
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"), free_ports(1)[0])
-    server.start()
-    yield server
-    server.kill()
+    with running_server(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,21 +6,18 @@ from pathlib import Path
 
 import pytest
 from localcluster.mariadb import MariaDB
-from localcluster.ports import free_ports
 
 from provider.store import Store
 from tests.support.brokers import MemoryRig, RabbitRig, Rig
-from tests.support.databases import new_database
+from tests.support.databases import new_database, running_server
 from tests.support.stores import OpenStore
 
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
     """A running server. Whoever stops it starts it again."""
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"), free_ports(1)[0])
-    server.start()
-    yield server
-    server.kill()
+    with running_server(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from urllib.parse import unquote
 import pytest
 import trustme
 from localcluster.process import wait_until
-from loguru import logger
 
 from provider.broker.management import Management
 from provider.broker.reconciler import SWEEP_S, BrokerUsers
@@ -177,14 +176,6 @@ def start_users(broker: Broker, sight: Sight) -> Iterator[StartUsers]:
     yield start
     for users in made:
         users.stop()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    found: list[str] = []
-    sink = logger.add(lambda message: found.append(str(message)), level="WARNING", format="{message} {extra}")
-    yield found
-    logger.remove(sink)
 
 
 def until(condition: Callable[[], object], what: str) -> None:

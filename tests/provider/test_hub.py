@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from loguru import logger
 
 from provider.core.commands import RecordStatus, RegisterInstance
 from provider.core.entries import Change
@@ -49,15 +48,6 @@ def start_agent(broker: MemoryBroker) -> Iterator[StartAgent]:
     yield start
     for agent in agents:
         agent.close()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged from warnings on."""
-    found: list[str] = []
-    sink = logger.add(lambda message: found.append(str(message)), level="WARNING", format="{message} {extra}")
-    yield found
-    logger.remove(sink)
 
 
 def seen(**fields: object) -> m.ObservedInstance:

@@ -17,17 +17,15 @@ from provider.founding import Place
 from provider.store import split_password
 from shared.files import write_atomically
 from tests.support.daemons import running
-from tests.support.databases import new_database
+from tests.support.databases import new_database, running_server
 
 SECRET = "s3cret"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"), free_ports(1)[0])
-    server.start()
-    yield server
-    server.kill()
+    with running_server(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
 
 
 def init(

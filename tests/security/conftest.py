@@ -35,6 +35,13 @@ def node(request: pytest.FixtureRequest, cluster: Cluster) -> Client:
     return client(cluster, primary_of(cluster) if request.param == "primary" else standbys_of(cluster)[0])
 
 
+@pytest.fixture(scope="module")
+def agent(cluster: Cluster) -> Iterator[Rogue]:
+    """One like `rogue`, for all tests of a module."""
+    with enrolled(cluster) as found:
+        yield found
+
+
 @pytest.fixture
 def rogue(cluster: Cluster) -> Iterator[Rogue]:
     """An agent with credentials of its own, whose program is the attacker's."""

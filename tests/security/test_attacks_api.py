@@ -5,7 +5,6 @@ request, rightly made, is done."""
 import json
 import ssl
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,21 +17,10 @@ from localcluster.process import wait_until
 from provider.trust import pki
 from shared.tls import client_context
 from shared.tokens import new_token, parse_token
-from tests.support.amqp import Rogue, enrolled
-from tests.support.api import Client
+from tests.support.amqp import Rogue
+from tests.support.api import Client, write_as
 from tests.support.newcomers import newcomer
 from tests.support.nodes import caught_up, primary_of
-
-
-@pytest.fixture(scope="module")
-def agent(cluster: Cluster) -> Iterator[Rogue]:
-    with enrolled(cluster) as found:
-        yield found
-
-
-def put(node: Client, token: str | None, **headers: str) -> Answer:
-    return node.holding(token).put("/settings/user.attacked", {"value": uuid4().hex}, **headers)
-
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -51,7 +39,7 @@ def test_tokens_that_are_not_good(cluster: Cluster, primary: Client, node: Clien
     id_, secret = parse_token(good).id, parse_token(good).secret
     wait_until_over(primary, expired)
     caught_up(cluster)
-    assert put(node, good).status in (200, 201)
+    assert write_as(node, good).status in (200, 201)
     for bad in (
         revoked,
         expired,
@@ -69,15 +57,15 @@ def test_tokens_that_are_not_good(cluster: Cluster, primary: Client, node: Clien
         f"bw.agent.db1.{secret}",
         "bw.session." + "e30.x",
     ):
-        assert (put(node, bad).status, put(node, bad).code) == (401, "unauthenticated"), bad
-    assert put(node, None).status == 401
+        assert (write_as(node, bad).status, write_as(node, bad).code) == (401, "unauthenticated"), bad
+    assert write_as(node, None).status == 401
 
 
 def test_a_role_or_scope_that_does_not_reach(cluster: Cluster, primary: Client, node: Client) -> None:
     viewer = primary.write("POST", "/tokens", {"role": "viewer"}).json["token"]
     caught_up(cluster)
     assert node.holding(viewer).get("/cluster").status == 200
-    assert (put(node, viewer).status, put(node, viewer).code) == (403, "forbidden")
+    assert (write_as(node, viewer).status, write_as(node, viewer).code) == (403, "forbidden")
     for method, path in (
         ("POST", "/tokens"), ("GET", "/tokens"), ("GET", "/snapshot"), ("GET", "/history"), ("GET", "/audit"),
         ("DELETE", "/nodes/p2"), ("DELETE", "/agents/db1"), ("POST", "/failover"), ("PUT", "/users/mine"),
@@ -98,7 +86,7 @@ def test_a_stolen_agents_token(cluster: Cluster, node: Client, agent: Rogue) -> 
         *(f"/agents/{agent.id}%2f..%2fdb1/advice", f"/agents/{agent.id}/../db1/advice", "/instances/db1/accounts"),
     ):
         assert thief.get(path).status in (403, 404), path
-    assert put(node, agent.api_token).code == "forbidden"
+    assert write_as(node, agent.api_token).code == "forbidden"
 
 
 def test_one_time_tokens(cluster: Cluster, primary: Client, node: Client) -> None:
@@ -136,7 +124,7 @@ def test_one_time_tokens(cluster: Cluster, primary: Client, node: Client) -> Non
         answer = enrol(token)
         assert answer.status in (401, 403), (token, answer)
     assert enrol(good).status == 201, "none of this used it up"
-    assert put(node, fresh("agent")).status in (401, 403), "a one-time token opens nothing else"
+    assert write_as(node, fresh("agent")).status in (401, 403), "a one-time token opens nothing else"
 
 
 # ── what only nodes may say ──────────────────────────────────────────────────────────────────────────────────────────
@@ -163,11 +151,11 @@ FORGED = {
 @pytest.mark.parametrize("name", FORGED)
 def test_a_header_makes_nobody_somebody(cluster: Cluster, primary: Client, node: Client, name: str) -> None:
     headers = {name.replace("-", "_"): FORGED[name]}
-    assert put(node, None, **headers).status == 401
+    assert write_as(node, None, **headers).status == 401
     viewer = primary.write("POST", "/tokens", {"role": "viewer"}).json["token"]
     caught_up(cluster)
-    assert put(node, viewer, **headers).status == 403
-    assert put(node, node.token, **headers).status in (200, 201), "it changes nothing for who is let in, either"
+    assert write_as(node, viewer, **headers).status == 403
+    assert write_as(node, node.token, **headers).status in (200, 201), "it changes nothing for who is let in, either"
     caught_up(cluster)
     found = primary.read("/audit?limit=20")["items"]
     assert found
@@ -178,7 +166,7 @@ def test_a_standby_does_not_believe_that_somebody_was_let_in_elsewhere(cluster: 
     """As a node that forwards would ask, but without its certificate: with nothing, with the node's own token."""
     stolen = (cluster.providers[primary_of(cluster)].files.directory / "node.token").read_text().strip()
     for token in (None, stolen, "bw.node.p1." + "0" * 64):
-        answer = put(standby, token, Bellwether_Forwarded="p1", Bellwether_Client="127.0.0.1")
+        answer = write_as(standby, token, Bellwether_Forwarded="p1", Bellwether_Client="127.0.0.1")
         assert answer.status in (401, 403), (token, answer)
         # Without its certificate a node's token stands for nothing but this node's own certificate to be renewed.
         assert standby.holding(token).get("/cluster", Bellwether_Forwarded="p1").status in (401, 403)

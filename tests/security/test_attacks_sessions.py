@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -10,20 +9,9 @@ from localcluster.api import Answer
 from localcluster.cluster import Cluster
 
 from shared.messages import up_key
-from tests.support.amqp import Rogue, enrolled, envelope, publish
-from tests.support.api import Client, client
+from tests.support.amqp import Rogue, envelope, publish
+from tests.support.api import Client, client, write_as
 from tests.support.nodes import caught_up
-
-
-@pytest.fixture(scope="module")
-def agent(cluster: Cluster) -> Iterator[Rogue]:
-    with enrolled(cluster) as found:
-        yield found
-
-
-def put(node: Client, token: str | None, **headers: str) -> Answer:
-    return node.holding(token).put("/settings/user.attacked", {"value": uuid4().hex}, **headers)
-
 
 # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,7 +38,7 @@ def test_a_page_of_somebody_else_cannot_use_a_browsers_session(cluster: Cluster,
     sent = cookie.partition(";")[0]
     other = login(node, name).json["csrf"]
     assert node.holding(None).get("/cluster", Cookie=sent).status == 200
-    assert put(node, None, Cookie=sent, Bellwether_Csrf=answer.json["csrf"]).status in (200, 201), "the control"
+    assert write_as(node, None, Cookie=sent, Bellwether_Csrf=answer.json["csrf"]).status in (200, 201), "the control"
     for headers in (
         {},
         {"Bellwether_Csrf": ""},
@@ -59,9 +47,9 @@ def test_a_page_of_somebody_else_cannot_use_a_browsers_session(cluster: Cluster,
         {"Origin": "https://evil.example"},
         {"Bellwether_Csrf": "\u00e9"},
     ):
-        refused = put(node, None, Cookie=sent, **headers)
+        refused = write_as(node, None, Cookie=sent, **headers)
         assert refused.status == 403, (headers, refused)
-    assert put(node, None, Cookie=sent.replace("bw.session.", "bw.admin.")).status in (401, 403)
+    assert write_as(node, None, Cookie=sent.replace("bw.session.", "bw.admin.")).status in (401, 403)
 
 
 def test_a_form_of_somebody_else_cannot_log_in(primary: Client) -> None:
@@ -77,7 +65,7 @@ def test_a_session_that_is_over(cluster: Cluster, primary: Client, end: str) -> 
     name = new_user(primary)
     caught_up(cluster)
     session, kept = login(primary, name).json["token"], None
-    assert put(primary, session).status in (200, 201)
+    assert write_as(primary, session).status in (200, 201)
     match end:
         case "logout":
             kept = login(primary, name).json["token"]
@@ -94,7 +82,7 @@ def test_a_session_that_is_over(cluster: Cluster, primary: Client, end: str) -> 
     caught_up(cluster)
     for one in (client(cluster, name) for name in cluster.providers):
         assert one.holding(session).get("/cluster").status == 401
-        assert put(one, session).status == 401
+        assert write_as(one, session).status == 401
         if kept is not None:
             assert one.holding(kept).get("/cluster").status == 200, "another session of the same user"
 

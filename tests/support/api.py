@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from localcluster.api import Answer, Api
 from localcluster.cluster import Cluster
@@ -63,6 +64,11 @@ def client(cluster: Cluster, node: str) -> Client:
     """Node `node` of `cluster`, as administrator."""
     token = cluster.layout.admin_token.read_text().strip()
     return Client(cluster.providers[node].url, ca=cluster.layout.ca, token=token)
+
+
+def write_as(node: Client, token: str | None, **headers: str) -> Answer:
+    """What `node` says to a write by whoever has that token, or none."""
+    return node.holding(token).put("/settings/user.attacked", {"value": uuid4().hex}, **headers)
 
 
 def as_node(cluster: Cluster, node: str, files: Path) -> Client:

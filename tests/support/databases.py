@@ -1,7 +1,23 @@
-"""Databases for stores, on servers of our own."""
+"""Database servers of our own, and databases for stores on them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pymysql
 from localcluster.mariadb import MariaDB
+from localcluster.ports import free_ports
+
+
+@contextmanager
+def running_server(directory: Path) -> Iterator[MariaDB]:
+    """Whoever stops it starts it again."""
+    server = MariaDB(directory, free_ports(1)[0])
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def new_database(server: MariaDB, name: str) -> str:

@@ -1,10 +1,8 @@
 """When tokens were used, and which were refused: remembered within bounds."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
-from loguru import logger
 
 from provider.api.access import uses as module
 from provider.api.access.refused import LINES_A_MINUTE, TokensRefused
@@ -60,14 +58,6 @@ def test_no_more_is_told_or_kept_than_is_good(monkeypatch: pytest.MonkeyPatch) -
     told = uses.due(known)
     assert [use.id for use in told] == ids[:USES_MAX], "the oldest first"
     assert [use.id for use in uses.due(known)] == ids[200 : 200 + USES_MAX], "and of the rest the newest are kept"
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    found: list[str] = []
-    sink = logger.add(lambda message: found.append(str(message)), level="WARNING", format="{message} {extra}")
-    yield found
-    logger.remove(sink)
 
 
 def test_refusals_are_all_counted_and_not_all_logged(lines: list[str]) -> None:
