@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from hashlib import sha256
 from itertools import count
 
+from provider.answers import Answers
 from provider.core.commands import Command
 from provider.core.entries import LogRecord, Unreadable, decode, encode
-from provider.core.pending import Result, proven
+from provider.core.pending import Result
 from provider.core.replica import (
     Append,
     Apply,
@@ -24,7 +25,6 @@ from provider.core.replica import (
     Asker,
     Done,
     Instruction,
-    NotPrimary,
     Now,
     Replica,
     Request,
@@ -49,6 +49,7 @@ from provider.inbox import (
     Up,
     Vouched,
 )
+from provider.log.credit import Credit
 from provider.log.port import Log, Position
 from provider.recovery.leap import leap
 from provider.recovery.reading import Reading
@@ -60,9 +61,6 @@ TICK_S = 0.1
 """How often deadlines are looked at."""
 APPEND_DEADLINE_S = 5.0
 """After this long without a confirm the same record is appended again; a repetition is harmless."""
-ACK_EVERY = 100
-"""Records that are acknowledged together. An acknowledgement is credit for more, nothing else; the log hands out
-several times as many (`PREFETCH`), so none is ever waited for. One for each record cost a tenth of a commit."""
 
 
 class Engine:
@@ -82,7 +80,7 @@ class Engine:
 
         `make_log(generation)` gives a log that is not started."""
         state, position = loaded if loaded is not None else store.load()
-        self._on_applied, self._on_results = on_applied, on_results
+        self._on_applied, self._answers = on_applied, Answers(on_results)
         self._on_ask: Callable[[Ask], None] | None = None
         self._on_lost: Callable[[], None] | None = None
         self.foreseen: Callable[[], Finding] = lambda: Finding(Verdict.GO)  # blocking; see `attach`
@@ -103,11 +101,8 @@ class Engine:
         self.expelled: str | None = None  # what another member says that does not know this node any more
         self._tickets = count(1)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        # Who waits for what is not yet durable; while the store fails, what is read after it waits in `_stalled`.
-        self._unanswered: list[tuple[int, Result]] = []
-        self._last_ack: Callable[[], None] | None = None
-        self._unacked = 0
-        self._stalled: deque[Event] = deque()
+        self._credit = Credit()
+        self._stalled: deque[Event] = deque()  # what is read while the store fails, behind what could not be stored
         self._failed: list[LogRecord] = []
         self.beat_s = time.monotonic()  # when the thread last began a turn
 
@@ -313,7 +308,7 @@ class Engine:
 
     def _read(self, event: Read) -> list[Instruction]:
         reading = self.reading
-        self._last_ack, self._unacked = event.ack, self._unacked + 1
+        self._credit.read(event.ack)
         compares = reading.compares is not None
         if not compares:
             self._durable.read_up_to(Position(event.offset, sha256(event.data).hexdigest()))
@@ -343,7 +338,7 @@ class Engine:
         """What was said by a log that is closed."""
         self._failed.clear()
         self._stalled.clear()
-        self._last_ack, self._unacked = None, 0
+        self._credit.forget()
         self._durable.forget_position()
 
     def _replace(self, event: Replace) -> list[Instruction]:
@@ -360,7 +355,7 @@ class Engine:
         except BellwetherError as error:
             event.done.set_exception(error)
             return out
-        self._unanswered = [(ticket, proven(result, event.state)) for ticket, result in self._unanswered]
+        self._answers.replaced(event.state)
         self._forget_log()
         self.reading.go_on_from(event.state, event.position)
         self._on_applied(event.state, [leap(before, event.state)])
@@ -394,9 +389,7 @@ class Engine:
                     if self._on_ask is not None:
                         self._on_ask(instruction)
                 case Done(ticket, result):
-                    if type(result) is BellwetherError and result.__cause__ is not None:
-                        log().opt(exception=result.__cause__).error("a request could not be planned: this is a bug")
-                    self._unanswered.append((ticket, result))
+                    self._answers.add(ticket, result)
         self._save()
         self._has_caught_up = self._has_caught_up or self._replica.caught_up
 
@@ -404,27 +397,14 @@ class Engine:
         """Make durable what was read, then show it and answer. While the store fails, try again later."""
         follows = self.reading.lost is None and self.expelled is None
         if not self._durable.save(force=force, writes_back=follows):
-            self._answer_without_store()
+            self._answers.tell_without_store()
             return
         # Whoever is answered finds the new state shown already. Everybody else can wait that moment longer.
-        if self._unanswered:
-            answers, self._unanswered = self._unanswered, []
-            self._on_results(answers)
+        self._answers.tell()
         if self._durable.unsaved:
             accepted = self._durable.take()
             self._on_applied(accepted[-1].state, accepted)
-        if self._last_ack is not None and self._unacked >= ACK_EVERY:
-            self._last_ack()
-            self._last_ack, self._unacked = None, 0
-
-    def _answer_without_store(self) -> None:
-        """While the store fails, successes may not be told. Errors may, and where else to go."""
-        told = [pair for pair in self._unanswered if isinstance(pair[1], BellwetherError | NotPrimary)]
-        if told:
-            self._unanswered = [
-                pair for pair in self._unanswered if not isinstance(pair[1], BellwetherError | NotPrimary)
-            ]
-            self._on_results(told)
+        self._credit.give()
 
 
 def _now() -> Now:
