@@ -265,7 +265,8 @@ def test_the_broker_hangs_for_a_while(own: Cluster) -> None:
 
 def test_a_broker_that_is_out_of_space_is_named_and_resumes_by_itself(own: Cluster) -> None:
     before = wait_equal(own)
-    leader, standby = client(own, before["primary"]), client(own, standbys_of(own)[0])
+    name = standbys_of(own)[0]
+    leader, standby = client(own, before["primary"]), client(own, name)
     with running(own, roaming=4) as load:
         load.wait_for_more(20)
         own.broker.ctl("set_disk_free_limit", "100000GB")
@@ -276,6 +277,11 @@ def test_a_broker_that_is_out_of_space_is_named_and_resumes_by_itself(own: Clust
         assert (refused.status, refused.code, refused.json["retryable"]) == (503, "disk_full", True)
         assert standby.get("/health/ready").status == leader.get("/health/ready").status == 200
         assert leader.get("/health/primary").status == 503
+        silent = standby.wait_for("/cluster", lambda c: _states(c)[before["primary"]] == "unknown")
+        assert "lost" not in _states(silent).values(), "nobody can say how he is: to promote somebody would not help"
+        told = command(own, name, "provider", "status").out
+        assert "rabbitmq-diagnostics alarms" in told
+        assert ("STALE" in told, "--force" in told) == (False, False), told
         own.broker.ctl("set_disk_free_limit", "100MB")
         load.wait_for_more(20)
     wait_equal(own)
