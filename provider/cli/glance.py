@@ -28,7 +28,9 @@ def glance(cluster: Mapping[str, Any], node: str) -> list[str]:
     if silent:
         lines.append(_line("WRONG", f"{silent} of {cluster['agents']['total']} agents are not online"))
     if all(line.startswith("PRIMARY") for line in lines) and not todo:
-        return [*lines, _line("OK", "nothing is wrong")]
+        standing = len(cluster.get("warnings", ()))
+        more = f"; {standing} standing warning{'s' if standing > 1 else ''}, at the end" if standing else ""
+        return [*lines, _line("OK", f"nothing is wrong{more}")]
     return lines + [_line("DO", what) for what in todo]
 
 

@@ -57,6 +57,11 @@ def test_a_node_that_is_well_and_whose_broker_is_not(name: str) -> None:
     assert "systemctl status rabbitmq-server" in lines[2]
 
 
+def test_standing_warnings_are_not_overlooked_where_all_goes_well() -> None:
+    warned = cluster(PRIMARY, node("p2")) | {"warnings": ["two nodes: the loss of either leaves no standby"]}
+    assert glance(warned, "p2")[-1] == "OK       nothing is wrong; 1 standing warning, at the end"
+
+
 def test_a_lost_primary_and_the_command_to_run_here() -> None:
     lost = node("p1", "lost", "silent", role="primary")
     assert glance(cluster(lost, node("p2"), node("p3")), "p3") == [
