@@ -177,7 +177,7 @@ class Node:
             metrics=lambda: render(registry),
             tokens_refused=refused,
             untrusting=self.trust.untrusting,
-            own_broker_problem=lambda: self.own_broker.problem,
+            own_broker_problem=lambda: self.own_broker.problem or self.own_broker.hindrance,
         )
         server = Server(
             create_app(context),

@@ -48,7 +48,7 @@ class Context:
     untrusting: Callable[[State], list[str]]
     """Nodes and agents that do not trust yet what is to be trusted; see `provider.trust.authorities`."""
     own_broker_problem: Callable[[], str | None] = lambda: None
-    """Why root on this host cannot be told what its broker is to be."""
+    """Why root on this host cannot be told what its broker is to be, or has not made it so."""
     uses: Uses = field(default_factory=Uses)
     """When tokens were used."""
     passwords: Passwords = field(default_factory=Passwords)

@@ -102,6 +102,8 @@ class OwnBroker:
         self._again = Backoff(MADE_S, MADE_LONGEST_S)
         self.problem: str | None = None
         """Why root cannot be told what this host's broker is to be."""
+        self.hindrance: str | None = None
+        """What hindered root, by its own word, the last time that it tried what it has not done yet."""
         self._written: Wanted | None = None
         """None after a start: written again even if nothing has changed, so that root looks again as well."""
         self._news = threading.Condition()
@@ -176,7 +178,7 @@ class OwnBroker:
         self._name = wanted.own
         if wanted == self._written:
             return
-        self._unmade = wanted.model_copy(update={"asked": uuid4().hex})
+        self._unmade, self.hindrance = wanted.model_copy(update={"asked": uuid4().hex}), None
         self._again.reset()
         write_atomically(self._path, self._unmade.text())
         self._written = wanted
@@ -188,10 +190,12 @@ class OwnBroker:
         if unmade is None:
             return
         try:
-            made = json.loads(self._status.read_text(encoding="utf-8"))["made"]
+            said = json.loads(self._status.read_text(encoding="utf-8"))
+            made, hindrance = said["made"], said["problem"]
         except (OSError, ValueError, LookupError, TypeError):
-            made = None  # nobody has looked yet
+            made, hindrance = None, None  # nobody has looked yet
         if made == unmade.asked:
-            self._unmade = None
+            self._unmade = self.hindrance = None
         else:
+            self.hindrance = hindrance
             write_atomically(self._path, unmade.text())

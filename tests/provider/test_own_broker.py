@@ -40,11 +40,14 @@ def test_what_root_did_not_see_is_asked_for_again_until_it_is_done(
         wait_until(file.exists, timeout_s=20, what="nothing is asked for")
         first = asked()
         assert (first["member"], first["own"]) == (False, "rabbit@p1")
+        status.write_text(json.dumps({"problem": "/etc/hosts says otherwise", "at": 1, "made": None}))
         file.unlink()
         wait_until(file.exists, timeout_s=20, what="it is not asked for again")
         assert asked() == first, "it is the same request"
+        assert own.hindrance == "/etc/hosts says otherwise", "what root said, for those who do not look there"
         status.write_text(json.dumps({"problem": None, "at": 1, "made": first["asked"]}))
         wait_until(lambda: own.made, timeout_s=60, what="it does not see that it is done")
+        assert own.hindrance is None
     finally:
         own.stop()
 
