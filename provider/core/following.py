@@ -20,7 +20,8 @@ GAP_S = 20.0
 was away itself, and begins alone."""
 
 PAUSE_S = AWAY_S - GAP_S
-"""Who has read nothing for so long may have been stopped: what it reads then is old, and seems new to it."""
+"""Who has read nothing for so long may have been stopped: what it reads then is old, and seems new to it. Or the log
+was gone; brokers elect within less, and no host that lost its power is back so soon."""
 
 _NEVER = float("-inf")
 
@@ -39,12 +40,14 @@ class Chain:
     """Ids of the last barriers that were read. Two chains that share one are links to the same log, at that moment."""
     steady_s: float = _NEVER
     """Since when something was read all the time."""
+    paused: bool = False
+    """Since it was known to be whole, nothing was read for so long that hosts may have lost their power and be back."""
     broken_s: float | None = None
     """When the chain before this one, which was whole, last heard anything; None: too long before `since_s`."""
 
     def read(self, record: LogRecord, now_s: float) -> None:
         if now_s - self.heard_s > PAUSE_S:
-            self.steady_s = now_s
+            self.steady_s, self.paused = now_s, True
         self.heard_s = now_s
         if isinstance(record, Barrier):
             self.marks = (*self.marks[1 - MARKS :], record.id)
@@ -52,7 +55,9 @@ class Chain:
     def heard(self, said_s: float, revision: int, own_revision: int) -> None:
         """At `said_s` the primary of our epoch, which wrote then, had `revision`, and we have `own_revision` now: what
         it acknowledged until then we have, and what came later came through this chain."""
-        self.whole = self.whole or (said_s >= self.since_s and revision <= own_revision)
+        if said_s >= self.since_s and revision <= own_revision:
+            self.whole = True
+            self.paused = self.paused and said_s < self.steady_s
 
 
 @dataclass(slots=True)
@@ -88,7 +93,7 @@ class Following:
     def settled(self) -> None:
         """The other members were asked, and nothing is missing; or this node writes in its place."""
         if self.chain is not None:
-            self.chain.whole = True
+            self.chain.whole, self.chain.paused = True, False
 
     def broken(self) -> None:
         chain = self.chain

@@ -8,8 +8,8 @@ asks:
 - everybody answered: nobody has more;
 - somebody is silent: a witness will do, a node that has read the log over one connection since it knew that nothing was
   missing in it, up to where this node reads now (`following`). Had there been more, it would be there still. This node
-  itself may be one. Not where nobody else answers and members' hosts have three brokers or more: those of the silent
-  may have had what its own had not yet, and have lost it with their power while this node read on;
+  itself may be one. Not where nobody else answers, members' hosts have three brokers or more, and the log was gone for
+  a while: the brokers of the silent may have had what its own had not yet, and have lost it with their power;
 - who was gone already before this node, which knew all then, was without the log for a moment, needs no witness;
 - without a witness those who are silent are waited for. A primary does not wait for ever: nobody else would write. A
   promotion is refused then, since people can decide about it.
@@ -77,7 +77,8 @@ class Question:
     away: frozenset[str] = frozenset()
     """Members that were gone while this node still knew all, which was a moment ago."""
     alone: bool = True
-    """This node is a witness also where nobody else answers: the brokers on the hosts of the others are no majority."""
+    """This node is a witness also where nobody else answers: the brokers on the hosts of the others are no majority, or
+    have not been away for so long that they can have lost their power."""
 
 
 def counts_alone(state: State) -> bool:

@@ -209,8 +209,9 @@ class Recovery:
         self._listen_to_the_primary()
         state, reading, seen = self._engine.state, self._engine.reading, self._view().nodes
         heard_s = {name: seen[name].mono_s if name in seen else None for name in others(state, self._node)}
-        away = reading.course.replica.following.away(heard_s)
-        alone, loss_seen = counts_alone(state), reading.loss_seen
+        following = reading.course.replica.following
+        chain, away, loss_seen = following.chain, following.away(heard_s), reading.loss_seen
+        alone = counts_alone(state) or (chain is not None and not chain.paused)
         return Question(reading.word, promotion=promotion, loss_seen=loss_seen, away=away, alone=alone)
 
     def _listen_to_the_primary(self) -> None:

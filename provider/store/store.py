@@ -385,13 +385,16 @@ def _rolled_back(row: Any, held: int) -> StoreEmptied:
 
 
 def _move(connection: Connection, position: Position, *, anew: bool, held: State | None = None) -> None:
-    """Set the position, unless it is further already, in the same reading of the log. Never that of `held` beside an
-    older state: what is between would not be read again."""
+    """Set the position, unless it is further already, in the same reading of the log. That of `held` belongs to no
+    other state: beside an older one, what is between would not be read again; who has put a newer one there has put
+    its position there as well."""
     row = connection.execute(_REACHED).one_or_none()
     if row is None:
         raise StoreEmptied(_EMPTIED)
     if held is not None and _is_older(row, held):
         raise _rolled_back(row, held.revision)
+    if held is not None and (row.generation, row.revision) != (held.generation, held.revision):
+        return
     offset = func.coalesce(meta.c.position_offset, -1)
     connection.execute(
         meta.update()

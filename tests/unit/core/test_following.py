@@ -106,3 +106,19 @@ def test_a_primary_that_is_deposed_while_it_waits_for_the_silent_is_no_witness_b
     chain = replica.following.chain
     assert chain is not None
     assert not chain.whole
+
+
+def test_a_pause_in_which_hosts_may_have_lost_their_power_counts_until_a_primary_writes_again() -> None:
+    found = following(10.0, whole=True)
+    chain = found.chain
+    assert chain is not None
+    found.read(barrier("b"), 10.0 + PAUSE_S)
+    assert not chain.paused
+    found.read(barrier("b"), 11.0 + 2 * PAUSE_S)
+    assert (chain.whole, chain.paused) == (True, True)
+    chain.heard(10.0 + 2 * PAUSE_S, revision=7, own_revision=7)
+    assert chain.paused, "that was before"
+    chain.heard(12.0 + 2 * PAUSE_S, revision=8, own_revision=7)
+    assert chain.paused, "it has more"
+    chain.heard(12.0 + 2 * PAUSE_S, revision=8, own_revision=8)
+    assert not chain.paused
