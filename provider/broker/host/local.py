@@ -23,11 +23,11 @@ from provider.broker.host.commands import (
     Place,
     as_user,
     guest,
-    handed,
     service,
     wait_until_s,
 )
 from provider.broker.host.company import Answer, Company, company
+from provider.broker.host.cookie import change_cookie, must_let_in, write_cookie
 from provider.broker.host.facts import VHOST, Facts, facts, objections, series
 from provider.broker.host.handshake import why_refused
 from provider.broker.host.hosts import with_block
@@ -215,39 +215,17 @@ class LocalBroker:
         """The broker and its commands use this cookie from now on. Connections that are open stay."""
         if not is_cookie(cookie):
             raise Refused("this is no Erlang cookie: 16 to 255 letters, digits, or + / = _ - are")
-        if self.cookie() == cookie:
-            if self._known is None:
-                self._must_let_in(self._commands)
-            return
-        self._known = None
-        try:
-            self._commands.evaluate_secretly(f"erlang:set_cookie('{cookie}').")
-        except CookieRefused:  # interrupted between this and the next step
-            with guest(self.place, cookie, ()) as other:
-                self._must_let_in(other)
-        self.write_cookie(cookie)
-        self._say("the broker has another Erlang cookie")
+        if self.cookie() != cookie:
+            self._known = None
+            change_cookie(self.place, self._commands, cookie)
+            self._say("the broker has another Erlang cookie")
+        elif self._known is None:
+            must_let_in(self._commands)
 
     def write_cookie(self, cookie: str) -> None:
         """For the broker's next start, after which it may be another one."""
         self._known = None
-        # RabbitMQ's user owns the directory that the cookie is in: root does not write there, that user does.
-        with handed(self.place.user, {"cookie": cookie}) as directory:
-            new = directory / "cookie"
-            target = self.place.cookie
-            staged = target.with_name(".erlang.cookie.new")
-            as_user(self.place.user, ["/bin/cp", "--remove-destination", "--preserve=mode", str(new), str(staged)])
-            as_user(self.place.user, ["/bin/sync", str(staged)])
-            as_user(self.place.user, ["/bin/mv", "-fT", str(staged), str(target)])
-
-    def _must_let_in(self, commands: Commands) -> None:
-        try:
-            commands.evaluate("ok.")
-        except CookieRefused:
-            raise CookieRefused(
-                "the RabbitMQ on this host uses a cookie that is neither its file's nor the cluster's, or an old "
-                "certificate: `systemctl kill -s KILL rabbitmq-server`, and it starts again with what is there"
-            ) from None
+        write_cookie(self.place, cookie)
 
     def ensure_replica(self, stream: str, vhost: str = VHOST) -> None:
         """Has this broker hold a copy of the stream, and waits until it is in touch with the others', and has a say in
