@@ -11,7 +11,7 @@ from itertools import islice
 
 from immutables import Map
 
-from provider.core.commands import RotateCredential, StatusUpdate, SwitchCredential
+from provider.core.commands import RotateCredential, StatusUpdate, SwitchCredential, removed_key
 from provider.core.documents import Document
 from provider.core.entries import Claim
 from provider.core.state import Accepted, State
@@ -116,6 +116,8 @@ class Roster:
             for kind, id_ in item.delta.deleted:
                 if kind == "agent":
                     self._forget(id_)
+                elif kind == "node" and id_ in self.view.nodes:
+                    self.view = replace(self.view, nodes=self.view.nodes.delete(id_))
         if not self.leads:
             return []
         if not led or any(isinstance(a.record, Claim) for a in accepted):
@@ -211,6 +213,8 @@ class Roster:
         return out + self._due(mono_s, [sender]) + self._differences([sender])
 
     def _heard_node(self, sender: str, seen: NodeSeen) -> list[Instruction]:
+        if self.state.get("setting", removed_key(sender)) is not None:
+            return []
         known = self.view.nodes.get(sender)
         self.view = replace(self.view, nodes=self.view.nodes.set(sender, seen.after(known)))
         # One that has just started has not heard of us either.

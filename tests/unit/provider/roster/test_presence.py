@@ -1,5 +1,6 @@
 """Agents come and go, and what is said to whom: by the primary, and by nobody else."""
 
+from provider.core.commands import removed_key
 from provider.core.entries import Change
 from provider.fleet.instructions import SendAdvice, SendDesired, SendInquire, SendPulse, Warn
 from provider.fleet.roster import OFFLINE_AFTER_S
@@ -149,6 +150,20 @@ def test_a_node_that_has_just_started_is_answered_once() -> None:
     assert fleet.hear("p2", node_pulse("then")) == []
     assert fleet.hear("p2", node_pulse("now")) == [SendPulse()]
     assert fleet.hear("p1", node_pulse("then")) == [], "not ourselves"
+
+
+def test_of_a_node_that_was_removed_or_given_up_nothing_is_known_any_more() -> None:
+    """Whoever went on without it was behind what it had said last, for ever: in its lag, and as `syncing`."""
+    fleet = Fleet()
+    fleet.commit(change("node", "p2", {"url": "https://x"}))
+    fleet.hear("p2", node_pulse())
+    assert "p2" in fleet.roster.view.nodes
+    fleet.commit(Change(kind="node", id="p2"), Change(kind="setting", id=removed_key("p2"), spec={"value": 1}))
+    assert "p2" not in fleet.roster.view.nodes
+    assert fleet.hear("p2", node_pulse()) == [], "it was on its way"
+    assert "p2" not in fleet.roster.view.nodes
+    fleet.hear("p3", node_pulse())
+    assert "p3" in fleet.roster.view.nodes, "who has just joined"
 
 
 def test_two_programs_under_one_name_are_noticed_and_a_restart_is_not_taken_for_one(fleet: Fleet) -> None:
