@@ -134,7 +134,8 @@ class Reading:
 
     def go_on_from(self, state: State, position: Position | None) -> None:
         """With the state of another member."""
-        self.course = self._new_course(state)
+        # Connections are counted on: what was asked for one of before is not taken for an answer about the next.
+        self.course = self._new_course(state, self.course.replica.connection)
         self.compares = self.lost = self.missing_from = None
         self._open(state.generation, position, anywhere=False)
 
@@ -145,8 +146,8 @@ class Reading:
         self.log = self._make_log(generation)
         self.log.start(position, Ear(self._number, self._put), anywhere=anywhere)
 
-    def _new_course(self, state: State) -> Course:
+    def _new_course(self, state: State, connection: int = 0) -> Course:
         def new_id() -> str:
             return uuid4().hex
 
-        return Course(Replica(self._node, state, new_id, cautious=self.cautious), new_id)
+        return Course(Replica(self._node, state, new_id, cautious=self.cautious, connection=connection), new_id)

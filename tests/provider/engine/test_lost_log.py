@@ -139,6 +139,22 @@ def test_the_state_of_another_member_is_taken_over(start: StartHost, stream: Mem
     assert start("p2", fresh=False).caught_up().value("a") == "on"
 
 
+def test_what_is_answered_about_an_earlier_connection_does_not_count_for_who_took_another_state(
+    start: StartHost, stream: MemoryLogStream
+) -> None:
+    asked: list[Ask] = []
+    p1 = start("p1", on_ask=asked.append)
+    p1.until(lambda: bool(asked), what="it asks nobody")
+    p1.engine.replace(*p1.engine.snapshot()).result(PATIENCE_S)
+    p1.until(lambda: len(asked) == 2, what="it does not ask again")
+    ticket = p1.put("a")
+    p1.engine.vouched(asked[0].about, asked[0].connection)
+    assert p1.engine.health.asking is not None
+    p1.engine.vouched(asked[1].about, asked[1].connection)
+    assert p1.answer(ticket).revision == 2
+    assert asked[1].connection > asked[0].connection
+
+
 def test_who_may_not_write_yet_holds_what_it_is_asked(start: StartHost, stream: MemoryLogStream) -> None:
     asked: list[Ask] = []
     p1 = start("p1", on_ask=asked.append)
