@@ -83,7 +83,7 @@ class Cluster:
 
     def view(self) -> View:
         """What members say each second, up to their end."""
-        for name, host in self.up.items():
+        for name, host in list(self.up.items()):
             state, health = host.engine.state, host.engine.health
             role: Literal["primary", "standby"] = "primary" if state.primary == name else "standby"
             how = "active" if health.connected and health.caught_up and health.asking is None else "syncing"
