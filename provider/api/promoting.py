@@ -229,7 +229,7 @@ class Promotion:
     def _failed(self, error: BellwetherError) -> dict[str, Any]:
         state, detail, here = self.ctx.gateway.state, error.detail, self._here()
         if isinstance(error, LogUnavailable) and here.no_room:
-            detail = f"{here.reason}. {NO_ROOM[0].upper()}{NO_ROOM[1:]}. Nothing was changed: promote again then"
+            detail = f"{here.reason}: {NO_ROOM}. Nothing was changed: promote again then"
         elif isinstance(error, LogUnavailable):
             reason = here.reason
             detail += f" ({reason})." if reason else "."

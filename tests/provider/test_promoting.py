@@ -19,8 +19,12 @@ def test_a_broker_without_room_is_found_and_no_other_log_begun(tmp_path: Path) -
         p1.host.log.shut()
         p1.host.log.why_blocked = "low on disk"
         detail = last_line(p1)["detail"]
-        assert detail.startswith("log: the broker takes no writes (low on disk). One of the brokers")
-        assert ("rabbitmq-diagnostics alarms" in detail, "--force" in detail) == (True, False)
+        look = p1.ask("POST", "/failover", {"operation": "preflight", "node": "p1", "wait_s": 0.2})
+        (failed,) = [check["detail"] for check in look.json["checks"] if not check["ok"]]
+        for said in (detail, failed):
+            assert said.startswith("log: the broker takes no writes (low on disk): one of the brokers")
+            assert ("rabbitmq-diagnostics alarms" in said, "--force" in said, "lost" in said) == (True, False, True)
+        assert "nothing is lost" in failed
         p2.stop()
 
 

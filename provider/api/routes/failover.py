@@ -27,6 +27,7 @@ from provider.core.replica import Asker
 from provider.core.vouching import Verdict
 from provider.promotion import CATCH_UP_S, WAIT_S, refusal
 from provider.recovery.survey import Plan
+from provider.states import NO_ROOM
 from shared.errors import BellwetherError, Invalid, LogUnavailable, Refused
 
 router = direct.router("failover")
@@ -136,7 +137,10 @@ async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, A
         checks.add("log", f"read to its end in {took_ms:.0f} ms: revision {state.revision}")
         await _look_at_members(ctx, checks, force=force)
     except BellwetherError as error:
+        here = without_maintenance(ctx.gateway.engine, ctx.node)
         detail = f"{error.detail} Acknowledged writes after revision {state.revision} could be lost"
+        if here.no_room:
+            detail = f"{here.reason}: {NO_ROOM}"
         forced = await surveyed(ctx) if force and isinstance(error, LogUnavailable) else None
         checks.add("log", detail, ok=isinstance(forced, Plan), warning=True)
         if isinstance(forced, Plan):
