@@ -371,6 +371,7 @@ class Recovery:
         state, position = self._members.snapshot(url)
         if str(need(state, "setting", CLUSTER_ID).spec["value"]) != cluster:
             raise Refused(f"{name} belongs to another cluster")
+        self._store.migrate()  # nobody writes back what somebody drops from the store of a node that has lost the log
         if self._kept is None:  # once, however often it is tried
             self._kept = set_aside(self._store, self._data_dir, self._first_alone(url, state))
         if self._kept is not None:

@@ -19,6 +19,7 @@ from provider.store import Store
 from shared.errors import StaleRevision
 from tests.support.engines import PATIENCE_S
 from tests.support.recovering import Cluster, all_started
+from tests.support.stores import execute
 
 
 def test_who_has_lost_the_log_takes_the_state_and_the_history_of_another(cluster: Cluster) -> None:
@@ -57,6 +58,24 @@ def test_a_node_that_ended_while_it_fetched_the_history_goes_on_with_it(cluster:
     p3 = cluster.start("p3")
     p3.until(lambda: p3.store.oldest_history() == 2, what="it does not go on")
     p3.until(lambda: not (cluster.data_dir("p3") / MARKER).exists(), what="it still wants it")
+
+
+def test_who_has_lost_the_log_and_then_its_tables_takes_the_state_of_another_all_the_same(cluster: Cluster) -> None:
+    p1, p2, p3 = all_started(cluster)
+    p2.reach(p1.answer(p1.put("a", 0)).revision)
+    cluster.stop("p3")
+    p2.reach(p1.answer(p1.put("a", 1)).revision)
+    cluster.stream.truncate(cluster.stream.next - 1)
+    for name in ("p1", "p2"):
+        cluster.stop(name)
+    p3 = cluster.start("p3")
+    p3.until(lambda: p3.engine.health.diverged is not None, what="it does not see that it cannot follow")
+    execute(p3.url, "DROP TABLE meta", "DROP TABLE documents", "DROP TABLE history")
+    p1 = cluster.start("p1")
+    cluster.start("p2")
+    p3.until(lambda: p3.engine.health.diverged is None, what="it does not follow")
+    revision = p1.answer(p1.put("a", 2)).revision
+    assert p3.reach(revision).digest == p1.engine.state.digest
 
 
 def test_who_reads_on_over_a_hole_that_others_do_not_see_takes_a_snapshot(cluster: Cluster) -> None:
