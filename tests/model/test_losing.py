@@ -1,14 +1,10 @@
-"""Brokers that lose the end of the log, again and again, whatever the nodes are doing: nothing acknowledged is lost.
+"""Brokers that lose the end of the log, again and again, whatever the nodes are doing: nothing acknowledged is lost."""
 
-The same examples in each run; the long ones are new each time (`BELLWETHER_MODEL_EXAMPLES=N` says how many).
-"""
-
-import os
 from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,21 +20,9 @@ from provider.core.entries import Claim, Entry, LogRecord
 from provider.core.following import Chain, Following
 from provider.core.replica import Instruction, Now, Replica
 from tests.model.losing import Node, World
+from tests.model.profiles import profiles, short
 
-SHORT = settings(
-    max_examples=250,
-    stateful_step_count=50,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-LONG = settings(
-    SHORT,
-    max_examples=int(os.environ.get("BELLWETHER_MODEL_EXAMPLES", "5000")),
-    stateful_step_count=120,
-    derandomize=False,
-)
+PROFILES = profiles(50, 120)
 WHO = st.integers(0, 2)
 
 
@@ -233,11 +217,6 @@ class ImpatientMachine(Machine):
     variant: ClassVar[dict[str, Any]] = {"impatient": True}
 
 
-PROFILES = pytest.mark.parametrize(
-    "profile", [SHORT, pytest.param(LONG, marks=pytest.mark.long)], ids=["short", "long"]
-)
-
-
 @PROFILES
 def test_nothing_acknowledged_is_lost_whatever_the_brokers_lose(profile: settings) -> None:
     run_state_machine_as_test(Machine, settings=profile)
@@ -317,7 +296,7 @@ def test_finds_a_replica_that_does_not_ask_first(broken: type[Replica]) -> None:
 
 def assert_found(machine: type[Machine], **variant: Any) -> None:
     broken = type(machine.__name__, (machine,), {"variant": machine.variant | variant})
-    profile = settings(SHORT, max_examples=3000, stateful_step_count=60, phases=[Phase.generate], print_blob=False)
+    profile = settings(short(60), max_examples=3000, phases=[Phase.generate], print_blob=False)
     with mock.patch("hypothesis.reporting.default", lambda _: None), pytest.raises(AssertionError) as found:
         run_state_machine_as_test(broken, settings=profile)
     print(found.value)

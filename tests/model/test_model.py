@@ -1,33 +1,12 @@
-"""The replicated state machine against an adversary: the same examples in each run; the long ones are new each time.
+"""The replicated state machine against an adversary."""
 
-`BELLWETHER_MODEL_EXAMPLES=N` says how many of those.
-"""
-
-import os
-
-import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import ForgetfulMachine, Machine
+from tests.model.profiles import profiles
 
-SHORT = settings(
-    max_examples=250,
-    stateful_step_count=60,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-LONG = settings(
-    SHORT,
-    max_examples=int(os.environ.get("BELLWETHER_MODEL_EXAMPLES", "5000")),
-    stateful_step_count=150,
-    derandomize=False,
-)
-PROFILES = pytest.mark.parametrize(
-    "profile", [SHORT, pytest.param(LONG, marks=pytest.mark.long)], ids=["short", "long"]
-)
+PROFILES = profiles(60, 150)
 
 
 @PROFILES
