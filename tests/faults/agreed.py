@@ -41,6 +41,10 @@ class Log:
     """What the nodes agree on."""
 
     def __init__(self, history: History, entries: tuple[Entry, ...]) -> None:
+        """`entries`: as nodes testify; of the log that was begun last, where one was begun."""
+        begun = self.begun = history.begun
+        if begun is not None:
+            entries = (*begun.entries, *entries)
         self.entries = entries
         self.last = entries[-1].revision if entries else history.after
         self.puts = [Put(entry.revision, *put) for entry in entries for put in entry.puts]
@@ -55,13 +59,17 @@ class Log:
         for entry in entries:
             for wish in entry.wishes:
                 self.wished.setdefault(wish, entry.revision)
-        self.primaries = {history.epoch: history.primary}
-        self.primaries |= {entry.epoch: entry.node for entry in entries if entry.type == "claim"}
-        self._claims = [entry.revision for entry in entries if entry.type == "claim"]
-        self._epochs = [history.epoch, *(entry.epoch for entry in entries if entry.type == "claim")]
+        begins = [one for one in entries if one.type == "claim" or (begun is not None and one.revision == begun.first)]
+        self.primaries = {history.epoch: history.primary} | {entry.epoch: entry.node for entry in begins}
+        self._begins = [entry.revision for entry in begins]
+        self._epochs = [history.epoch, *(entry.epoch for entry in begins)]
 
     def epoch_at(self, revision: int) -> int:
-        return self._epochs[bisect_right(self._claims, revision)]
+        return self._epochs[bisect_right(self._begins, revision)]
+
+    def lacks(self, revision: int) -> bool:
+        """Whether there is no such revision: it is behind the end, or was given up."""
+        return revision > self.last or (self.begun is not None and self.begun.gone(revision))
 
     def held(self, setting: str, revision: int) -> Put | None:
         """What a node at that revision has there."""

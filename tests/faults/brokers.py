@@ -112,12 +112,26 @@ class Brokers:
         """The first one begins the cluster, the others join it. Raises `ProcessFailed`."""
         log = self._first.directory.with_name("epmd.log")
         self._mapper = start(["epmd", "-port", str(self._first.ports.epmd), "-address", "127.0.0.1"], log=log)
+        self.begin()
+
+    def begin(self) -> None:
+        """As `start`, where they are to hold nothing. Raises `ProcessFailed`."""
         self._first.start()
         others = [broker for broker in self.all.values() if broker is not self._first]
         for broker in others:
             broker.launch()
         for broker in others:
             broker.wait_ready()
+
+    @property
+    def running(self) -> bool:
+        """Whether any of them is."""
+        return any(broker.process is not None and broker.process.alive for broker in self.all.values())
+
+    def lose_everything(self) -> None:
+        """What they held is gone for good. None of them may run."""
+        for broker in self.all.values():
+            shutil.rmtree(broker.data)
 
     def end(self) -> None:
         for broker in self.all.values():

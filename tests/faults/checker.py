@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tests.faults.agreed import CATCH_UP_S, NOT_DONE, REFUSED, Log, Violation, forgotten
 from tests.faults.asked import databases, deletions
+from tests.faults.begun import excused
 from tests.faults.history import Action, Attempt, Entry, History, Witness
 from tests.faults.recovery import without_one
 
@@ -29,6 +30,7 @@ def check(history: History) -> list[Violation]:
     """Every broken promise that can be seen."""
     if not history.witnesses:
         return [Violation("equal", "no node testifies")]
+    history = excused(history)
     found = [*_equal(history.witnesses), *_one_log(history)]
     longest = max(history.witnesses, key=lambda one: (one.revision, len(one.entries)))
     log = Log(history, longest.entries)
@@ -90,7 +92,10 @@ def _one_log(history: History) -> Iterator[Violation]:
 def _sequence(history: History, log: Log) -> Iterator[Violation]:
     """Epochs follow each other, each with one primary, who alone commits in it."""
     epoch, primary, revision = history.epoch, history.primary, history.after
+    begun = history.begun
     for entry in log.entries:
+        if begun is not None and entry.revision == begun.first and revision == begun.revision:
+            epoch, primary, revision = begun.epoch, begun.node, begun.first - 1
         if entry.revision != revision + 1:
             yield Violation("one log", f"revision {entry.revision} follows {revision}")
         revision = entry.revision
@@ -119,7 +124,7 @@ def _backups(history: History, log: Log) -> Iterator[Violation]:
     """A backup has what the log says at its revision."""
     for one in history.backups:
         should = log.settings_at(one.revision)
-        if one.revision > log.last:
+        if log.lacks(one.revision):
             yield Violation("lost", f"the backup {one.name} is of {one.revision}; the log ends at {log.last}")
         elif one.settings != should:
             yield Violation("contents", f"the backup {one.name} at {one.revision} {_difference(one.settings, should)}")
@@ -312,7 +317,7 @@ def _headers(history: History, log: Log) -> Iterator[Violation]:
     for node, answers in _answers(history).items():
         for one in answers:
             revision = one.revision or 0
-            if revision > log.last:
+            if log.lacks(revision):
                 yield Violation("lost", f"{node} answered from {revision}; the log ends at {log.last}")
             elif revision >= history.after and one.epoch != log.epoch_at(revision):
                 yield Violation("epochs", f"{node} at {revision} said epoch {one.epoch}, not {log.epoch_at(revision)}")
@@ -341,7 +346,7 @@ def _streams(history: History, log: Log) -> Iterator[Violation]:
             if entry.revision != before + 1:
                 yield Violation("events", f"{one.node} told of {entry.revision} after {before}")
             before = entry.revision
-            if before > log.last:
+            if log.lacks(before):
                 yield Violation("lost", f"{one.node} told of {before}; the log ends at {log.last}")
             elif there.get(before, entry) != entry:
                 yield Violation("events", f"{one.node} told of {entry}, the log has {there[before]}")

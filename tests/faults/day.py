@@ -8,10 +8,12 @@ from localcluster.process import ProcessFailed
 
 from shared.errors import Invalid
 from tests.faults.agreed import Violation
+from tests.faults.begun import cost
 from tests.faults.checker import check, check_again
-from tests.faults.evidence import made, obedience, saved, witnesses
+from tests.faults.evidence import beginning, made, obedience, saved, witnesses
+from tests.faults.healing import heal, heal_copies
 from tests.faults.history import History, Recorder, Saved
-from tests.faults.nemesis import Nemesis, heal, heal_copies
+from tests.faults.nemesis import Nemesis
 from tests.faults.plan import Plan
 from tests.faults.plant import Plant
 from tests.faults.workload import PAUSE_S, Clients
@@ -61,6 +63,7 @@ def live(
     """One day. `doors`: who is asked besides the nodes, as a proxy. `pause_s`: see `Clients`. `restarted`: at its end
     all nodes are started anew and asked once more: until then they have testified from memory."""
     before = client(plant, plant.first.name).read("/cluster")
+    plant.since, plant.begun = before["revision"], None
     recorder = Recorder()
     urls = {name: provider.url for name, provider in plant.providers.items()} | (doors or {})
     clients = Clients(plant, urls, plan.seed, recorder, uuid4().hex[:6], pause_s=pause_s, after=before["revision"])
@@ -85,7 +88,7 @@ def live(
         phases.end("hearing each node")
     phases.end("clients' end")
     try:
-        sworn = witnesses(plant, before["revision"], clients.prefix)
+        sworn = witnesses(plant, _since(plant), clients.prefix)
     except (ProcessFailed, AssertionError, OSError) as error:
         found.append(Violation("healing", str(error)))
         sworn = ()
@@ -103,6 +106,7 @@ def live(
         earlier=dict(plant.earlier),
         backups=_saved(plant, clients.prefix, found),
         followed=recorder.followed,
+        begun=beginning(plant, clients.prefix),
     )
     phases.end("evidence")
     if sworn:
@@ -113,7 +117,12 @@ def live(
         phases.end("all started anew")
     found += [Violation("answers", text) for text in clients.broken]
     found += [Violation("deeds", text) for text in nemesis.broken]
-    return Outcome(plan, history, found, [*nemesis.trouble, phases.text], healed_s, whole_s)
+    return Outcome(plan, history, found, [*nemesis.trouble, *cost(history), phases.text], healed_s, whole_s)
+
+
+def _since(plant: Plant) -> int:
+    """From which revision on the nodes testify: no log goes back to before it was begun."""
+    return plant.since if plant.begun is None else plant.begun.first[1] - 1
 
 
 def _saved(plant: Plant, prefix: str, found: list[Violation]) -> tuple[Saved, ...]:
@@ -132,6 +141,6 @@ def _from_disks(plant: Plant, history: History, prefix: str) -> list[Violation]:
         for name in plant.providers:
             plant.bring_back(name)
         heal(plant)
-        return check_again(history, witnesses(plant, history.after, prefix))
+        return check_again(history, witnesses(plant, _since(plant), prefix))
     except (ProcessFailed, AssertionError, OSError) as error:
         return [Violation("healing", f"after all were started anew: {error}")]

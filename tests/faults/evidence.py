@@ -10,7 +10,7 @@ from localcluster.process import ProcessFailed, wait_until
 from provider.backup import container
 from provider.backup.content import read_content
 from provider.backup.recovery import Passphrase
-from tests.faults.history import Entry, Obeyed, Saved, Witness
+from tests.faults.history import Beginning, Entry, Obeyed, Saved, Witness
 from tests.faults.plant import Plant
 from tests.support.api import Client, client
 from tests.support.nodes import kept_events
@@ -95,6 +95,17 @@ def _entry(event: dict[str, Any], prefix: str) -> Entry:
     )
     wishes = tuple(one["id"] for one in event["changes"] if one["kind"] == "database" and one["op"] == "put")
     return Entry(event["revision"], event["epoch"], event["type"], event["node"], puts, wishes)
+
+
+def beginning(plant: Plant, prefix: str) -> Beginning | None:
+    """The log that was begun by force on this day."""
+    begun = plant.begun
+    if begun is None:
+        return None
+    epoch, first = begun.first
+    entries = tuple(_entry(event, prefix) for event in begun.events)
+    held = int(begun.said["anew"]["revision"])
+    return Beginning(begun.node, begun.lost, begun.began_s, begun.ended_s, held, epoch, first, begun.costs, entries)
 
 
 def obedience(plant: Plant) -> tuple[Obeyed, ...]:

@@ -130,6 +130,29 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """A log that was begun by force, with what `node` held: `entries`, up to `revision`. Nothing of the log that was
+    given up counts behind that. The new one begins with `epoch` and the revision `first`."""
+
+    node: str
+    lost: tuple[str, ...]
+    """Who was given up."""
+    began_s: float
+    """When the disaster began, and when the new log could be written to."""
+    ended_s: float
+    revision: int
+    epoch: int
+    first: int
+    costs: bool
+    """Whether the command said that something acknowledged may be lost."""
+    entries: tuple[Entry, ...]
+
+    def gone(self, revision: int) -> bool:
+        """Whether it is one that was given up."""
+        return self.revision < revision < self.first
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """One run. `after` and what follows it: the state that it began with."""
 
@@ -147,6 +170,7 @@ class History:
     """Settings of earlier runs on this cluster, as all nodes held them at the end of each."""
     backups: tuple[Saved, ...] = ()
     followed: tuple[Followed, ...] = ()
+    begun: Beginning | None = None
 
     def write(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self)) + "\n")
@@ -165,7 +189,14 @@ class History:
             earlier=_settings(raw.get("earlier")) or {},
             backups=tuple(Saved(**one | {"settings": _settings(one["settings"])}) for one in raw.get("backups", ())),
             followed=tuple(Followed(**one | {"entries": _entries(one["entries"])}) for one in raw.get("followed", ())),
+            begun=_beginning(raw.get("begun")),
         )
+
+
+def _beginning(raw: dict[str, Any] | None) -> Beginning | None:
+    if raw is None:
+        return None
+    return Beginning(**raw | {"lost": tuple(raw["lost"]), "entries": _entries(raw["entries"])})
 
 
 def _entries(raw: list[dict[str, Any]]) -> tuple[Entry, ...]:

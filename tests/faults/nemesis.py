@@ -1,6 +1,5 @@
-"""Carries a plan out on a plant, and heals what it did."""
+"""Carries a plan out on a plant."""
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -11,27 +10,21 @@ from functools import partial
 
 from localcluster.process import ProcessFailed, wait_until
 
+from tests.faults.anew import begin_anew
+from tests.faults.healing import FAILS
 from tests.faults.history import Fault, Recorder
 from tests.faults.links import Cut, Links
 from tests.faults.plan import Plan, Step
 from tests.faults.plant import MEMBERS_MAX, MEMBERS_MIN, Plant
 from tests.faults.recovery import WITHOUT_ONE_S
 
-HEAL_S = 150.0
-COPIES_S = 60.0
-BROKER_S = 40.0
-"""A broker that has not started by then has lost more than its log's tail."""
 SHIFTS_S = {
     "clock": (-3600.0, -5.0, 5.0, 3600.0),
     "clock far off": (-40 * 3600.0, 25 * 3600.0, 40 * 3600.0, 75 * 3600.0),
 }
 """The far ones are further than idempotency keys live."""
-FAILS = (ProcessFailed, OSError, AssertionError, subprocess.SubprocessError)
-"""What a deed may end with on a bad day: a command that is refused, a node that does not answer."""
 
 Undo = Callable[[], object]
-Until = Callable[[str, Callable[[], object], float], None]
-"""Waits until something is so, at most so many seconds; the text says what. Raises `ProcessFailed`."""
 
 
 class NotDone(ProcessFailed):
@@ -100,13 +93,7 @@ def _alarm(plant: Plant, names: list[str], _step: Step) -> Undo:
     plant.alarmed.update(names)
     for name in names:
         plant.brokers.all[name].ctl("set_disk_free_limit", "100000GB")
-    return partial(_no_alarm, plant)
-
-
-def _no_alarm(plant: Plant) -> None:
-    for name in sorted(plant.alarmed):
-        plant.brokers.all[name].ctl("set_disk_free_limit", "100MB")
-        plant.alarmed.discard(name)
+    return plant.end_alarms
 
 
 def _promote(plant: Plant, names: list[str], step: Step) -> None:
@@ -159,6 +146,10 @@ def _remove(plant: Plant, names: list[str], _step: Step) -> None:
     plant.remove(name)
 
 
+def _begin_anew(plant: Plant, _names: list[str], step: Step) -> None:
+    begin_anew(plant, *_one(plant, step.role), step)
+
+
 # ── whom they hit ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -200,6 +191,10 @@ def _hosts(plant: Plant, _role: str) -> list[str]:
 
 def _all_hosts(plant: Plant, _role: str) -> list[str]:
     return [*plant.servers_cut, *plant.providers]
+
+
+def _all_but_agents(plant: Plant, _role: str) -> list[str]:
+    return [*plant.brokers.all, *plant.providers]
 
 
 def _everybody(plant: Plant, _role: str) -> list[str]:
@@ -247,6 +242,7 @@ DEEDS = {
     "broker power cut": _Deed(_brokers, _power),
     "blackout": _Deed(_all_hosts, _power),
     "backup": _Deed(_one, _backup, alone=False),
+    "begin anew": _Deed(_all_but_agents, _begin_anew),
 }
 
 
@@ -309,89 +305,5 @@ class Nemesis:
     def _undo(self, step: Step, undo: Undo) -> None:
         try:
             undo()
-        except FAILS as error:  # `heal` will see to it
+        except FAILS as error:  # `healing` will see to it
             self.trouble.append(f"{step.kind} could not be undone: {error}")
-
-
-def heal(plant: Plant, timeout_s: float = HEAL_S) -> dict[str, float]:
-    """Everything that a nemesis may have left is put right, and every node is well. What took how many seconds. Raises
-    `ProcessFailed`."""
-    began_s = time.monotonic()
-    took_s: dict[str, float] = {}
-
-    def until(what: str, condition: Callable[[], object], longest_s: float = HEAL_S) -> None:
-        now_s = time.monotonic()
-        wait_until(condition, timeout_s=max(1.0, min(longest_s, began_s + timeout_s - now_s)), what=what)
-        took_s[what] = time.monotonic() - now_s
-
-    if plant.links is not None:
-        plant.links.mend_all()
-    for name in plant.providers:
-        plant.empty_disk(name)
-        plant.provider(name).set_clock(0.0)
-    for name in plant.members:
-        plant.bring_back(name)
-    _heal_brokers(plant, until)
-    _no_alarm(plant)
-    for name in plant.providers:
-        until(f"{name} is well", partial(_is_well, plant, name))
-    for name in list(plant.joining):
-        until(f"{name} joins", partial(_joined, plant, name))
-    for name in plant.agents:
-        until(f"{name} is well", plant.agent(name).well)
-    newest = max(_revisions(plant), default=0)
-    until(
-        "every node has what any had",
-        lambda: [at >= newest for at in _revisions(plant)].count(True) == len(plant.providers),
-    )
-    return took_s
-
-
-def heal_copies(plant: Plant) -> None:
-    """Each of several brokers has a copy of the log that runs, as `provider broker apply` sees to it on real hosts.
-    Asked when all are well: RabbitMQ's command takes seconds to start. Raises `ProcessFailed`."""
-    if plant.brokers.several:
-        lacking = "a broker has no copy of the log that runs"
-        wait_until(lambda: not plant.brokers.without_copy(), timeout_s=COPIES_S, what=lacking)
-
-
-def _heal_brokers(plant: Plant, until: Until) -> None:
-    """Those that do not start are founded anew."""
-    brokers = plant.brokers
-
-    def lacking() -> list[str]:
-        return [name for name, broker in brokers.all.items() if not broker.ready()]
-
-    try:
-        until("each broker is there", lambda: not lacking(), BROKER_S)
-    except ProcessFailed:
-        names = lacking()
-        brokers.found_anew(names)
-        until(f"{', '.join(names)}, which had to be founded anew, is there", lambda: not lacking(), HEAL_S)
-
-
-def _is_well(plant: Plant, name: str) -> bool:
-    process = plant.members[name].process
-    if process is not None and not process.alive:
-        raise ProcessFailed(f"{name} has ended by itself")
-    try:
-        return bool(plant.quick(name).get("/health/ready").json.get("state") == "active")
-    except OSError:
-        return False
-
-
-def _joined(plant: Plant, name: str) -> bool:
-    try:
-        plant.join(name)
-    except FAILS:
-        return False
-    return True
-
-
-def _revisions(plant: Plant) -> list[int]:
-    """Of the nodes that answer."""
-    found = []
-    for name in plant.providers:
-        with suppress(OSError):
-            found.append(int(plant.quick(name).get("/health/live").headers["bellwether-revision"]))
-    return found

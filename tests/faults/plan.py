@@ -63,6 +63,7 @@ KINDS = {
     "broker power cut": Kind(2, BROKERS, 1.0, "disks"),
     "blackout": Kind(2, longest_s=1.0, needs="disks"),
     "backup": Kind(1, NODES, alone=True),
+    "begin anew": Kind(1, NODES, needs="stores of their own"),
 }
 """Everything that there is to draw from."""
 

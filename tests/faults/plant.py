@@ -4,7 +4,7 @@ import http.client
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from localcluster.process import ProcessFailed
 from localcluster.steps import Tell, quiet
 
 from provider.promotion import WAIT_S
+from tests.faults.begun import Begun
 from tests.faults.brokers import Brokers, PlantBroker
 from tests.faults.disks import Disks
 from tests.faults.links import Cut, Links
@@ -66,6 +67,12 @@ class Plant(Cluster):
         """Made, and nobody has looked into them yet: file and passphrase."""
         self.earlier: dict[str, tuple[int, str]] = {}
         """Settings of the runs so far, as all nodes held them at the end of each: revision and value."""
+        self.since = 0
+        """The revision with which the day began."""
+        self.begun: Begun | None = None
+        """The log that was begun by force on this day."""
+        self.reviewing = False
+        """Whether nobody has compared yet what is wished since then with what servers have."""
         self.alarmed: set[str] = set()
         """Brokers that were told that their disks are full."""
         self._busy: set[str] = set()
@@ -78,6 +85,8 @@ class Plant(Cluster):
         found = {name for name, what in has.items() if what is not None}
         if self.links is not None and self._options.slow:
             found.add("slow links")
+        if self.store is None or not self.store.shared:
+            found.add("stores of their own")
         return found | {"store's disk"} if found >= {"store", "disks"} else found
 
     def _make_provider(self, name: str, *, broker_reads: bool) -> PlantProvider:
@@ -313,6 +322,17 @@ class Plant(Cluster):
             self.members = {other: one for other, one in self.members.items() if other != name}
         if gone.process is not None:
             gone.process.kill()
+
+    def end_alarms(self) -> None:
+        for name in sorted(self.alarmed):
+            self.brokers.all[name].ctl("set_disk_free_limit", "100MB")
+            self.alarmed.discard(name)
+
+    def give_up(self, names: Collection[str]) -> None:
+        """These never come back, and are no members any more."""
+        with self._lock:
+            self.providers = {name: one for name, one in self.providers.items() if name not in names}
+            self.members = {name: one for name, one in self.members.items() if name not in names}
 
     def agent(self, name: str) -> PlantAgent:
         found = self.agents[name]

@@ -119,6 +119,21 @@ def forget_keys() -> None:
     sm.step = step
 
 
+def begin_with_less() -> None:
+    """A log that is begun by force lacks what was written last."""
+    from provider.core import anew
+    from provider.core import commands as c
+
+    original = anew.tokens_over
+
+    def less(state: Any, now: int) -> Any:
+        yield from original(state, now)
+        written = [one for one in state.of("setting") if one.id.startswith("user.")]
+        yield c.delete("setting", max(written, key=lambda one: one.revision).id)
+
+    anew.tokens_over = less
+
+
 def obey_anybody() -> None:
     """Agents do what a deposed primary tells them."""
     from agent.session import Session
@@ -151,6 +166,9 @@ VARIANTS = {
     "apply twice": Variant("counts an entry that comes twice as two", apply_twice, ("stop", "promote"), ("once",)),
     "forget keys": Variant(
         "keeps no idempotency keys", forget_keys, ("kill", "broker killed", "broker stopped"), ("once", "refused")
+    ),
+    "begin with less": Variant(
+        "loses a setting when a log is begun by force", begin_with_less, ("begin anew",), ("contents", "lost")
     ),
     "obey anybody": Variant("agents obey a deposed primary", obey_anybody, ("asleep",), ("agents",)),
 }
