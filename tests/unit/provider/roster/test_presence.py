@@ -153,7 +153,7 @@ def test_a_node_that_has_just_started_is_answered_once() -> None:
 
 
 def test_of_a_node_that_was_removed_or_given_up_nothing_is_known_any_more() -> None:
-    """Whoever went on without it was behind what it had said last, for ever: in its lag, and as `syncing`."""
+    """Its clock stayed in the metrics for as long as the others ran."""
     fleet = Fleet()
     fleet.commit(change("node", "p2", {"url": "https://x"}))
     fleet.hear("p2", node_pulse())
