@@ -85,6 +85,11 @@ class Log:
 def forgotten(history: History, attempts: list[Attempt]) -> bool:
     """Whether the key of this op may have been forgotten between two of its attempts: then it may be done again."""
     first_s, last_s = attempts[0].asked_s, attempts[-1].asked_s
-    primaries = {history.primary} | {e.node for one in history.witnesses for e in one.entries if e.type == "claim"}
+    accepted = [entry for one in history.witnesses for entry in one.entries]
+    primaries = {history.primary}
+    if history.begun is not None:
+        accepted += history.begun.entries
+        primaries.add(history.begun.node)
+    primaries |= {entry.node for entry in accepted if entry.type == "claim"}
     jumps = [one for one in history.faults if one.kind == FORGETFUL and one.why_not is None and one.target in primaries]
     return any(first_s <= one.ended_s + SLACK_S and last_s >= one.began_s - SLACK_S for one in jumps)
