@@ -35,6 +35,7 @@ def without_maintenance(engine: Engine, node: str, newest: int = 0) -> Condition
             caught_up=health.caught_up,
             leads=state.primary == node,
             silent_s=time.monotonic() - health.read_back_s,
+            quiet_s=time.monotonic() - health.read_s,
             revision=state.revision,
             newest=newest,
         )

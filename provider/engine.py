@@ -135,6 +135,7 @@ class Engine:
             asking=self.waits_for or "asking the other members" if replica.held and replica.is_primary else None,
             store_problem=self.store_problem,
             read_back_s=replica.read_back_s,
+            read_s=replica.read_s,
             unreadable=self._unreadable,
             skipped={why.name.lower(): number for why, number in list(replica.skipped.items())},
         )

@@ -22,5 +22,7 @@ class Health:
     store_problem: Unavailable | None
     read_back_s: float
     """When a record of our own was last read back."""
+    read_s: float
+    """When anything was last read from the log."""
     unreadable: int
     skipped: dict[str, int]

@@ -31,7 +31,8 @@ STATES: tuple[State, ...] = (
 Part = Literal["log", "store"]
 
 FRESH_S = 3.0
-"""A primary that has not read its own barrier back for this long does not call itself one: three beats."""
+"""A primary that has not read its own barrier back for this long does not call itself one: three beats. Nor is a node
+called reading to whom nothing comes."""
 LOST_AFTER_S = 4.0
 """Nodes say how they are every second: who has not for this long is lost."""
 SYNCING_FROM = 500
@@ -87,6 +88,8 @@ class Signs:
     """Its state names it as the primary."""
     silent_s: float = 0.0
     """Since the log last answered it. Only a primary asks all the time."""
+    quiet_s: float = 0.0
+    """Since anything came from the log, over whichever connection."""
     revision: int = 0
     newest: int = 0
     """The highest revision that it has heard of."""
@@ -127,6 +130,8 @@ def _of_log(signs: Signs) -> Condition:
     if signs.comparing is not None:
         back = f", {signs.put_back} records put back" if signs.put_back else ""
         return Condition("syncing", f"comparing the log with what it has accepted{back}; {signs.comparing}")
+    if not signs.caught_up and signs.quiet_s > FRESH_S:  # a broker that is cut off from the others lets everybody in
+        return Condition("critical", f"log: connected, and nothing has come for {signs.quiet_s:.1f} s", "log")
     if not signs.caught_up:
         return Condition("syncing", f"reading the log{_left(signs)}")
     if signs.asking is not None:

@@ -84,6 +84,8 @@ class Replica:
     connected: bool = False
     read_back_s: float = float("-inf")
     """Up to this monotonic time we have surely read everything: then we sent a record, and have read it back since."""
+    read_s: float = float("-inf")
+    """When anything was last read, over whichever connection; before that, when the first one was made."""
     skipped: dict[sm.Why, int] = field(default_factory=dict)
     gaps: int = 0
     """Skipped records that nobody has reason to write unless something before them was accepted that we do not have."""
@@ -113,6 +115,8 @@ class Replica:
     def log_up(self, now: Now) -> list[Instruction]:
         """The log can be written and read. Before anything else, read to its end."""
         self.connected, self.caught_up, self._heard_s = True, False, now.mono_s
+        if self.connection == 0:
+            self.read_s = now.mono_s
         self.connection += 1
         self.held = self._asks
         out = self._send_beat(now)
@@ -220,7 +224,7 @@ class Replica:
 
     def read(self, record: LogRecord, now: Now) -> list[Instruction]:
         """The next record of the log."""
-        self._heard_s = now.mono_s
+        self._heard_s = self.read_s = now.mono_s
         self.following.read(record, now.mono_s)
         outcome = sm.step(self.state, record)
         out: list[Instruction] = []

@@ -108,6 +108,18 @@ def test_a_log_that_takes_nothing_and_one_that_is_slow_are_waited_for() -> None:
     assert p2.tick(c.now) == []
 
 
+def test_a_new_connection_over_which_nothing_comes_is_no_sign_of_life() -> None:
+    c = Cluster("p1")
+    p1, read_s = c.nodes["p1"], c.mono_s
+    assert p1.read_s == read_s
+    c.mono_s += 7.0
+    c.cut("p1")
+    c.connect("p1")
+    assert (p1.read_s, p1.caught_up) == (read_s, False)
+    c.settle()
+    assert (p1.read_s, p1.caught_up) == (c.mono_s, True)
+
+
 def test_writes_wait_until_the_log_has_been_read_to_its_end() -> None:
     c = Cluster("p1")
     c.cut("p1")
