@@ -3,6 +3,7 @@ old primary is a standby when it is back, and the operator was told each step.""
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from tests.testbed.writers import Writers, check_promises, writing
 
 pytestmark = pytest.mark.long  # until they have been seen on a quiet machine, all in one run
 
+SURELY_OUT_S = 15.0
+"""A host that is away for less cannot have lost its power."""
 PROMOTE = "failover --operation promote"
 STEPS = re.compile(r"^ +\d+\.\d{3} s  (\w+) +\S", re.MULTILINE)
 
@@ -150,6 +153,30 @@ def _asking_names_is_in_vain(host: Host) -> Iterator[Callable[[], int]]:
 def _filter(host: Host, rules: str) -> str:
     """The packet filter of this host, which it has none of its own for."""
     return host.bed.space.run(f"ip netns exec {host.name} nft '{rules}'").out
+
+
+@pytest.mark.long
+def test_brokers_that_may_have_lost_what_was_acknowledged_are_not_written_to_before_somebody_says_so(
+    healthy: Cluster,
+) -> None:
+    """Two hosts lose their power. The broker of one is back before its provider, which may hold what was lost."""
+    old, (back, alone) = healthy.primary(), healthy.standbys()
+    epoch = healthy.equal()["epoch"]
+    with writing(healthy, [old.name]) as load:
+        load.wait_for_more(10)
+        old.power_off()
+        back.power_off()
+        threading.Event().wait(SURELY_OUT_S)
+        config = f"{back.root}/etc/bellwether/provider.toml"
+        healthy.bed.space.run(f"mv {config} {config}.away")
+        back.boot()
+        said = refused(alone.ssh(PROMOTE))
+        assert f"Start {old.name} or {back.name}" in said or f"Start {back.name} or {old.name}" in said
+        healthy.bed.space.run(f"mv {config}.away {config}")
+        back.run("systemctl start bellwether-provider")
+        promote(alone)
+        old.boot()
+    afterwards(healthy, load, alone, epoch)
 
 
 @pytest.mark.long
