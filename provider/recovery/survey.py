@@ -158,7 +158,8 @@ def _others(asked: Asked) -> str | None:
                 f"{name} answers, and is at revision {answer.word.revision}, {asked.node} only at "
                 f"{asked.own.revision}: run this on {name}, or more is lost than has to be"
             )
-        if answer.primary and not answer.word.lost:
+        # One that had not read the last of its own entries yet holds less, and would send people back to this node.
+        if answer.primary and not answer.word.lost and answer.word.reached >= asked.own.reached:
             return f"{name} answers, and was the primary: it holds all that it acknowledged. Run this on {name}"
     return None
 

@@ -98,6 +98,13 @@ def test_where_something_else_is_left_it_is_refused_and_says_what(asked: Asked, 
     assert words in refused(asked)
 
 
+def test_who_holds_more_than_the_primary_is_where_to_run_it_and_is_not_sent_back_to_it() -> None:
+    standby = replace(LONELY, answers={"p1": there(811, primary=True), "p2": None})
+    assert planned(standby).kept == ("p1",)
+    primary = replace(LONELY, node="p1", own=Word("old", 4, 811), primary="p1", answers={"p3": there(812), "p2": None})
+    assert "run this on p3" in refused(primary)
+
+
 def test_who_has_lost_the_log_itself_and_holds_more_stands_in_nobodys_way() -> None:
     lost = replace(there(900), word=Word("old", 4, 900, lost=True))
     assert planned(with_answer(p2=lost)).kept == ("p2",)
