@@ -12,6 +12,7 @@ from localcluster.provider import run_program
 
 from tests.faults.begun import Begun
 from tests.faults.healing import FAILS
+from tests.faults.links import Cut
 from tests.faults.plan import Step
 from tests.faults.plant import Plant
 from tests.support.api import client
@@ -20,8 +21,8 @@ from tests.support.nodes import kept_events
 FORCE = ("--operation", "promote", "--force", "--yes", "--json", "--wait", "3")
 COMMAND_S = 240.0
 ANSWERS_S = 30.0
-BEHIND_S = 1.0
-"""So long at most those who will be left hang before the others are gone: then they hold less than was acknowledged."""
+BEHIND_S = 2.0
+"""So long at most those who will be left are deaf before the others are gone: they hold less than was acknowledged."""
 
 
 def begin_anew(plant: Plant, survivor: str, step: Step) -> None:
@@ -32,12 +33,15 @@ def begin_anew(plant: Plant, survivor: str, step: Step) -> None:
     _testimony(plant, survivor)
     others = [name for name in plant.providers if name != survivor]
     kept = [others.pop(step.chance // 2 % len(others))] if step.chance % 2 and len(others) > 1 else []
-    began_s = _disaster(plant, [survivor, *kept], others, step)
+    deaf = [Cut(name, plant.brokers.ports, asked=False) for name in (survivor, *kept)] if step.chance % 3 else []
+    began_s = _disaster(plant, deaf, others, step)
     try:
         node = _whom_to_ask(plant, [survivor, *kept])
+        _mend(plant, deaf)  # not before: what was on its way to them would still arrive
         events = _testimony(plant, node)
         said = _force(plant, node, others)
     except FAILS as error:
+        _mend(plant, deaf)
         if not plant.brokers.running:
             plant.brokers.begin()
         raise ProcessFailed(f"nothing was begun: {error}") from error
@@ -53,25 +57,29 @@ def _testimony(plant: Plant, name: str) -> tuple[dict[str, Any], ...]:
     return tuple(events)
 
 
-def _disaster(plant: Plant, left: list[str], lost: list[str], step: Step) -> float:
-    """Brokers with all that they held, and these members. When it began, in monotonic seconds."""
-    if step.chance % 3:
-        for name in left:
-            plant.suspend(name)
+def _mend(plant: Plant, cuts: list[Cut]) -> None:
+    for cut in cuts if plant.links is not None else ():
+        plant.links.mend(cut)
+
+
+def _disaster(plant: Plant, deaf: list[Cut], lost: list[str], step: Step) -> float:
+    """Brokers with all that they held, and these members; some hear nothing any more for a while before. When it began,
+    in monotonic seconds."""
+    if deaf and plant.links is not None:
+        for cut in deaf:
+            plant.links.cut(cut)
         time.sleep(BEHIND_S * (step.chance % 101) / 100)
     began_s = time.monotonic()
     for name in [*plant.brokers.all, *lost] if step.chance % 5 else [*lost, *plant.brokers.all]:
         plant.kill(name)
     plant.brokers.lose_everything()
-    for name in left:
-        plant.resume(name)
     return began_s
 
 
 def _whom_to_ask(plant: Plant, left: list[str]) -> str:
-    """The primary, or else who holds most, as docs/RECOVERY.md says; when all of them have noticed that the brokers are
-    gone, and so have read all that had come before."""
-    found: dict[str, tuple[bool, int]] = {}
+    """Who holds most, and of several such the primary; when all of them have noticed that the brokers are gone, and so
+    have read all that had come before."""
+    found: dict[str, tuple[int, bool]] = {}
 
     def all_noticed() -> bool:
         for name in left:
@@ -82,7 +90,7 @@ def _whom_to_ask(plant: Plant, left: list[str]) -> str:
             if answer.json.get("state") == "active":
                 return False
             said = answer.headers
-            found[name] = (said["bellwether-role"] == "primary", int(said["bellwether-revision"]))
+            found[name] = (int(said["bellwether-revision"]), said["bellwether-role"] == "primary")
         return True
 
     wait_until(all_noticed, timeout_s=ANSWERS_S, what=f"{left} do not notice that the brokers are gone")
