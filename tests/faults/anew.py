@@ -37,9 +37,8 @@ def begin_anew(plant: Plant, survivor: str, step: Step) -> None:
     began_s = _disaster(plant, deaf, others, step)
     try:
         node = _whom_to_ask(plant, [survivor, *kept])
-        _mend(plant, deaf)  # not before: what was on its way to them would still arrive
         events = _testimony(plant, node)
-        said = _force(plant, node, others)
+        said = _force(plant, node, others, deaf)
     except FAILS as error:
         _mend(plant, deaf)
         if not plant.brokers.running:
@@ -97,8 +96,9 @@ def _whom_to_ask(plant: Plant, left: list[str]) -> str:
     return max(left, key=lambda name: found[name])
 
 
-def _force(plant: Plant, node: str, lost: list[str]) -> dict[str, Any]:
-    """The brokers are started, empty, when the new log has begun: before, the node would go on with the old one."""
+def _force(plant: Plant, node: str, lost: list[str], deaf: list[Cut]) -> dict[str, Any]:
+    """The brokers are started, empty, when the new log has begun: before, the node would go on with the old one. Nor
+    does anybody hear again before: what was on its way would still arrive, and the node hold more than it has told."""
     config = str(plant.providers[node].files.config)
     command = partial(run_program, "failover", *FORCE, "--config", config, timeout_s=COMMAND_S)
     before = client(plant, node).read("/cluster")["generation"]
@@ -108,6 +108,7 @@ def _force(plant: Plant, node: str, lost: list[str]) -> dict[str, Any]:
         wait_until(over, timeout_s=COMMAND_S + ANSWERS_S, what="the command does not end")
         if running.done():
             raise ProcessFailed(running.result())  # where it was refused, it raises that itself
+        _mend(plant, deaf)
         plant.give_up(lost)
         plant.brokers.begin()
         try:

@@ -38,11 +38,11 @@ class Begun:
 
 
 def excused(history: History) -> History:
-    """The history without what the command said to be lost: what was acknowledged behind the revision that the new log
-    goes on from may have been done or not, and what those who are given up showed of it counts no more. Where it said
-    that nothing is missing, all counts."""
+    """The history without what was lost: what those who are given up showed from behind the revision that the new log
+    goes on from counts no more. What was acknowledged there may have been done or not, where the command said so; where
+    it said that nothing is missing, it counts."""
     begun = history.begun
-    if begun is None or not begun.costs:
+    if begun is None:
         return history
     return replace(
         history,
@@ -64,11 +64,17 @@ def cost(history: History) -> list[str]:
 
 
 def _excused(begun: Beginning, one: Attempt) -> Attempt:
-    by_lost = one.node in begun.lost and one.revision is not None and begun.gone(one.revision)
+    acknowledged = one.action in ("put", "wish", "delete") and one.done
+    shown = one.node in begun.lost and one.revision is not None and begun.gone(one.revision)
+    if not begun.costs:
+        return _unanswered(one) if shown and not acknowledged else one
     told = one.action in ("put", "wish") and one.done and one.document is not None and begun.gone(one.document)
     near = begun.began_s - BEFORE_S <= one.asked_s <= begun.ended_s
-    if not (by_lost or told or (near and (one.code == "stale_revision" or one.action == "delete"))):
-        return one
+    unsure = near and (one.code == "stale_revision" or one.action == "delete")
+    return _unanswered(one) if shown or told or unsure else one
+
+
+def _unanswered(one: Attempt) -> Attempt:
     return replace(one, status=0, code=None, node=None, role=None, epoch=None, revision=None, document=None)
 
 

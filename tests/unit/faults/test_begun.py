@@ -78,6 +78,12 @@ def test_what_was_said_to_be_lost_may_be_missing() -> None:
     assert check(GOOD) == []
 
 
+def test_what_nobody_was_told_to_be_done_may_be_gone_with_those_who_showed_it() -> None:
+    unanswered = replace(ATTEMPTS[1], status=0, node=None, role=None, epoch=None, revision=None, document=None)
+    shown = replace(begun(costs=False), attempts=(ATTEMPTS[0], unanswered, *ATTEMPTS[2:]))
+    assert check(shown) == []
+
+
 @pytest.mark.parametrize("what", BROKEN)
 def test_finds(what: str) -> None:
     rule, make = BROKEN[what]
