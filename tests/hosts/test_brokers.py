@@ -12,7 +12,7 @@ from tests.testbed.host import Host
 from tests.testbed.space import CommandFailed
 
 pytestmark = pytest.mark.long
-STREAM = "rabbitmqctl -q list_queues -p bellwether name type members --formatter json"
+STREAM = "rabbitmqctl -q list_queues -p bellwether name type members online --formatter json"
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,15 @@ def brokers(host: Host) -> list[str]:
     return sorted(json.loads(host.run("provider broker status --json").out)["running"])
 
 
-def copies(host: Host) -> list[str]:
+def copies(host: Host, kind: str = "members") -> list[str]:
     """The brokers that hold the log."""
     queues = json.loads(host.run(STREAM).out)
-    return sorted(next(queue["members"] for queue in queues if queue["type"] == "stream"))
+    return sorted(next(queue[kind] for queue in queues if queue["type"] == "stream"))
+
+
+def running_copies(host: Host) -> list[str]:
+    """Those of them whose copy runs."""
+    return copies(host, "online")
 
 
 def now(ask: Callable[[Host], list[str]], host: Host) -> list[str] | None:
@@ -111,6 +116,8 @@ def test_a_node_whose_own_broker_is_away_goes_on_at_another_s_and_everybody_is_t
     healthy.api(host).write("PUT", "/settings/user.at_another_s_broker", {"value": 1})
     host.run("systemctl start rabbitmq-server")
     healthy.wait(lambda: status()["reason"] is None, "it does not go back to its own", timeout_s=180)
+    every = sorted(f"rabbit@{name}" for name in healthy.nodes)
+    healthy.wait(lambda: now(running_copies, primary) == every, "its copy of the log does not run again", timeout_s=120)
 
 
 def test_a_host_that_is_gone_for_ever_is_forgotten_by_the_others(healthy: Cluster) -> None:
