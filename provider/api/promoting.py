@@ -67,7 +67,8 @@ class Promotion:
         self._since = time.monotonic()
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
-        """JSON lines; the last one has `result`: promoted, already_primary, lost (to another node) or failed."""
+        """JSON lines; the last one has `result`: promoted, already_primary, lost (to another node) or failed. With
+        `waits` this node was promoted, and cannot write yet: why."""
         try:
             async with aclosing(self._steps()) as steps:
                 async for line in steps:
@@ -116,7 +117,11 @@ class Promotion:
             since = f"{state.primary} has become primary since, epoch {state.epoch}; {ctx.node} follows it"
             yield self._ended("lost", state) | {"detail": since}
             return
-        yield self._ended("promoted", state)
+        here = self._here()
+        waits = (
+            {"waits": here.reason} if here.state == "critical" else {}
+        )  # a broker without room takes a claim, and stops
+        yield self._ended("promoted", state) | waits
 
     async def _claim(self) -> AsyncGenerator[dict[str, Any] | Progress, None]:
         """Lines, and last the end of it. Raises why there is none."""

@@ -141,7 +141,8 @@ def _tell(node: Node, found: dict[str, Any]) -> None:
     if found["result"] == "already_primary":
         plain(f"{node} is already primary: epoch {found['epoch']}, revision {found['revision']}. Nothing was changed.")
     else:
-        plain(f"{node} is primary: epoch {found['epoch']}, revision {found['revision']}. Writes are accepted.")
+        writes = f"Writes wait: {found['waits']}; see `provider status`" if "waits" in found else "Writes are accepted"
+        plain(f"{node} is primary: epoch {found['epoch']}, revision {found['revision']}. {writes}.")
         plain(f"advised: primary {node}, brokers {', '.join(found['advice']['endpoints'])}")
     if "anew" in found:
         tell(lambda: tell_of(found))
