@@ -16,7 +16,7 @@ from provider.api.context import Context
 from provider.api.gateway import BarrierAsked
 from provider.api.summary import agents_summary, node_status
 from provider.api.views import to_json
-from provider.condition import leads, maintenance_of, newest_of, without_maintenance
+from provider.condition import FRESH_S, leads, maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker, Progress
 from provider.core.state import State
 from provider.core.vouching import Verdict
@@ -117,11 +117,18 @@ class Promotion:
             since = f"{state.primary} has become primary since, epoch {state.epoch}; {ctx.node} follows it"
             yield self._ended("lost", state) | {"detail": since}
             return
+        waits = await self._waits_for()
+        yield self._ended("promoted", state) | ({} if waits is None else {"waits": waits})
+
+    async def _waits_for(self) -> str | None:
+        """Why nothing more can be written, although the claim was. RabbitMQ without room takes something of each new
+        connection before it stops it."""
+        try:
+            await to_the_end(self.ctx, FRESH_S)
+        except BellwetherError as error:
+            return self._here().reason or error.detail
         here = self._here()
-        waits = (
-            {"waits": here.reason} if here.state == "critical" else {}
-        )  # a broker without room takes a claim, and stops
-        yield self._ended("promoted", state) | waits
+        return here.reason if here.state == "critical" else None
 
     async def _claim(self) -> AsyncGenerator[dict[str, Any] | Progress, None]:
         """Lines, and last the end of it. Raises why there is none."""
