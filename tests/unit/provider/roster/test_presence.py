@@ -3,7 +3,7 @@
 from provider.core.commands import removed_key
 from provider.core.entries import Change
 from provider.fleet.instructions import SendAdvice, SendDesired, SendInquire, SendPulse, Warn
-from provider.fleet.roster import OFFLINE_AFTER_S
+from provider.fleet.roster import ADVISED_A_SECOND, OFFLINE_AFTER_S
 from shared import messages as m
 from tests.support.rosters import (
     ONLINE,
@@ -126,6 +126,18 @@ def test_advice_is_repeated_ever_more_slowly_until_it_is_followed(fleet: Fleet) 
     for _ in range(10):
         assert SendAdvice("db1") not in fleet.hear("db1", pulse(epoch=3)) + fleet.wait(1.0)
     assert fleet.status("agent", "db1")["epoch"] == 3
+
+
+def test_a_large_fleet_has_time_to_acknowledge_before_anybody_is_asked_again() -> None:
+    """Brokers that are slow would have several times as much to carry."""
+    fleet, names = Fleet(node="p2"), [f"a{number}" for number in range(ADVISED_A_SECOND)]
+    fleet.commit(*map(agent, names))
+    for name in names:
+        fleet.hear(name, hello())
+    assert fleet.claim("p2") == [SendAdvice("all")]
+    assert SendAdvice("a1") not in [each for _ in range(10) for each in fleet.due(0.1)], "so many take a second"
+    assert SendAdvice("a1") in [each for _ in range(5) for each in fleet.due(0.1)]
+    assert SendAdvice("a1") not in [each for _ in range(6) for each in fleet.due(0.1)]
 
 
 def test_nobody_is_told_twice_who_cannot_hear(fleet: Fleet) -> None:
