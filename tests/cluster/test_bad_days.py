@@ -26,6 +26,7 @@ from tests.support.nodes import (
     standbys_of,
     suspended,
     wait_equal,
+    wait_well,
 )
 from tests.support.sql import databases, wait_for_database
 from tests.support.writers import check_promises, running
@@ -149,6 +150,7 @@ def test_a_write_that_waits_for_a_primary_is_done_by_the_next_one(own: Cluster) 
     old = primary_of(own)
     new, third = standbys_of(own)
     before = wait_equal(own)
+    wait_well(own)
     with suspended(own, old), running(own, one_each=[third], timeout_s=12) as load:
         wait_until(lambda: load.open, timeout_s=30, what="a write is on its way")
         promote(own, new)
@@ -163,6 +165,7 @@ def test_a_primary_that_hangs_and_wakes_after_a_promotion_commits_nothing_and_fo
     new = standbys_of(own)[0]
     with running(own, roaming=5, timeout_s=3) as load:
         load.wait_for_more(40)
+        wait_well(own)
         with suspended(own, old):
             promote(own, new)
             load.wait_for_more(40)

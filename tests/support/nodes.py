@@ -90,6 +90,17 @@ def wait_equal(cluster: Cluster, names: Sequence[str] | None = None, *, timeout_
     return next(iter(found.values()))
 
 
+def wait_well(cluster: Cluster) -> None:
+    """Every node knows every other one to be active, and so of the log that nothing is missing in it. Whoever is
+    promoted before that, while the primary is silent, is refused."""
+
+    def all_active(told: dict[str, Any]) -> bool:
+        return all(node["state"] == "active" for node in told["nodes"])
+
+    for name in cluster.providers:
+        client(cluster, name).wait_for("/cluster", all_active, timeout_s=30)
+
+
 def caught_up(cluster: Cluster) -> None:
     """Every node has what any has: else a refusal could only mean that the news has not come yet."""
     newest = max(client(cluster, name).read("/cluster")["revision"] for name in cluster.providers)
