@@ -115,7 +115,7 @@ class Replica:
     def log_up(self, now: Now) -> list[Instruction]:
         """The log can be written and read. Before anything else, read to its end."""
         self.connected, self.caught_up, self._heard_s = True, False, now.mono_s
-        if self.connection == 0:
+        if self.read_s == float("-inf"):
             self.read_s = now.mono_s
         self.connection += 1
         self.held = self._asks

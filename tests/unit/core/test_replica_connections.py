@@ -120,6 +120,13 @@ def test_a_new_connection_over_which_nothing_comes_is_no_sign_of_life() -> None:
     assert (p1.read_s, p1.caught_up) == (c.mono_s, True)
 
 
+def test_one_that_goes_on_counting_connections_has_not_been_without_the_log_for_ever() -> None:
+    c = Cluster("p1")
+    p1 = Replica("p1", c.nodes["p1"].state, c.nodes["p1"].new_id, connection=7)
+    p1.log_up(c.now)
+    assert p1.read_s == c.mono_s
+
+
 def test_writes_wait_until_the_log_has_been_read_to_its_end() -> None:
     c = Cluster("p1")
     c.cut("p1")
