@@ -32,7 +32,7 @@ def on(config: Config = DEFAULT_CONFIG, reason: Reason = None, wait: Wait = WAIT
     elif use["drained"]:
         plain("Nobody uses it any more: it may be stopped now.")
     if not use["drained"]:
-        fail(f"{_left(use)}: clients lose their connections when it is stopped. The same command waits on")
+        fail(f"{_left(use)}: clients lose their connections when it is stopped. The same command again waits longer")
 
 
 @app.command()

@@ -67,16 +67,8 @@ class Brokers:
 
     def _another(self, name: str, ports: Mapping[str, int]) -> PlantBroker:
         first = self._first
-        return PlantBroker(
-            first.directory.with_name(name),
-            BrokerPorts(ports[name], ports[f"{name}-dist"], first.ports.epmd, management=ports[f"{name}-mgmt"]),
-            certificate=first.certificate,
-            key=first.key,
-            ca=first.ca,
-            users=first.users,
-            name=f"bellwether-{name}",
-            owner=first.owner,
-        )
+        own = BrokerPorts(ports[name], ports[f"{name}-dist"], first.ports.epmd, management=ports[f"{name}-mgmt"])
+        return first.another(first.directory.with_name(name), own, name)
 
     @property
     def several(self) -> bool:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from localcluster.broker import Broker, BrokerPorts, BrokerUser
 from localcluster.cluster import Cluster
@@ -26,6 +27,19 @@ class ClusteredBroker(Broker):
         if not cookie.exists():
             write_atomically(cookie, self.cookie, mode=0o400)
         super()._write_files()
+
+    def another(self, directory: Path, ports: BrokerPorts, name: str) -> Self:
+        """One more for the cluster of this one: the same users, certificate and owner."""
+        return type(self)(
+            directory,
+            ports,
+            certificate=self.certificate,
+            key=self.key,
+            ca=self.ca,
+            users=self.users,
+            name=f"bellwether-{name}",
+            owner=self.owner,
+        )
 
     def cut_off(self) -> None:
         """From now on it and the others take each other for dead. It goes on serving its clients until it is started
@@ -92,16 +106,8 @@ class BrokersCluster(Cluster):
     def _another(self, name: str) -> ClusteredBroker:
         first = self.broker
         amqps, distribution = free_ports(2)
-        made = ClusteredBroker(
-            self.layout.root / f"broker-{name}",
-            BrokerPorts(amqps, distribution, first.ports.epmd),
-            certificate=first.certificate,
-            key=first.key,
-            ca=first.ca,
-            users=first.users,
-            name=f"bellwether-{name}",
-            owner=first.owner,
-        )
+        ports = BrokerPorts(amqps, distribution, first.ports.epmd)
+        made = first.another(self.layout.root / f"broker-{name}", ports, name)
         made.cookie = (first.directory / ".erlang.cookie").read_text()
         made.peers = [first.node]
         return made

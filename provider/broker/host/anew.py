@@ -15,7 +15,7 @@ from provider.broker.host.wanted import Anew, Wanted
 from provider.broker.users import HASHING, exchanges
 
 DIRECTORY = "set-aside"
-"""In RabbitMQ's home; below it a directory for each log that was begun by force, named after it."""
+"""In RabbitMQ's home; below it a directory for each time that a broker began with nothing, named after the log."""
 PART = ".part"
 """Behind the name of such a directory while it is being filled."""
 BEGUN = "begun"

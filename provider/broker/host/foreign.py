@@ -29,6 +29,16 @@ def must_be_ours(known: Facts | None, data: Path) -> None:
     )
 
 
+def in_the_way(known: Facts) -> str | None:
+    """Why a broker that runs is not to begin again with nothing: what others have in it would be away."""
+    if not known.foreign:
+        return None
+    return (
+        f"the RabbitMQ on this host holds {_shown(known)}, not Bellwether's own, and so does not begin again empty by "
+        "itself: move them elsewhere and delete them here, and it does"
+    )
+
+
 def _shown(known: Facts) -> str:
     return ", ".join(known.foreign)
 

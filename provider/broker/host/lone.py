@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from provider.broker.host import foreign
 from provider.broker.host.anew import BEGUN, DIRECTORY, PART, set_aside
 from provider.broker.host.commands import BrokerAway, CommandFailed, as_user, service
 from provider.broker.host.local import LocalBroker
@@ -39,11 +40,9 @@ def wake_log(broker: LocalBroker, stream: str, say: Callable[[str], None] = lamb
     why = _unwilling(broker, stream)
     if why is None:
         return
-    if shutil.disk_usage(broker.place.home).free < ROOM:
-        raise BrokerAway(f"{why}; the disk with {broker.place.home} is full: make room")
-    last_s = max((_begun_s(one) for one in _all(broker, stream)), default=0)
-    if time.time() - last_s < OFTEN_S:
-        raise BrokerAway(f"{why}, although it began again, empty, within the last hour: see its log")
+    hindered = _hindered(broker, stream)
+    if hindered is not None:
+        raise BrokerAway(f"{why}; {hindered}")
     aside = broker.place.home / DIRECTORY / f"{stream}-{time.time():.0f}"
     say(f"{why}: the broker of this host begins again, empty; what it held is set aside in {aside}")
     set_aside(broker, aside, {DEFINITIONS: json.dumps(_kept(broker.definitions()))})
@@ -74,10 +73,19 @@ def _unwilling(broker: LocalBroker, stream: str) -> str | None:
     return None
 
 
+def _hindered(broker: LocalBroker, stream: str) -> str | None:
+    """Why it is not to begin again with nothing; None: it may."""
+    if shutil.disk_usage(broker.place.home).free < ROOM:
+        return f"less than {ROOM // 2**20} MB are free where {broker.place.home} is: make room"
+    if any(abs(time.time() - _begun_s(one)) < OFTEN_S for one in _all(broker, stream)):
+        return "it began again, empty, within an hour of now, and that did not help: see RabbitMQ's log"
+    return foreign.in_the_way(broker.facts())
+
+
 def _all(broker: LocalBroker, stream: str) -> list[Path]:
-    """The directories of earlier times, the oldest first."""
+    """The directories of earlier times."""
     found = (broker.place.home / DIRECTORY).glob(f"{stream}-*")
-    return sorted((one for one in found if one.suffix != PART), key=_begun_s)
+    return [one for one in found if one.suffix != PART]
 
 
 def _begun_s(aside: Path) -> int:

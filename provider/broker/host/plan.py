@@ -94,13 +94,14 @@ def next_step(wanted: Wanted, seen: Seen, *, patient: bool) -> Step | str | None
     for stream, nodes in sorted(seen.replicas.items()):
         for node in sorted(nodes & set(wanted.gone)):
             return DropReplica(stream, node)
-    return _own_copy(wanted.stream, seen)
+    return _own_copy(wanted, seen)
 
 
-def _own_copy(log: str | None, seen: Seen) -> Step | None:
+def _own_copy(wanted: Wanted, seen: Seen) -> Step | None:
+    log = wanted.stream
     if log is not None and log in seen.replicas and seen.own not in seen.replicas[log]:
         return AddReplica(log)
     enough = 2 * len(seen.running) > len(seen.cluster)
     if log in seen.asleep and enough:  # fewer could not, and come round by themselves when they are enough again
-        return WakeReplica(str(log), alone=len(seen.cluster) == 1)
+        return WakeReplica(str(log), alone=len(seen.cluster) == 1 and not wanted.others)
     return None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from provider.broker.host.foreign import on_disk
+from provider.broker.host.facts import Facts
+from provider.broker.host.foreign import in_the_way, on_disk
 
 
 @pytest.fixture
@@ -55,3 +56,10 @@ def test_what_cannot_be_read_counts_as_others(data: Path) -> None:
     name.unlink()
     name.symlink_to(data / "msg_stores" / "vhosts" / "hash-of-bellwether" / ".vhost")
     assert on_disk(data)
+
+
+def test_a_broker_with_others_things_does_not_begin_again_empty_by_itself() -> None:
+    ours = Facts("rabbit@p1", "4.0.5", (), ("rabbit@p1",), ("rabbit@p1",), holds=("queue 'log'",))
+    assert in_the_way(ours) is None
+    shared = Facts("rabbit@p1", "4.0.5", (), ("rabbit@p1",), ("rabbit@p1",), foreign=("virtual host 'shop'",))
+    assert "holds virtual host 'shop', not Bellwether's own" in str(in_the_way(shared))

@@ -89,6 +89,7 @@ def test_a_copy_that_does_not_run_is_started_while_enough_brokers_run() -> None:
     assert next_step(wanted(1, 2, 3), asleep(names(1, 2)), patient=True) == WakeReplica(LOG, alone=False)
     alone = replace(seen(names(1), names(1), names(1)), asleep=frozenset({LOG}))
     assert next_step(wanted(1), alone, patient=True) == WakeReplica(LOG, alone=True)
+    assert next_step(wanted(1, 2), alone, patient=True) == WakeReplica(LOG, alone=False), "the other may have the log"
     assert next_step(wanted(1, 2, 3), asleep(names(1)), patient=False) is None, "one of three cannot"
     assert next_step(wanted(1, 2, 3), asleep(names(1, 2), "others.own"), patient=True) is None, "only the log is ours"
 
