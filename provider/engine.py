@@ -247,7 +247,7 @@ class Engine:
             events = self._inbox.take(next_tick_s - time.monotonic())
             instructions: list[Instruction] = []
             for event in events:
-                if isinstance(event, Replace):  # of the state that all before it has led to
+                if isinstance(event, Replace | Diverged):  # of the state that all before it has led to, and stored
                     self._carry_out(instructions)
                     instructions = []
                 stopping = stopping or isinstance(event, Stop)

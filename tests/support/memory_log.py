@@ -127,6 +127,16 @@ class MemoryLog:
     def blocked(self) -> str | None:
         return None
 
+    @property
+    def reads(self) -> bool:
+        """Whether more is to come of it: not where the stream is found to be another one than it has read."""
+        return not self._ended
+
+    @property
+    def read_up_to(self) -> int:
+        """The offset of what is told next."""
+        return self._at
+
     def start(self, position: Position | None, sink: LogSink, *, anywhere: bool = False) -> None:
         self._stand, self._sink, self._anywhere = position, sink, anywhere
         self._stream.add(self)

@@ -1,10 +1,17 @@
 """The engine, on a log that is not the one that it read: what was lost is put back, or the node stays out."""
 
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
 import pytest
 
 from provider.core.commands import DeleteSetting
 from provider.core.entries import Claim, encode
 from provider.core.replica import Ask, Progress
+from provider.core.state import Accepted
+from provider.store import Store
 from shared.errors import LogUnavailable
 from tests.support.engines import PATIENCE_S, Host, StartHost, entries
 from tests.support.memory_log import MemoryLogStream
@@ -165,3 +172,41 @@ def test_who_may_not_write_yet_holds_what_it_is_asked(start: StartHost, stream: 
     p1.engine.vouched(asked[0].about, asked[0].connection)
     assert p1.answer(ticket).revision == 2
     assert p1.engine.health.asking is None
+
+
+class Held(Store):
+    """Its first commit of anything waits until it may go on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.waits, self.goes_on = threading.Event(), threading.Event()
+
+    def commit(self, accepted: Sequence[Accepted], *arguments: Any, **named: Any) -> None:
+        if accepted and not self.goes_on.is_set():
+            self.waits.set()
+            assert self.goes_on.wait(PATIENCE_S)
+        super().commit(accepted, *arguments, **named)
+
+
+def test_what_was_read_before_the_brokers_lost_it_is_durable_before_it_is_answered(
+    start: StartHost, stream: MemoryLogStream
+) -> None:
+    """The store takes its time; meanwhile the next entry is read back, and the brokers lose both and are back."""
+    p1 = start("p1").caught_up()
+    with closing(Held(p1.url)) as store:
+        p1.engine._durable.store = store
+        kept = len(stream.records)
+        tickets = [p1.put("a", 1), p1.put("a", 2)]
+        assert store.waits.wait(PATIENCE_S)
+        p1.until(lambda: p1.log.read_up_to == len(stream.records) > kept + 1, what="the second is not read")
+        stream.forget(kept)
+        stream.cut()
+        p1.until(lambda: not p1.log.reads, what="it does not see the loss")
+        store.goes_on.set()
+        answers = [p1.answer(ticket) for ticket in tickets]
+        assert [answer.revision for answer in answers] == [2, 3]
+        assert all(p1.durable[ticket] >= answer.revision for ticket, answer in zip(tickets, answers, strict=True))
+        assert p1.answer(p1.put("b")).revision == 4
+        assert store.load()[0].digest == p1.engine.state.digest
+        assert [revision for _, revision in told(stream)] == [2, 3, 4]
+        p1.stop()
