@@ -247,9 +247,7 @@ class Engine:
             events = self._inbox.take(next_tick_s - time.monotonic())
             instructions: list[Instruction] = []
             for event in events:
-                if isinstance(event, Replace | Diverged):  # of the state that all before it has led to, and stored
-                    self._carry_out(instructions)
-                    instructions = []
+                instructions = self._left_of(instructions, event)
                 stopping = stopping or isinstance(event, Stop)
                 instructions += self._handle(event)
             if time.monotonic() >= next_tick_s:
@@ -257,6 +255,16 @@ class Engine:
                 instructions += self._tick()
             self._carry_out(instructions)
         self._save(force=True)
+
+    def _left_of(self, instructions: list[Instruction], event: Event) -> list[Instruction]:
+        """What is left to do of what was decided in the same turn, before `event`."""
+        if isinstance(event, Down | Up | Diverged) and self.reading.is_of(event.log):
+            # The connection that it was meant for is gone; over another one it waits until others were asked.
+            instructions = [one for one in instructions if not isinstance(one, Append)]
+        if isinstance(event, Replace | Diverged):  # of the state that all before it has led to, and that is stored
+            self._carry_out(instructions)
+            return []
+        return instructions
 
     def _handle(self, event: Event) -> list[Instruction]:
         match event:

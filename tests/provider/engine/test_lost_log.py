@@ -210,3 +210,28 @@ def test_what_was_read_before_the_brokers_lost_it_is_durable_before_it_is_answer
         assert store.load()[0].digest == p1.engine.state.digest
         assert [revision for _, revision in told(stream)] == [2, 3, 4]
         p1.stop()
+
+
+def test_what_was_decided_before_a_connection_was_made_anew_is_not_written_before_others_are_asked(
+    start: StartHost, stream: MemoryLogStream
+) -> None:
+    """The store takes its time; meanwhile something is asked for, and the brokers are gone and back."""
+    asked: list[Ask] = []
+    p1 = start("p1", on_ask=asked.append)
+    p1.until(lambda: len(asked) == 1, what="it asks nobody")
+    p1.engine.vouched(asked[0].about, asked[0].connection)
+    p1.caught_up()
+    with closing(Held(p1.url)) as store:
+        p1.engine._durable.store = store
+        p1.put("a", 1)
+        assert store.waits.wait(PATIENCE_S)
+        ticket, back = p1.put("a", 2), threading.Event()
+        stream.cut()
+        p1.log.later(back.set)
+        assert back.wait(PATIENCE_S)
+        store.goes_on.set()
+        p1.until(lambda: len(asked) == 2, what="it does not ask again")
+        assert [revision for _, revision in told(stream)] == [2]
+        p1.engine.vouched(asked[1].about, asked[1].connection)
+        assert p1.answer(ticket).revision == 3
+        p1.stop()
