@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from provider.core.state import Accepted, State
 from provider.inbox import Replace
 from provider.log.port import Position
-from provider.store import Store, StoreEmptied, StoreUnavailable
+from provider.store import Store, StoreAhead, StoreEmptied, StoreUnavailable
 from shared.backoff import Backoff
-from shared.errors import OutcomeUnknown, Unavailable
+from shared.errors import OutcomeUnknown, Refused, Unavailable
 from shared.logs import log
 
 IDLE_SAVE_S = 5.0
@@ -117,11 +117,19 @@ class Durable:
 
     def _seed(self, event: Replace) -> None:
         own, _ = self.shown
-        over = (own.epoch, own.revision) if event.unless_ahead else None
+        begins = event.goes_on is not None
+        over = (own.epoch, own.revision) if event.unless_ahead or begins else None
         try:
             self.store.seed(event.state, event.position, event.goes_on, over=over)
+        except StoreAhead as error:
+            if not begins:
+                raise
+            raise Refused(
+                f"{error.detail}. Others keep their state in the same database, and have put that there: this node "
+                "takes it from there within seconds; then ask again what would be lost"
+            ) from error
         except Unavailable as error:
-            if event.goes_on is None or not self._has_arrived(event.state, error):
+            if not begins or not self._has_arrived(event.state, error):
                 raise
 
     def _has_arrived(self, state: State, error: Unavailable) -> bool:

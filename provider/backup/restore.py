@@ -69,9 +69,12 @@ def restore(
 
 
 def _is_ours(store: Store, state: State) -> bool:
-    """Whether it holds what a restore of this cluster left that was interrupted: no daemon ever ran on it."""
+    """Whether it holds what a restore of this cluster left that was interrupted: no daemon ever ran on it. A log that a
+    node has begun by force, and that waits for its broker, looks much alike."""
     found, position = store.load()
-    return position is None and found.get("setting", c.RESTORED) is not None and cluster_id(found) == cluster_id(state)
+    known = c.restored(found)
+    of_backup = known is not None and "survivor" not in known["backup"]
+    return position is None and of_backup and cluster_id(found) == cluster_id(state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Store:
         record of another log, it is what it was, and that one, behind a gap in its revisions.
 
         `over`: epoch and revision of what may be replaced in any case. Where the store has more than that, and more
-        than `state`, it raises `StoreAhead` and changes nothing."""
+        than `state`, it raises `StoreAhead` and changes nothing; with `goes_on` also where it has less than `state`."""
         with self._writing() as connection:
             writing.seed(connection, self._compiled(connection), state, position, goes_on, over)
 

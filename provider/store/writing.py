@@ -30,11 +30,12 @@ def seed(
 ) -> None:
     """See `Store.seed`."""
     row = connection.execute(_REACHED).one_or_none()
-    may = max((state.epoch, state.revision), over) if over is not None else None
+    # Another log is begun above all that there is: what counts is what it was made of.
+    may = max((state.epoch, state.revision), over) if over is not None and goes_on is None else over
     if row is not None and may is not None and (row.epoch, row.revision) > may:
         raise StoreAhead(
             f"the store has revision {row.revision} of epoch {row.epoch} by now, which is more than revision "
-            f"{state.revision} of epoch {state.epoch}: nothing was changed"
+            f"{may[1]} of epoch {may[0]}: nothing was changed"
         )
     _replace(connection, sql, state, position, goes_on, locked=row is not None)
 

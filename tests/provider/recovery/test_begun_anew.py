@@ -16,7 +16,7 @@ from provider.core.vouching import Word, newer_log
 from provider.store import HistoryRow, Store, StoreUnavailable
 from shared.errors import BellwetherError, LogUnavailable, OutcomeUnknown, Refused
 from tests.support.engines import PATIENCE_S
-from tests.support.recovering import NAMES, Cluster, all_started, founded
+from tests.support.recovering import NAMES, Cluster, all_on_one, all_started, founded
 
 
 def begun(state: State, name: str, kept: Sequence[str]) -> tuple[State, HistoryRow]:
@@ -105,6 +105,29 @@ def test_what_has_read_on_meanwhile_begins_nothing(cluster: Cluster) -> None:
     with pytest.raises(Refused, match="it is not lost"):
         p1.engine.begin_anew(before, *begun(before, "p1", ["p1"])).result(PATIENCE_S)
     p1.answer(p1.put("a", 2))
+
+
+@pytest.mark.parametrize("another_log", [False, True])
+def test_nothing_is_begun_over_what_others_have_put_into_the_same_database(
+    cluster: Cluster, another_log: bool
+) -> None:
+    """A write that this node has not heard of yet; or two survivors who do not reach each other."""
+    p1, p2, p3 = all_on_one(cluster)
+    p1.answer(p1.put("a", 1))
+    before = p3.reach(2)
+    p2.reach(2)
+    cluster.recoveries["p3"].stop()
+    p3.log.deaf = True
+    if another_log:
+        cluster.stop("p1")
+        p2.engine.begin_anew(before, *begun(before, "p2", ["p2"])).result(PATIENCE_S)
+    writer = p2 if another_log else p1
+    last = writer.answer(writer.put("a", 2)).revision
+    state, first = begun(before, "p3", ["p3"])
+    with pytest.raises(Refused, match="more than revision 2 of epoch 1: nothing was changed"):
+        p3.engine.begin_anew(before, replace(state, epoch=state.epoch + 1), first).result(PATIENCE_S)
+    assert writer.answer(writer.put("a", 3)).revision == last + 1
+    assert writer.store.load()[0].digest == writer.engine.state.digest
 
 
 def test_a_primary_that_was_given_up_is_told_so_before_it_writes(cluster: Cluster) -> None:

@@ -145,6 +145,21 @@ def test_one_that_was_interrupted_is_done_again(lost: Lost) -> None:
     assert state.generation != before.generation
 
 
+def test_a_log_that_was_begun_by_force_and_waits_for_its_broker_is_no_interrupted_restore(lost: Lost) -> None:
+    """Invariant: what may be the only copy of a state that is in use is not written over."""
+    state, _ = lost.restored()
+    (lost.root / "new" / "provider.toml").unlink()
+    known = c.restored(state)
+    assert known is not None
+    value = known | {"backup": known["backup"] | {"survivor": "p3"}}
+    begun = changed(state, Change(kind="setting", id=c.RESTORED, spec={"value": value}))
+    with closing(place(lost.root / "new").open_store()) as store:
+        store.seed(begun, None)
+        with pytest.raises(Refused, match="empty store"):
+            lost.restored()
+        assert store.load() == (begun, None)
+
+
 def test_a_host_whose_clock_is_behind_the_backup_is_refused(lost: Lost) -> None:
     head, content = head_and_content(Path(lost.made.where))
     ahead = replace(content.state, now=int(time.time() * 1000) + 3_600_000)
