@@ -29,6 +29,10 @@ BEAT_S = 1.0
 """Somebody who hears nothing for some of these knows that this node hangs."""
 _SLACK_S = 5.0
 _STORE_S = 5.0
+_MORE = (
+    ". A member that has more puts it into the log as soon as it reaches that: see `provider status` there. Where that "
+    "is not possible: --force goes on without it, for good"
+)
 
 
 def primary_is(ctx: Context, state: State) -> str:
@@ -156,16 +160,15 @@ class Promotion:
 
     async def _given_up(self, asked: BarrierAsked) -> Progress:
         """The end, if it came just now. Raises why it is not waited for any longer."""
-        members = None if self.force or not self.ctx.gateway.engine.health.caught_up else self._members_wait()
+        members = self._members_wait() if self.ctx.gateway.engine.health.caught_up else None
         try:
             return await asked.final()
         except LogUnavailable:
             if members is None:
                 raise
             raise Behind(
-                f"{members}; given up after {self.wait_s:g} s without a sign, and nothing was changed. A member that "
-                "has more puts it into the log as soon as it reaches that: see `provider status` there. Where that is "
-                "not possible: --force goes on without it, for good"
+                f"{members}; given up after {self.wait_s:g} s without a sign, and nothing was changed"
+                + ("" if self.force else _MORE)
             ) from None
 
     def _waiting(self, patience: Patience, *, claimed: bool) -> dict[str, Any]:

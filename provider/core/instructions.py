@@ -58,10 +58,12 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Ask the other members whether anybody has accepted what the log does not hold; then say `vouched` or `refuse`.
-    `about` is the ticket of a promotion, or OWN_WRITES; it is asked for the `connection` of that number alone."""
+    `about` is the ticket of a promotion, or OWN_WRITES; it is asked for the `connection` of that number alone. With
+    `force` what only other members have does not count; what this node's own store has does, and another log too."""
 
     about: int
     connection: int
+    force: bool = False
 
 
 OWN_WRITES = 0

@@ -6,7 +6,7 @@ from provider.core.batch import Request
 from provider.core.entries import Barrier, Claim, Entry
 from provider.core.instructions import Asker, Done, Instruction, NotPrimary, Now, Progress
 from provider.core.state import Answer, State
-from shared.errors import BellwetherError, LogUnavailable, OutcomeUnknown
+from shared.errors import Behind, BellwetherError, LogUnavailable, OutcomeUnknown
 
 Result = Answer | BellwetherError | NotPrimary | Progress
 """What somebody who asked is told."""
@@ -54,6 +54,12 @@ def unheard(waiter: Waiter) -> Done:
     return Done(waiter.ticket, OutcomeUnknown(_CLAIM_UNKNOWN) if claimed else LogUnavailable(_NO_END))
 
 
+def replaced(waiter: Waiter) -> Done:
+    """What is said to somebody whose barrier or claim nobody will read any more: another state takes the place of the
+    one that it was asked for."""
+    return unheard(waiter) if isinstance(waiter.record, Claim) else Done(waiter.ticket, Behind(_REPLACED))
+
+
 def overdue(flying: InFlight, now: Now) -> list[Instruction]:
     """Answers for those who cannot wait any longer for what is on its way."""
     out: list[Instruction] = []
@@ -71,6 +77,10 @@ UNKNOWN = (
     "the log has not confirmed this write; it may have happened or may yet: ask again with the same Idempotency-Key"
 )
 _NO_END = "the log could not be read to its end in time: is the broker there, with a majority of its members?"
+_REPLACED = (
+    "this node has just taken another state in the place of its own (what its store holds, or another member's), to go "
+    "on from there; nothing was claimed: ask again"
+)
 _CLAIM_UNKNOWN = (
     "the claim was sent, but the log has not confirmed it in time: it may yet win; see `failover --operation status`"
 )

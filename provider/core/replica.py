@@ -40,7 +40,7 @@ from provider.core.instructions import (
     Progress,
     Reread,
 )
-from provider.core.pending import NOT_WRITTEN, InFlight, Waiter, left_over, overdue, unheard
+from provider.core.pending import NOT_WRITTEN, InFlight, Waiter, left_over, overdue, replaced, unheard
 from provider.core.state import Accepted, Skipped, State
 from shared.errors import BellwetherError, LogUnavailable
 
@@ -169,18 +169,19 @@ class Replica:
         return []
 
     def vouched(self, about: int, connection: int, now: Now) -> list[Instruction]:
-        """The other members were asked: nobody holds what the log does not."""
+        """The other members were asked: nobody holds what the log does not, or that does not count (by force)."""
         if connection != self.connection or not self.connected:
             return []
         if about == OWN_WRITES and not self.is_primary:
             return []  # deposed meanwhile: it does not write, and who was not waited for may have what is missing still
-        self.held = False
-        self.following.settled()
-        if about == OWN_WRITES:
-            return self._send_again() + self._write(now)
         waiter = next((w for w in self._waiters if w.ticket == about), None)
-        if waiter is None:
+        if waiter is None and about != OWN_WRITES:
             return []
+        if waiter is None or not waiter.force:
+            self.held = False
+            self.following.settled()
+        if waiter is None:
+            return self._send_again() + self._write(now)
         waiter.vouched = connection
         return [Append(waiter.record)] if isinstance(waiter.record, Claim) else self._claim(waiter, now)
 
@@ -196,7 +197,7 @@ class Replica:
         out: list[Instruction] = [Done(w.request.ticket, LogUnavailable(NOT_WRITTEN)) for w in self._waiting]
         if self._in_flight is not None:
             out += left_over(self._in_flight)
-        out += [unheard(waiter) for waiter in self._waiters]
+        out += [replaced(waiter) for waiter in self._waiters]
         self._in_flight = None
         self._waiting.clear()
         self._waiters.clear()
@@ -211,7 +212,7 @@ class Replica:
             return [] if self.held else [Append(record)]  # what is held is sent when the others were asked
         for waiter in self._waiters:
             if record.id == waiter.record.id:
-                asks = isinstance(waiter.record, Claim) and self._asks and not waiter.force
+                asks = isinstance(waiter.record, Claim) and self._asks
                 return [] if asks and waiter.vouched != self.connection else [Append(record)]
         if self._beat is not None and record.id == self._beat.id:
             return self._send_beat(now)
@@ -326,8 +327,7 @@ class Replica:
         out += [] if self.held else self._send_again()
         for waiter in self._waiters:
             if isinstance(waiter.record, Claim):
-                asks = self._asks and not waiter.force
-                out.append(Ask(waiter.ticket, self.connection) if asks else Append(waiter.record))
+                out.append(self._ask(waiter) if self._asks else Append(waiter.record))
         return out
 
     def _send_again(self) -> list[Instruction]:
@@ -337,6 +337,9 @@ class Replica:
     def _asks(self) -> bool:
         """Whether there is anybody to ask, and we do."""
         return self.cautious and any(name != self.node for name in self.state.documents.get("node", ()))
+
+    def _ask(self, waiter: Waiter) -> Ask:
+        return Ask(waiter.ticket, self.connection, waiter.force)
 
     def _ask_first(self) -> list[Instruction]:
         """We are primary: by a claim that was vouched for, or as we were over another connection."""
@@ -370,8 +373,7 @@ class Replica:
             meant = waiter.promote and waiter.ends in (None, self.state.epoch)
             if isinstance(waiter.record, Barrier) and meant and not self.is_primary:
                 out.append(Done(waiter.ticket, Progress("caught up", self.state)))
-                asks = self._asks and not waiter.force
-                out += [Ask(waiter.ticket, self.connection)] if asks else self._claim(waiter, now)
+                out += [self._ask(waiter)] if self._asks else self._claim(waiter, now)
                 continue
             self._waiters.remove(waiter)
             if isinstance(waiter.record, Claim) and self.is_primary:

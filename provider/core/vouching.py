@@ -79,6 +79,8 @@ class Question:
     alone: bool = True
     """This node is a witness also where nobody else answers: the brokers on the hosts of the others are no majority, or
     have not been away for so long that they can have lost their power."""
+    force: bool = False
+    """A promotion that goes on without what only others may have."""
 
 
 def counts_alone(state: State) -> bool:
@@ -92,6 +94,8 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     other = [name for name, word in words.items() if word is not None and newer_log(word, own)]
     if other:
         return Finding(Verdict.REFUSE, _another_log(other))
+    if question.force:
+        return Finding(Verdict.GO)
     ahead = [name for name, word in words.items() if word is not None and not word.lost and _ahead(word, own)]
     if ahead:
         known = ", ".join(f"{name} has revision {words[name].revision}" for name in ahead)  # type: ignore[union-attr]

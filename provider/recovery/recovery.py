@@ -159,7 +159,7 @@ class Recovery:
                 self._drop(ask)  # deposed meanwhile
                 continue
             waited_s = time.monotonic() - since_s
-            finding = self._found(standings, waited_s, promotion=ask.about != OWN_WRITES)
+            finding = self._found(standings, waited_s, promotion=ask.about != OWN_WRITES, force=ask.force)
             self._engine.waits_for = finding.why or None
             if finding.verdict is Verdict.WAIT and waited_s < FORGET_S:
                 continue
@@ -179,12 +179,14 @@ class Recovery:
                 self._news.wait_for(lambda: self._stopping, AGAIN_S)
         return finding
 
-    def _found(self, standings: Mapping[str, Standing | None], waited_s: float, *, promotion: bool) -> Finding:
+    def _found(
+        self, standings: Mapping[str, Standing | None], waited_s: float, *, promotion: bool, force: bool = False
+    ) -> Finding:
         disowned = _disowned(standings)
         if disowned is not None:
             return Finding(Verdict.REFUSE, disowned)
         words = {name: one.word if one is not None else None for name, one in standings.items()}
-        return self._stored_more() or judge(self._asking(promotion=promotion), words, waited_s)
+        return self._stored_more() or judge(self._asking(promotion=promotion, force=force), words, waited_s)
 
     def _drop(self, ask: Ask) -> None:
         with self._news:
@@ -205,14 +207,14 @@ class Recovery:
         else:
             self._engine.vouched(ask.about, ask.connection, Refused(finding.why))
 
-    def _asking(self, *, promotion: bool) -> Question:
+    def _asking(self, *, promotion: bool, force: bool) -> Question:
         self._listen_to_the_primary()
         state, reading, seen = self._engine.state, self._engine.reading, self._view().nodes
         heard_s = {name: seen[name].mono_s if name in seen else None for name in others(state, self._node)}
         following = reading.course.replica.following
         chain, away, loss_seen = following.chain, following.away(heard_s), reading.loss_seen
         alone = counts_alone(state) or (chain is not None and not chain.paused)
-        return Question(reading.word, promotion=promotion, loss_seen=loss_seen, away=away, alone=alone)
+        return Question(reading.word, promotion, loss_seen, away, alone, force)
 
     def _listen_to_the_primary(self) -> None:
         course = self._engine.reading.course
@@ -263,26 +265,38 @@ class Recovery:
             )
 
     def _stored_more(self) -> Finding | None:
-        """The store holds what this node has not read: others keep their state in the same database."""
+        """The store holds what this node has not read: others keep their state in the same database. None: it does
+        not."""
+        try:
+            more = self._more_than_read()
+        except BellwetherError as error:
+            return Finding(Verdict.WAIT, f"the store does not say what it has ({error.detail})")
+        if more is None:
+            return None
+        return Finding(Verdict.WAIT, f"the store has revision {more}, this node {self._word().revision}: reading on")
+
+    def _more_than_read(self) -> int | None:
+        """The revision that the store has, where that is more than this node has read. Raises a `BellwetherError`."""
         try:
             stored = self._store.reached()
         except StoreEmptied:
-            self._engine.store_emptied()
-            return None
-        except BellwetherError:
-            return None  # without it nothing can be written anyway
+            stored = None
         if stored is None:
             self._engine.store_emptied()
-        own = self._word()  # afterwards: under load it is ahead of us at any moment, and we are there at the next
-        if stored is None or (stored[1:] <= own.reached if stored[0] == own.generation else stored[1] <= own.epoch):
             return None
-        return Finding(Verdict.WAIT, f"the store has revision {stored[2]}, this node {own.revision}: reading on")
+        own = self._word()  # afterwards: under load it is ahead of us at any moment, and we are there at the next
+        has_read = stored[1:] <= own.reached if stored[0] == own.generation else stored[1] <= own.epoch
+        return None if has_read else stored[2]
 
     def _look_at_store(self) -> None:
         """Others who keep their state in the same database stored what the log has lost since: it is taken from there,
         and put back."""
         reached = self._word().reached
-        if self._stored_more() is None:
+        try:
+            more = self._more_than_read()
+        except BellwetherError:  # the engine says so, as soon as there is anything to store
+            more = None
+        if more is None:
             self._behind = None
             return
         now_s = time.monotonic()

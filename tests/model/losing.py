@@ -240,7 +240,7 @@ class World:
         self.listen(node)
         words = {one.name: one.course.word if one.course else None for one in self.nodes if one is not node}
         promotion = ask.about != OWN_WRITES
-        asked = Question(node.course.word, promotion=promotion, loss_seen=False, alone=self._alone)
+        asked = Question(node.course.word, promotion, loss_seen=False, alone=self._alone, force=ask.force)
         return judge(asked, words, waited_s=1e9 if self._impatient else 0.0).verdict
 
     def answer_asks(self, node: Node) -> None:

@@ -50,8 +50,10 @@ def test_a_member_that_has_more_and_cannot_bring_it_is_named_when_patience_ends(
     with deposed(tmp_path) as p1:
         engine = p1.host.engine
 
-        def ask(_: Ask) -> None:
-            engine.waits_for = known
+        def ask(asked: Ask) -> None:
+            engine.waits_for = None if asked.force else known
+            if asked.force:
+                engine.vouched(asked.about, asked.connection)
 
         engine.attach(on_ask=ask, on_lost=lambda: None)
         found = last_line(p1)

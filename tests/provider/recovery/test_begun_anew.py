@@ -108,9 +108,7 @@ def test_what_has_read_on_meanwhile_begins_nothing(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("another_log", [False, True])
-def test_nothing_is_begun_over_what_others_have_put_into_the_same_database(
-    cluster: Cluster, another_log: bool
-) -> None:
+def test_nothing_is_begun_over_what_others_have_put_into_the_same_database(cluster: Cluster, another_log: bool) -> None:
     """A write that this node has not heard of yet; or two survivors who do not reach each other."""
     p1, p2, p3 = all_on_one(cluster)
     p1.answer(p1.put("a", 1))

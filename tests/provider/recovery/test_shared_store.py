@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from provider.core.pending import Result
 from provider.core.replica import Progress
 from provider.core.state import State
 from provider.log.port import Position
 from provider.store import Store
-from shared.errors import BellwetherError
+from shared.errors import Behind, BellwetherError
 from tests.support.engines import PATIENCE_S, Host
 from tests.support.recovering import NAMES, Cluster, all_on_one
 from tests.support.stores import execute
@@ -41,9 +42,7 @@ def test_what_only_the_shared_database_still_knows_is_put_back(cluster: Cluster)
     cluster.stream.forget(kept)
     cluster.stream.cut()
     p2.reach(last)
-    ticket = p2.engine.ticket()
-    p2.engine.barrier(ticket, wait_s=PATIENCE_S, promote=True, force=True)
-    assert isinstance(p2.result(ticket), Progress)
+    assert isinstance(forced(p2), Progress)
     newest = p2.answer(p2.put("b")).revision
     assert p3.reach(newest).digest == p2.engine.state.digest
     assert p2.value("a") == p3.value("a") == "acknowledged"
@@ -119,3 +118,32 @@ def test_a_snapshot_that_is_taken_over_does_not_roll_a_shared_database_back(tmp_
     assert p1.answer(p1.put("a", 2)).revision == cluster.last + 1
     for name in NAMES:
         cluster.stop(name)
+
+
+def test_a_promotion_by_force_waits_for_what_its_own_store_has(cluster: Cluster) -> None:
+    """Invariant: nothing is claimed in the place of what is in the database that all share, and they go on with."""
+    p1, p2, p3 = all_on_one(cluster)
+    p1.answer(p1.put("a", "before"))
+    for host in (p2, p3):
+        host.reach(2)
+        host.log.deaf = True
+    kept = len(cluster.stream.records)
+    last = p1.answer(p1.put("a", "acknowledged")).revision
+    cluster.stop("p1")
+    cluster.stream.forget(kept)
+    cluster.stream.cut()
+    p2.log.reread("a test")
+    p3.log.reread("a test")
+    if not isinstance(said := forced(p2), Progress):
+        assert isinstance(said, Behind), said
+        assert isinstance(forced(p2), Progress), "as it says"
+    newest = p2.answer(p2.put("b")).revision
+    assert p3.reach(newest).digest == p2.engine.state.digest
+    assert (p2.value("a"), last) == ("acknowledged", 3)
+
+
+def forced(host: Host) -> Result:
+    """What became of a promotion by force."""
+    ticket = host.engine.ticket()
+    host.engine.barrier(ticket, wait_s=PATIENCE_S, promote=True, force=True)
+    return host.result(ticket)
