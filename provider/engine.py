@@ -241,20 +241,26 @@ class Engine:
     # ── the thread ──
 
     def _run(self) -> None:
-        next_tick_s, stopping = time.monotonic() + TICK_S, False
-        while not stopping:
+        next_tick_s, goes_on = time.monotonic() + TICK_S, True
+        while goes_on:
             self.beat_s = time.monotonic()
             events = self._inbox.take(next_tick_s - time.monotonic())
-            instructions: list[Instruction] = []
-            for event in events:
-                instructions = self._left_of(instructions, event)
-                stopping = stopping or isinstance(event, Stop)
-                instructions += self._handle(event)
-            if time.monotonic() >= next_tick_s:
+            ticks = time.monotonic() >= next_tick_s
+            if ticks:
                 next_tick_s = time.monotonic() + TICK_S
-                instructions += self._tick()
-            self._carry_out(instructions)
+            goes_on = self._turn(events, ticks=ticks)
         self._save(force=True)
+
+    def _turn(self, events: Sequence[Event], *, ticks: bool) -> bool:
+        """Decides about `events`, and where it `ticks` about what is late, and carries that out. Whether to go on."""
+        instructions: list[Instruction] = []
+        for event in events:
+            instructions = self._left_of(instructions, event)
+            instructions += self._handle(event)
+        if ticks:
+            instructions += self._tick()
+        self._carry_out(instructions)
+        return not any(isinstance(event, Stop) for event in events)
 
     def _left_of(self, instructions: list[Instruction], event: Event) -> list[Instruction]:
         """What is left to do of what was decided in the same turn, before `event`."""

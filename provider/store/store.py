@@ -90,7 +90,8 @@ class Store:
         record of another log, it is what it was, and that one, behind a gap in its revisions.
 
         `over`: epoch and revision of what may be replaced in any case. Where the store has more than that, and more
-        than `state`, it raises `StoreAhead` and changes nothing; with `goes_on` also where it has less than `state`."""
+        than `state`, it raises `StoreAhead` and changes nothing; with `goes_on` also where it has less than `state`.
+        Where it has that very state, the history stays as well."""
         with self._writing() as connection:
             writing.seed(connection, self._compiled(connection), state, position, goes_on, over)
 

@@ -17,7 +17,7 @@ from provider.store.tables import history, id_column, meta
 
 _SEED_ROWS = 1000
 _EMPTIED = "the store is empty: somebody removed its rows while it was in use"
-_REACHED = select(meta.c.generation, meta.c.epoch, meta.c.revision).with_for_update()
+_REACHED = select(meta.c.generation, meta.c.epoch, meta.c.revision, meta.c.digest).with_for_update()
 
 
 def seed(
@@ -37,6 +37,10 @@ def seed(
             f"the store has revision {row.revision} of epoch {row.epoch} by now, which is more than revision "
             f"{may[1]} of epoch {may[0]}: nothing was changed"
         )
+    if row is not None and over is not None and row.digest == state.digest:
+        # It is that very state. What led to it is worth keeping, for all who share it.
+        connection.execute(meta.update().values(_position(position)))
+        return
     _replace(connection, sql, state, position, goes_on, locked=row is not None)
 
 
@@ -139,8 +143,7 @@ def _write(connection: Connection, sql: Statements, accepted: Sequence[Accepted]
 
 def _missing(connection: Connection, accepted: Sequence[Accepted]) -> Sequence[Accepted]:
     """Those of `accepted` that the store does not have. Raises `StoreCorrupt` where it does not hold what it should."""
-    query = select(meta.c.generation, meta.c.epoch, meta.c.revision, meta.c.digest).with_for_update()
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_REACHED).one_or_none()
     if row is None:
         raise StoreEmptied(_EMPTIED)
     for index, one in enumerate(accepted):
@@ -210,6 +213,12 @@ def _meta(state: State, position: Position | None) -> dict[str, object]:
         "next_key": state.next_key,
         "checksum": f"{state.checksum:064x}",
         "digest": state.digest,
+        **_position(position),
+    }
+
+
+def _position(position: Position | None) -> dict[str, object]:
+    return {
         "position_offset": position.offset if position is not None else None,
         "position_digest": position.digest if position is not None else None,
     }

@@ -53,6 +53,19 @@ def test_a_state_that_is_put_there_replaces_nothing_newer(open_store: OpenStore,
     same(store.load()[0], older)
 
 
+def test_who_takes_over_what_is_there_already_leaves_the_history_to_all_who_share_it(open_store: OpenStore) -> None:
+    store = open_store()
+    accepted = accept_values(seeded(store), range(4))
+    store.commit(accepted, position(5))
+    held = accepted[-1].state
+    for at in (position(3), None):
+        store.seed(held, at, over=(held.epoch, held.revision))
+        loaded, read = store.load()
+        same(loaded, held)
+        assert read == at
+        assert [row.revision for row in store.history(0, 10)] == [2, 3, 4, 5]
+
+
 EMPTIED = [
     ("DELETE FROM meta",),
     ("DROP TABLE meta",),

@@ -22,9 +22,9 @@ def short(steps: int) -> settings:
     )
 
 
-def profiles(short_steps: int, long_steps: int) -> pytest.MarkDecorator:
-    """Has a test run with its `profile`: a short one, and a long one where that is asked for."""
-    brief = short(short_steps)
+def profiles(short_steps: int, long_steps: int, examples: int = 250) -> pytest.MarkDecorator:
+    """Has a test run with its `profile`: a short one, of so many examples, and a long one where that is asked for."""
+    brief = settings(short(short_steps), max_examples=examples)
     long = settings(brief, max_examples=EXAMPLES, stateful_step_count=long_steps, derandomize=False)
     given = [brief, pytest.param(long, marks=pytest.mark.long)]
     return pytest.mark.parametrize("profile", given, ids=["short", "long"])
