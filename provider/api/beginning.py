@@ -26,6 +26,7 @@ from provider.core.anew import Begun, Left, gone_on
 from provider.core.entries import encode
 from provider.core.replica import Asker
 from provider.core.state import State
+from provider.core.vouching import Word, beyond
 from provider.recovery.members import ANSWER_S, HttpMembers, Standing
 from provider.recovery.recovery import others
 from provider.recovery.survey import Answer, Asked, Heard, Plan, survey
@@ -78,7 +79,17 @@ def _ask_around(ctx: Context) -> Asked:
         heard=[Heard(name, seen.pulse.revision, seen.at_ms) for name, seen in view.nodes.items() if name in urls],
         heard_agents=None if agents is None else Heard(agents[1], agents[0], view.agents[agents[1]].at_ms),
         answers=_answers(ctx, urls),
+        stored=_stored(ctx, reading.word),
     )
+
+
+def _stored(ctx: Context, own: Word) -> int | None:
+    """See `Asked.stored`. Where the store does not answer, nothing can be begun either."""
+    try:
+        stored = ctx.past.reached()
+    except BellwetherError:
+        return None
+    return None if stored is None else beyond(stored, own)
 
 
 def _own_broker(ctx: Context, state: State) -> str | None:

@@ -188,7 +188,7 @@ class Promotion:
         if not engine.health.caught_up:
             return None
         found = await run_in_threadpool(engine.foreseen)
-        return None if found.verdict is Verdict.GO else found.why
+        return None if found.verdict is Verdict.GO or found.absolute else found.why
 
     async def _shown(self, state: State) -> None:
         """The claim is in the log; this node's own copy shows it as soon as it is durable here."""

@@ -64,6 +64,8 @@ class Finding:
     why: str = ""
     silent: tuple[str, ...] = ()
     """With GO: members that did not answer, without a witness."""
+    absolute: bool = False
+    """It holds for a promotion by force as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def judge(question: Question, words: Mapping[str, Word | None], waited_s: float)
     own = question.own
     other = [name for name, word in words.items() if word is not None and newer_log(word, own)]
     if other:
-        return Finding(Verdict.REFUSE, _another_log(other))
+        return Finding(Verdict.REFUSE, _another_log(other), absolute=True)
     if question.force:
         return Finding(Verdict.GO)
     ahead = [name for name, word in words.items() if word is not None and not word.lost and _ahead(word, own)]
@@ -145,6 +147,13 @@ def newer_log(word: Word, own: Word) -> bool:
     counts as later, for everybody the same."""
     other = word.generation not in ("", own.generation)
     return other and (word.epoch, word.generation) > (own.epoch, own.generation)
+
+
+def beyond(stored: tuple[str, int, int], own: Word) -> int | None:
+    """The revision of what a store has (generation, epoch, revision), where that is more than `own`; else None."""
+    generation, epoch, revision = stored
+    has_read = (epoch, revision) <= own.reached if generation == own.generation else epoch <= own.epoch
+    return None if has_read else revision
 
 
 def _ahead(word: Word, own: Word) -> bool:

@@ -19,6 +19,7 @@ from provider.core.vouching import (
     Question,
     Verdict,
     Word,
+    beyond,
     counts_alone,
     judge,
     newer_log,
@@ -184,7 +185,7 @@ class Recovery:
     ) -> Finding:
         disowned = _disowned(standings)
         if disowned is not None:
-            return Finding(Verdict.REFUSE, disowned)
+            return Finding(Verdict.REFUSE, disowned, absolute=True)
         words = {name: one.word if one is not None else None for name, one in standings.items()}
         return self._stored_more() or judge(self._asking(promotion=promotion, force=force), words, waited_s)
 
@@ -270,10 +271,11 @@ class Recovery:
         try:
             more = self._more_than_read()
         except BellwetherError as error:
-            return Finding(Verdict.WAIT, f"the store does not say what it has ({error.detail})")
+            return Finding(Verdict.WAIT, f"the store does not say what it has ({error.detail})", absolute=True)
         if more is None:
             return None
-        return Finding(Verdict.WAIT, f"the store has revision {more}, this node {self._word().revision}: reading on")
+        why = f"the store has revision {more}, this node {self._word().revision}: reading on"
+        return Finding(Verdict.WAIT, why, absolute=True)
 
     def _more_than_read(self) -> int | None:
         """The revision that the store has, where that is more than this node has read. Raises a `BellwetherError`."""
@@ -284,9 +286,8 @@ class Recovery:
         if stored is None:
             self._engine.store_emptied()
             return None
-        own = self._word()  # afterwards: under load it is ahead of us at any moment, and we are there at the next
-        has_read = stored[1:] <= own.reached if stored[0] == own.generation else stored[1] <= own.epoch
-        return None if has_read else stored[2]
+        # Looked at afterwards: under load it is ahead of us at any moment, and we are there at the next.
+        return beyond(stored, self._word())
 
     def _look_at_store(self) -> None:
         """Others who keep their state in the same database stored what the log has lost since: it is taken from there,

@@ -58,6 +58,8 @@ class Asked:
     heard_agents: Heard | None
     """The agent that has said the highest revision."""
     answers: Mapping[str, Answer | None]
+    stored: int | None = None
+    """The revision that this node's store has, where that is more than it has read: others keep theirs there, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,11 @@ def _unfit(asked: Asked) -> str | None:
         return f"{node} is {here.state}: {here.reason}. Nothing can be begun with what it holds: take another node"
     if asked.blocked is not None:
         return f"{asked.blocked}: they are not lost. Make room, and promote without --force"
+    if asked.stored is not None:
+        return (
+            f"the database of {node} has revision {asked.stored} by now, {node} only {asked.own.revision}: it takes "
+            "that from there within seconds, and nothing of it is lost. Ask again"
+        )
     if asked.waits:
         why = asked.broker_problem or here.reason or "nobody knows why"
         return (

@@ -113,7 +113,7 @@ async def _look_at_members(ctx: Context, checks: _Checks, *, force: bool) -> Non
     found = await run_in_threadpool(ctx.gateway.engine.foreseen)
     if found.verdict is Verdict.GO:
         checks.add("members", "no acknowledged write would be lost")
-    elif force:
+    elif force and not found.absolute:
         checks.add("members", f"--force would go on all the same: {found.why}", warning=True)
     else:
         waits = found.verdict is Verdict.WAIT

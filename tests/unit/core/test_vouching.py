@@ -46,6 +46,13 @@ def test_a_log_that_was_begun_later_is_the_one() -> None:
     assert judge(WRITES, {"p2": Word("h", epoch=2, revision=10)}, 0.0).verdict is Verdict.GO
 
 
+def test_force_goes_on_without_what_others_have_but_not_in_a_log_that_was_given_up() -> None:
+    forced = replace(CLAIMS, force=True)
+    assert judge(forced, {"p2": replace(OWN, revision=99), "p3": None}, 0.0).verdict is Verdict.GO
+    found = judge(forced, {"p2": Word("h", epoch=9, revision=10), "p3": None}, 0.0)
+    assert (found.verdict, found.absolute) == (Verdict.REFUSE, True)
+
+
 @pytest.mark.parametrize(
     ("question", "patience_s"),
     [(WRITES, START_PATIENCE_S), (replace(WRITES, loss_seen=True), LOSS_PATIENCE_S)],

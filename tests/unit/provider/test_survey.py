@@ -92,6 +92,7 @@ def test_a_standby_that_answers_and_holds_no_more_goes_on_with_it() -> None:
         (replace(LONELY, blocked="the broker takes no writes (low on disk)"), "not lost"),
         (replace(LONELY, broker_problem="root's part has not run"), "root's part"),
         (replace(LONELY, waits=True), "begun by force already"),
+        (replace(LONELY, stored=815), "the database of p3 has revision 815 by now, p3 only 812"),
     ],
 )
 def test_where_something_else_is_left_it_is_refused_and_says_what(asked: Asked, words: str) -> None:
