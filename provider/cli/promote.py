@@ -92,8 +92,8 @@ class Promoting:
 
     @property
     def claimed(self) -> bool:
-        """Whether the claim may be on its way, or more."""
-        return any(step["step"] in ("barrier", "begin", "claim", "advise") for step in self.steps)
+        """Whether the claim may be on its way, or more: behind the survey a log is begun, which may take a while."""
+        return any(step["step"] in ("barrier", "survey", "begin", "claim", "advise") for step in self.steps)
 
 
 def step_text(step: dict[str, Any]) -> str:

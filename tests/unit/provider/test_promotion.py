@@ -1,9 +1,13 @@
 """Who may be promoted, how long it is waited, and what is said meanwhile."""
 
+import ssl
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from provider.cli.promote import Promoting
+from provider.client import Client
 from provider.promotion import CATCH_UP_S, TELL_EVERY_S, Patience, awaited, refusal
 from provider.states import Condition, Maintenance
 
@@ -83,3 +87,13 @@ def test_it_says_what_it_waits_for_how_long_it_has_and_when_it_gives_up(
     assert found.what == what
     assert words in found.detail
     assert "waited 3 s; given up after 30 s without a sign" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("last", "may_go_on"), [("check", False), ("wait", False), ("barrier", True), ("survey", True), ("begin", True)]
+)
+def test_who_stops_looking_is_told_that_nothing_goes_on_only_where_that_is_sure(last: str, may_go_on: bool) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with closing(Client(["https://127.0.0.1:1"], token=None, tls=tls)) as client:
+        promoting = Promoting("p3", client, [{"step": last, "detail": "", "ms": 1.0}])
+        assert promoting.claimed == may_go_on
