@@ -90,6 +90,7 @@ class Node:
             on_expelled=self._expelled,
             current=lambda: self.engine.health.caught_up,
             connected=lambda: self.engine.health.connected,
+            software=lambda: self.own_broker.software,
         )
         self.links = Links(settings, files, self._turned_away_by_broker, lambda: self._known)
         if not state.of("authority"):
@@ -140,7 +141,13 @@ class Node:
         )
         self.refusals = Refusals(settings.name)
         self.users = self._broker_users()
-        self.own_broker = OwnBroker(node=settings.name, data_dir=settings.data_dir, state=state, vault=self.trust.vault)
+        self.own_broker = OwnBroker(
+            node=settings.name,
+            data_dir=settings.data_dir,
+            state=state,
+            vault=self.trust.vault,
+            on_software=self.trust.look_again,
+        )
         self.janitor = Janitor(store, lambda: self.engine.state)
         self.backups = Backups(
             settings, files, self.trust.vault, lambda: self.engine.state, lambda: self.engine.health.caught_up

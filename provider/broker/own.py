@@ -8,9 +8,10 @@ root says it has done is compared with what was asked for, which is asked for ag
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -32,6 +33,8 @@ ASK_AGAIN_S = 30.0
 MADE_S, MADE_LONGEST_S = 4.0, 60.0
 """Root is asked again after so long, and then longer and longer: a join may take it minutes."""
 STOP_S = 5.0
+_ANYWHERE = "192.0.2.1"
+"""An address for documentation (RFC 5737): what is said of a broker's software is judged without where it is."""
 
 
 def wanted_of(state: State, node: str, vault: Vault) -> Wanted | None:
@@ -89,7 +92,17 @@ def _concerned(accepted: Accepted) -> bool:
 class OwnBroker:
     """One thread. Public methods may be called from any other, and do not wait."""
 
-    def __init__(self, *, node: str, data_dir: Path, state: State, vault: Vault, status: Path = STATUS) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        data_dir: Path,
+        state: State,
+        vault: Vault,
+        status: Path = STATUS,
+        on_software: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_software` is called on this thread when `software` has changed."""
         self._node, self._path, self._state, self._vault = node, data_dir / FILE, state, vault
         known = state.get("node", node)
         broker = known.spec.get("broker") if known is not None else None
@@ -104,6 +117,10 @@ class OwnBroker:
         """Why root cannot be told what this host's broker is to be."""
         self.hindrance: str | None = None
         """What hindered root, by its own word, the last time that it tried what it has not done yet."""
+        self.software: Mapping[str, Any] | None = None
+        """Version and plug-ins of this host's broker, as root found them last: an upgrade may have brought others than
+        the state knows, by which newcomers are judged."""
+        self._on_software = on_software
         self._written: Wanted | None = None
         """None after a start: written again even if nothing has changed, so that root looks again as well."""
         self._news = threading.Condition()
@@ -191,11 +208,24 @@ class OwnBroker:
             return
         try:
             said = json.loads(self._status.read_text(encoding="utf-8"))
-            made, hindrance = said["made"], said["problem"]
-        except (OSError, ValueError, LookupError, TypeError):
-            made, hindrance = None, None  # nobody has looked yet
+            made, hindrance, found = said["made"], said["problem"], said.get("broker")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            made, hindrance, found = None, None, None  # nobody has looked yet
+        if found is not None:
+            self._found(found)
         if made == unmade.asked:
             self._unmade = self.hindrance = None
         else:
             self.hindrance = hindrance
             write_atomically(self._path, unmade.text())
+
+    def _found(self, broker: Any) -> None:
+        """What root says that this host's broker is."""
+        try:
+            known = BrokerNode.model_validate({**broker, "node": self._name, "address": _ANYWHERE})
+        except (ValidationError, TypeError):
+            return  # nothing that the state could hold
+        software = known.model_dump(mode="json", include={"version", "plugins"})
+        if software != self.software:
+            self.software = software
+            self._on_software()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from provider.broker.host.apply import Apply, apply_newest, read_wanted, record
+from provider.broker.host.commands import BrokerAway
 from provider.broker.host.local import LocalBroker
 from provider.broker.host.wanted import FILE, STATUS, Wanted
 from provider.cli.console import AsJson, application, plain, print_json, table
@@ -38,26 +39,32 @@ def apply(file: WantedFile = INSTALLED_DATA / FILE) -> None:
             plain("The cluster does not administer the broker of this host: nothing to do.")
         return made
 
-    record(work)
+    record(work, software=lambda: broker.software)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """What this host's broker is, with whom, and what hinders it from being as the cluster wants it."""
     broker = _local()
-    facts = broker.facts()
     try:
         problem = json.loads(STATUS.read_text(encoding="utf-8"))["problem"]
     except FileNotFoundError:
         problem = None
     except (OSError, ValueError, KeyError) as error:
         raise Invalid(f"{STATUS} cannot be read: {error}") from None
+    try:
+        told = broker.look()
+    except BrokerAway as error:
+        noted = f"; what hindered `bellwether-broker` last: {problem}" if problem is not None else ""
+        raise BrokerAway(f"{error.detail}: see `systemctl status rabbitmq-server`{noted}") from None
     if as_json:
-        found = {"node": facts.node, "version": facts.version, "cluster": facts.cluster, "running": facts.running}
-        print_json({**found, "plugins": facts.plugins, "problem": problem})
+        found = {"node": told.node, "version": told.version, "cluster": told.cluster, "running": told.seen}
+        print_json({**found, "plugins": told.plugins, "problem": problem})
         return
-    plain(f"{facts.node}, RabbitMQ {facts.version}")
-    table([[node, "runs" if node in facts.running else "is not seen running"] for node in facts.cluster])
+    plain(f"{told.node}, RabbitMQ {told.version}")
+    if not told.running:
+        plain("  does not serve yet: it starts, or waits for others of its cluster (journalctl -u rabbitmq-server)")
+    table([[node, "runs" if node in told.seen else "is not seen running"] for node in told.cluster])
     if problem is not None:
         plain(f"It is not as the cluster wants it: {problem}")
 

@@ -4,7 +4,7 @@ The daemon makes one of these and tells it what was applied; everything else her
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -46,7 +46,9 @@ class Trust:
         on_expelled: Callable[[str], None],
         current: Callable[[], bool],
         connected: Callable[[], bool],
+        software: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
+        """`software()`: version and plug-ins of this host's broker, where they are known."""
         self._node, self._files = settings.name, files
         self._state, self._view, self._commit, self._reach = state, view, commit, reach
         self._private_key = files.secrets_key.read_text(encoding="ascii")
@@ -69,7 +71,7 @@ class Trust:
             sign_with=lambda id_: commit(SignWith(id_)),
             current=current,
             connected=connected,
-            news=lambda state: news_of(settings, state),
+            news=lambda state: news_of(settings, state, software()),
         )
 
     def start(self) -> None:
@@ -91,6 +93,10 @@ class Trust:
         touched = [(document.kind, document.id) for document in delta.put] + list(delta.deleted)
         if any(kind in ("authority", "node") or id_ in (CERTIFICATE_DAYS, CERTIFICATE_HOSTS) for kind, id_ in touched):
             self._certificates.look_again()
+
+    def look_again(self) -> None:
+        """Something may be new about this node. Any thread."""
+        self._certificates.look_again()
 
     def refused(self) -> None:
         """The broker does not let this node in: perhaps it was removed. Any thread."""

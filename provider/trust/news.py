@@ -1,4 +1,4 @@
-"""What is new about a node since the state last heard of it: where it and its broker are, which version it runs."""
+"""What is new about a node since the state last heard of it: where it and its broker are, which versions they run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,9 @@ from provider.settings import ProviderSettings, host_of
 from shared.version import VERSION
 
 
-def news_of(settings: ProviderSettings, state: State) -> dict[str, Any]:
-    """What the node's document says otherwise. Empty for one that is no member."""
+def news_of(settings: ProviderSettings, state: State, software: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the node's document says otherwise. Empty for one that is no member. `software`: version and plug-ins of its
+    broker, where they are known."""
     node = state.get("node", settings.name)
     if node is None:
         return {}
@@ -25,9 +26,10 @@ def news_of(settings: ProviderSettings, state: State) -> dict[str, Any]:
     if broker is not None:
         if list(node.spec["endpoints"]) != list(settings.broker.endpoints):
             found["endpoints"] = list(settings.broker.endpoints)
-        address = _address(settings, state, broker["address"])
-        if address != broker["address"]:
-            found["broker"] = {**broker, "address": address}
+        known = {**broker, "plugins": list(broker.get("plugins", ()))}
+        now = {**known, **(software or {}), "address": _address(settings, state, broker["address"])}
+        if now != known:
+            found["broker"] = now
     return found
 
 

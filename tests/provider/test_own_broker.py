@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from localcluster.process import wait_until
 
+from provider.broker import own as own_broker
 from provider.broker.own import OwnBroker
 from provider.core.commands import BROKER_COOKIE, put
 from provider.core.entries import Change, Claim
@@ -48,6 +49,42 @@ def test_what_root_did_not_see_is_asked_for_again_until_it_is_done(
         status.write_text(json.dumps({"problem": None, "at": 1, "made": first["asked"]}))
         wait_until(lambda: own.made, timeout_s=60, what="it does not see that it is done")
         assert own.hindrance is None
+    finally:
+        own.stop()
+
+
+def test_what_root_found_the_broker_to_be_is_told_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state had the version of when the node joined for ever, and newcomers of the present one were refused."""
+    monkeypatch.setattr(own_broker, "MADE_S", 0.05)
+    state = State.genesis(
+        generation="g",
+        primary="p1",
+        now=0,
+        changes=(Change(kind="node", id="p1", spec={"url": "https://p1:1", "broker": BROKER}),),
+    )
+    status, told = tmp_path / "status.json", list[object]()
+    own = OwnBroker(
+        node="p1",
+        data_dir=tmp_path,
+        state=state,
+        vault=None,  # type: ignore[arg-type]
+        status=status,
+        on_software=lambda: told.append(own.software),
+    )
+    own.removed()
+    said = {"problem": None, "at": 1, "made": None}
+    status.write_text(json.dumps(said | {"broker": {"version": "no number", "plugins": []}}))
+    own.start()
+    try:
+        wait_until((tmp_path / "broker.json").exists, timeout_s=20, what="nothing is asked for")
+        (tmp_path / "broker.json").unlink()
+        wait_until((tmp_path / "broker.json").exists, timeout_s=20, what="it is not asked for again")
+        assert told == []
+        found = {"version": "4.1.0", "plugins": ["jose"]}
+        status.write_text(json.dumps(said | {"broker": found}))
+        wait_until(lambda: told == [found], timeout_s=30, what="it is not told")
     finally:
         own.stop()
 

@@ -130,6 +130,34 @@ def test_a_host_whose_administrator_s_password_went_with_another_node_is_told_ho
         host.broker((), None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "done"),
+    [
+        ({"khepri": False}, True),
+        ({"khepri": False, "version": "3.10.8"}, False),
+        ({"khepri": False, "cluster": ["rabbit@p1", "rabbit@p2"]}, False),
+        ({"khepri": True}, False),
+    ],
+    ids=["alone", "too old", "with others", "done already"],
+)
+def test_one_that_is_alone_keeps_its_metadata_in_khepri_before_others_join_it(
+    rabbit: Rabbit, tmp_path: Path, changes: dict[str, Any], done: bool
+) -> None:
+    """RabbitMQ 3.10 became 4.0 below a provider, and began with nothing: those that joined took Mnesia over."""
+    broker = rabbit(**changes)
+    broker.mend()
+    file = tmp_path / "done"
+    assert ("enable_feature_flag --opt-in khepri_db" in file.read_text() if file.exists() else False) is done
+    assert broker.software == {"version": changes.get("version", "4.0.5"), "plugins": []}
+
+
+def test_to_look_at_one_that_waits_for_others_changes_nothing(rabbit: Rabbit, tmp_path: Path) -> None:
+    """It was started, for five minutes, and nothing was said meanwhile."""
+    told = rabbit(running=False, cluster=[], seen=[]).look()
+    assert (told.running, told.version) == (False, "4.0.5")
+    assert not (tmp_path / "done").exists()
+
+
 def test_one_that_holds_what_is_not_ours_is_not_emptied_when_its_node_was_removed(
     rabbit: Rabbit, tmp_path: Path
 ) -> None:

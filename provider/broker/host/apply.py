@@ -7,8 +7,9 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from provider.broker.host import lone
 from provider.broker.host.anew import begin_anew
@@ -113,8 +114,13 @@ def apply_newest(read: Callable[[], Wanted | None], run: Callable[[Wanted], None
     return done
 
 
-def record(outcome: Callable[[], Wanted | None], path: Path = STATUS) -> None:
-    """Does it, and writes down what became of it. Raises what `outcome` raises."""
+def record(
+    outcome: Callable[[], Wanted | None],
+    path: Path = STATUS,
+    software: Callable[[], Mapping[str, Any] | None] = lambda: None,
+) -> None:
+    """Does it, and writes down what became of it, and what `software` the broker is by then. Raises what `outcome`
+    raises."""
     detail: str | None = None
     made: Wanted | None = None
     try:
@@ -124,5 +130,6 @@ def record(outcome: Callable[[], Wanted | None], path: Path = STATUS) -> None:
         raise
     finally:
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        said = {"problem": detail, "at": int(time.time()), "made": made.asked if made is not None else None}
+        said: dict[str, Any] = {"problem": detail, "at": int(time.time()), "made": made.asked if made else None}
+        said["broker"] = software()
         write_atomically(path, json.dumps(said) + "\n", mode=0o644)

@@ -72,6 +72,8 @@ class LocalBroker:
         self._known: About | None = None
         """What this host's broker said last, until something was changed: each question takes a second, on a busy host
         several."""
+        self.software: Mapping[str, Any] | None = None
+        """Its version and plug-ins, by what it said last while it ran."""
 
     @property
     def installed(self) -> bool:
@@ -92,10 +94,17 @@ class LocalBroker:
             told = self._own()
         return facts(told)
 
+    def look(self) -> About:
+        """What this host's broker says of itself, also one that waits for others. Changes nothing."""
+        self._known = None
+        return self._own()
+
     def _own(self, deadline_s: float = DEADLINE_S) -> About:
         """What this host's broker says of itself."""
         if self._known is None:
             self._known = about(self._commands.evaluate(ASK, deadline_s=deadline_s))
+            if self._known.running:
+                self.software = {"version": self._known.version, "plugins": list(self._known.plugins)}
         return self._known
 
     def _change(self, *command: str, deadline_s: float = DEADLINE_S) -> None:
@@ -275,14 +284,18 @@ class LocalBroker:
 
     def mend(self) -> None:
         """Starts a broker anew that runs and has lost its metadata store, as after its disk was full: it lets nobody
-        in, and does not come round by itself."""
+        in, and does not come round by itself. One that is alone, and began with an older RabbitMQ or anew, keeps its
+        metadata in Khepri from now on, before others join it."""
         try:
-            ended = self._own(SEEN_S).store_ended
+            told = self._own(SEEN_S)
         except BrokerAway:
             return  # what comes next says so
-        if ended:
+        if told.store_ended:
             self._say("RabbitMQ has lost its metadata store, and lets nobody in: starting it anew")
             self.restart()
+        elif told.running and told.cluster == (told.node,) and not told.khepri and series(told.version) >= (4, 0):
+            self._say("RabbitMQ is to keep its metadata in Khepri")
+            self.replicate_metadata()
 
     def expected_node(self) -> str:
         """What this host's broker is called: after the host."""

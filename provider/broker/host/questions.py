@@ -40,6 +40,8 @@ class About(BaseModel):
     """It runs without its metadata store, as after its disk was full."""
     tls: bool = True
     """It talks to other brokers with TLS."""
+    khepri: bool = True
+    """Its metadata is where a majority decides."""
     cluster: Names = ()
     """Every broker of its cluster, itself too."""
     seen: Names = ()
@@ -66,8 +68,8 @@ class About(BaseModel):
 
 ASK = f"""
 Up = rabbit:is_running(),
-Ended = Up andalso erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled()
-    andalso whereis(rabbitmq_metadata) =:= undefined,
+Khepri = Up andalso erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled(),
+Ended = Khepri andalso whereis(rabbitmq_metadata) =:= undefined,
 Tls = case init:get_argument(proto_dist) of {{ok, Said}} -> lists:member(["inet_tls"], Said); error -> false end,
 Itself = #{{clock_ms => os:system_time(millisecond), node => node(), running => Up, store_ended => Ended, tls => Tls,
     version => list_to_binary(rabbit_misc:version()), plugins => rabbit_plugins:active()}},
@@ -79,7 +81,7 @@ Rest = case Up andalso not Ended of
             || Q <- rabbit_amqqueue:list_by_type(rabbit_stream_queue)],
         Online = fun(Q) -> proplists:get_value(online, rabbit_stream_queue:info(Q, [online]), []) end,
         #{{cluster => rabbit_nodes:all(), seen => rabbit_nodes:all_running(), vhosts => rabbit_vhost:list_names(),
-            queues => length(Queues), some => lists:sublist(Queues, {NAMED_MAX}),
+            khepri => Khepri, queues => length(Queues), some => lists:sublist(Queues, {NAMED_MAX}),
             streams => [[Vhost, Name, Nodes] || {{{{resource, Vhost, queue, Name}}, Nodes, _}} <- Streams],
             asleep => [[Vhost, Name] || {{{{resource, Vhost, queue, Name}}, Nodes, Q}} <- Streams,
                 lists:member(node(), Nodes) andalso not lists:member(node(), Online(Q))]}}

@@ -104,4 +104,8 @@ def test_what_is_new_about_a_node(tmp_path: Path) -> None:
     assert found["endpoints"] == list(settings.broker.endpoints)
     assert found["broker"] == {**broker, "address": "127.0.0.1"}
     here = {**broker, "address": "127.0.0.1"}
-    assert news_of(settings, state(broker=here, endpoints=list(settings.broker.endpoints))) == {}
+    known = state(broker=here, endpoints=list(settings.broker.endpoints))
+    assert news_of(settings, known) == {}
+    assert news_of(settings, known, {"version": "4.0.5", "plugins": []}) == {}
+    upgraded = {"version": "4.1.0", "plugins": ["jose"]}
+    assert news_of(settings, known, upgraded) == {"broker": {**here, **upgraded}}
