@@ -17,6 +17,7 @@ from agent.foreground import DEFAULT_CONFIG, run_daemon
 from agent.settings import AgentFiles, AgentSettings, load_settings, parse_settings
 from agent.status import read_status
 from shared.errors import BellwetherError, Invalid, Refused
+from shared.output import show_what_can_be_shown
 from shared.version import VERSION
 
 TOKEN_VARIABLE = "BELLWETHER_TOKEN"  # noqa: S105 - a name, not a token
@@ -35,6 +36,7 @@ CONFIG = Path(DEFAULT_CONFIG)
 
 def run_app(arguments: Sequence[str]) -> int:
     """Carry out a command; the exit code: 0 done, 1 refused or failed, 2 wrong usage."""
+    show_what_can_be_shown()
     try:
         app(list(arguments), prog_name="agent", standalone_mode=True)
     except SystemExit as end:
@@ -107,7 +109,8 @@ def enroll(
     if text is None:
         _check_same(config, settings, agent_id, given)
     broker = enroll_agent(_split(urls), _token(token_file), settings, files, text)
-    typer.echo(f"enrolled {settings.id}: primary {broker.primary}, epoch {broker.epoch}; start it with: agent run")
+    then = f"start it with: {_begin(config)}"
+    typer.echo(f"enrolled {settings.id}: primary {broker.primary}, epoch {broker.epoch}; {then}")
 
 
 @app.command()
@@ -125,7 +128,7 @@ def status(
     content = {"id": settings.id} | (read_status(AgentFiles(config).status) or {"state": "never started"})
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else readable(content))
     if content["state"] != "running":
-        raise Invalid(f"the daemon of {settings.id} does not run; start it with: agent run --config {config}")
+        raise Invalid(f"the daemon of {settings.id} does not run; start it with: {_begin(config)}")
 
 
 @app.command()
@@ -141,6 +144,11 @@ def advise(
         tell_credential(_split(urls), settings, files)
     brokerfile.write_unless_newer(new, files)  # that took its time, and the daemon may have been told meanwhile
     typer.echo(f"{files.broker}: primary {new.primary}, epoch {new.epoch}, endpoints {', '.join(new.endpoints)}")
+
+
+def _begin(config: Path) -> str:
+    """How the daemon is started. Where it is installed it has a user of its own, which the database server knows."""
+    return "systemctl start bellwether-agent" if config == CONFIG else f"agent run --config {config}"
 
 
 def _split(urls: str) -> list[str]:

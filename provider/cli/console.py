@@ -1,9 +1,11 @@
 """What the commands have in common: options, errors in one line, output for people and for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from provider.client import Client, Problem, Unreachable, local
 from provider.settings import DEFAULT_CONFIG, Files, ProviderSettings, load_settings
 from shared.errors import BellwetherError, Invalid
 from shared.files import read_text
+from shared.output import show_what_can_be_shown
 
 Config = Annotated[Path, typer.Option("--config", help="The provider's configuration file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -46,13 +49,15 @@ def entry(app: typer.Typer) -> Callable[[], None]:
     """A console script's `main`: every `BellwetherError` becomes one line on stderr and exit code 1."""
 
     def main() -> None:
+        show_what_can_be_shown()
         try:
             app()
         except BellwetherError as error:
             print(f"error: {error.detail}", file=sys.stderr)  # noqa: T201
             sys.exit(1)
         except OSError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            root = "; run it as root" if isinstance(error, PermissionError) and os.geteuid() != 0 else ""
+            print(f"error: {error}{root}", file=sys.stderr)  # noqa: T201
             sys.exit(1)
         except UnicodeError:  # files are read elsewhere; what is left is what the shell handed over
             print("error: what was given on the command line is not UTF-8", file=sys.stderr)  # noqa: T201
@@ -69,6 +74,13 @@ def daemon(config: Path, *, otherwise: str = "") -> Iterator[tuple[ProviderSetti
     try:
         yield settings, client
     except Unreachable as error:
+        if _out_of_time(error):
+            now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+            fail(
+                f"the certificate of the provider on this host is not valid at the time that this host's clock has, {now} "
+                f"({error.detail}). Is the clock wrong, set it right (`timedatectl`, chrony). Is it right, the certificate "
+                f"is renewed by itself as soon as this node reaches the primary{otherwise}"
+            )
         fail(
             f"the provider on this host does not answer ({error.detail}): is `provider run` running? See "
             f"`systemctl status bellwether-provider`{otherwise}"
@@ -77,6 +89,11 @@ def daemon(config: Path, *, otherwise: str = "") -> Iterator[tuple[ProviderSetti
         fail(error.detail)
     finally:
         client.close()
+
+
+def _out_of_time(error: Unreachable) -> bool:
+    """Whether what answered has a certificate that is not valid yet, or not any more. OpenSSL's words."""
+    return any(said in error.detail for said in ("certificate is not yet valid", "certificate has expired"))
 
 
 def fail(message: str) -> None:
@@ -105,8 +122,6 @@ def read_secret(path: Path | None, environment: str, prompt: str, *, confirm: bo
     """A secret from a file, the environment or a prompt: never from the command line, which `ps` shows.
 
     Raises `Invalid` where there is none."""
-    import os
-
     if path is not None:
         return read_text(path).strip()
     if environment in os.environ:

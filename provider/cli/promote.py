@@ -24,6 +24,7 @@ SILENCE_S = 10.0
 """The provider says something every second. One that is silent for so long hangs."""
 INTERRUPTED = 130
 """Exit code, as of a shell's command that was ended by SIGINT."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Node = str
 
 
@@ -31,18 +32,23 @@ class Interrupted(Exception):
     """Somebody pressed Ctrl-C, or ended this command."""
 
 
+def undisturbed() -> None:
+    """Nothing interrupts from now on, until the end of the block that is `interruptible`. Main thread."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP raises `Interrupted` within this block; after it, while things are tidied up,
-    more of them change nothing."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    more of them change nothing. What whoever began this command has it ignore (nohup) it goes on to ignore."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+        undisturbed()
         raise Interrupted(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:
@@ -51,10 +57,11 @@ def interruptible() -> Iterator[None]:
 
 
 def tell(show: Callable[[], None]) -> None:
-    """Shows something; where nobody reads it any more, all that follows goes nowhere."""
+    """Shows something; where it cannot be shown (nobody reads it any more, its file's disk is full), all that follows
+    goes nowhere."""
     try:
         show()
-    except BrokenPipeError:
+    except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
@@ -111,11 +118,12 @@ def promote(node: Node, client: Client, *, force: bool, yes: bool, wait_s: float
 
     try:
         with interruptible():
-            found = promoting.run(force=force, wait_s=wait_s, on_step=shown)
-            if "anew" in found and agreed(node, found, yes=yes, as_json=as_json):
-                found = promoting.run(force=True, wait_s=wait_s, on_step=shown, accept=found["anew"]["accept"])
-    except Interrupted as signalled:
-        found = {"result": "interrupted", "detail": f"interrupted by {signalled}: {_now(promoting)}"}
+            try:
+                found = promoting.run(force=force, wait_s=wait_s, on_step=shown)
+                if "anew" in found and agreed(node, found, yes=yes, as_json=as_json):
+                    found = promoting.run(force=True, wait_s=wait_s, on_step=shown, accept=found["anew"]["accept"])
+            except Interrupted as signalled:
+                found = {"result": "interrupted", "detail": f"interrupted by {signalled}: {_now(promoting)}"}
     except Broken as error:
         found = {"result": "broken", "detail": _broken(promoting, error)}
     except (Problem, Unreachable) as error:

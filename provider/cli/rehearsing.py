@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from provider.cli.promote import Interrupted, Promoting, step_text
+from provider.cli.promote import Interrupted, Promoting, step_text, undisturbed
 from provider.client import Client, Problem, Unreachable, path
 from provider.core.commands import REHEARSAL_SETTINGS
 from provider.rehearsal import WRITERS_EVERY_S, WRITES_BETWEEN, Leg, Outcome, Told, Write, told_by, unfit, who
@@ -111,11 +111,12 @@ class Rehearsal:
             raise Refused(f"no rehearsal: {'; '.join(reasons)}. Nothing was changed")
 
     def perform(self) -> Outcome:
-        """All of it. However it ends, the writers end, and what they wrote is removed."""
+        """All of it. However it ends, the writers end, and what they wrote is removed; nothing interrupts that. Main
+        thread, within `interruptible`."""
         trouble: str | None = None
         told: Mapping[str, Sequence[Told]] = {}
-        first = int(self.local.get("/cluster")["revision"])
         try:
+            first = int(self.local.get("/cluster")["revision"])
             with self._writing():
                 self._there_and_back()
             told = self._told(first)
@@ -124,6 +125,7 @@ class Rehearsal:
         except BellwetherError as error:
             trouble = error.detail
         finally:
+            undisturbed()
             self._quietly("what it wrote", self._remove_all)
         primary, epoch = self._who()
         return Outcome(self.node, primary, epoch, self.writers.writes, self.legs, told, trouble, self._left)
@@ -183,9 +185,11 @@ class Rehearsal:
             yield
         finally:
             self.writers.stop()
-            for thread in threads:
-                thread.join(GIVE_UP_S)
-            self._quietly("its token", lambda: self.local.request("DELETE", path("tokens", made["id"])))
+            try:
+                for thread in threads:
+                    thread.join(GIVE_UP_S)
+            finally:
+                self._quietly("its token", lambda: self.local.request("DELETE", path("tokens", made["id"])))
 
     def _told(self, first: int) -> Mapping[str, Sequence[Told]]:
         """What the history of each node has, once it has all that was acknowledged. Raises `BellwetherError`."""

@@ -1,5 +1,6 @@
 """A server that answers over HTTPS as a test says: for what asks a provider and meets another, or its bad moment."""
 
+import datetime
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +24,11 @@ class Asked:
 
 
 @contextmanager
-def answering(answer: Callable[[Asked], tuple[int, str]]) -> Iterator[str]:
-    """Its address, within this block. `answer` says status and body of each answer, on a thread of the server's."""
+def answering(answer: Callable[[Asked], tuple[int, str]], not_after: datetime.datetime | None = None) -> Iterator[str]:
+    """Its address, within this block. `answer` says status and body of each answer, on a thread of the server's.
+    `not_after`: when its certificate expires, or has expired."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("127.0.0.1").configure_cert(tls)
+    AUTHORITY.issue_cert("127.0.0.1", not_after=not_after).configure_cert(tls)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
