@@ -13,6 +13,7 @@ from provider.settings import Files, ProviderSettings, host_of, load_settings, t
 from shared.errors import Invalid, Unavailable
 from shared.files import write_atomically
 from shared.logs import log
+from shared.wording import listed
 
 
 def source_address(url: str) -> str:
@@ -43,11 +44,7 @@ def is_here(address: str) -> bool:
 
 def gone(host: str) -> bool:
     """Whether `host` is an IP address, and not this host's (any longer). Names are for whoever resolves them."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return not is_here(host)
+    return _is_number(host) and not is_here(host)
 
 
 def towards(state: State, node: str) -> str | None:
@@ -71,6 +68,51 @@ def own_addresses() -> list[str]:
     except OSError:
         return []
     return sorted({line.split()[-1] for line, after in pairwise(lines) if "/32 host LOCAL" in after})
+
+
+def not_known(state: State, node: str, url: str) -> str | None:
+    """What is to be said of a node, by itself, whose host has another address than the cluster knows; None: it has not.
+    `url`: where it is now."""
+    known = state.get("node", node)
+    if known is None:
+        return None
+    broker = known.spec.get("broker")
+    before = known.spec["url"] if known.spec["url"] != url else None
+    if before is None and broker is not None and gone(broker["address"]):
+        before = broker["address"]
+    if before is None:
+        return None
+    said = (
+        f"this host has another address: the cluster looks for {node} at {before} until the primary has taken that up"
+    )
+    whose = [
+        other.id
+        for other in state.of("node")
+        if other.id != node
+        and any(
+            is_here(one)
+            for one in _numbers(host_of(other.spec["url"]), (other.spec.get("broker") or {}).get("address"))
+        )
+    ]
+    if not whose:
+        return said
+    return (
+        f"{said}. What it has now is known as the address of {listed(whose)}: if hosts have swapped theirs, give them "
+        "back those that `bellwether nodes list` has, and restart them (docs/MEMBERS.md, Another address)"
+    )
+
+
+def _numbers(*hosts: str | None) -> list[str]:
+    """Those of them that are IP addresses of one host alone."""
+    return [one for one in hosts if one is not None and _is_number(one) and not ip_address(one).is_loopback]
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _others(state: State, node: str) -> Iterable[str]:

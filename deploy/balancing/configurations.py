@@ -150,7 +150,7 @@ def keepalived(options: Options) -> str:
     if not 1 <= wanted.router <= 255:
         raise Wrong(f"router: {wanted.router} is not from 1 to 255")
     others = [node.address(address.version) for node in options.nodes if node is not own]
-    peers = []
+    peers, source = [], None
     if others:
         source = own.own_address(address.version, others[0])
         peers = [f"unicast_src_ip {source}", "unicast_peer {", *(f"    {one}" for one in others), "}"]
@@ -160,6 +160,7 @@ def keepalived(options: Options) -> str:
             "NAME": own.name,
             "USER": wanted.user,
             "CA": options.ca,
+            "RESOLVED": _resolved(own, source),
             "URL": own.url,
             "INTERFACE": wanted.interface,
             "ROUTER": str(wanted.router),
@@ -167,6 +168,16 @@ def keepalived(options: Options) -> str:
             "ADDRESS": str(address),
         },
     )
+
+
+def _resolved(own: Node, source: str | None) -> str:
+    """For curl: the node's name in numbers, `source` first. A look must not need a name server: who cannot be asked has
+    no address."""
+    numbers = sorted({number for number in own.numbers() if "%" not in number} - {source})
+    if own.host in (source, *numbers) or not (source or numbers):
+        return ""
+    told = [f"[{number}]" if ":" in number else number for number in ([source] if source else []) + numbers]
+    return f"--resolve {own.host}:{own.port}:{','.join(told)} "
 
 
 def _whole(text: str) -> str:

@@ -77,9 +77,9 @@ def daemon(config: Path, *, otherwise: str = "") -> Iterator[tuple[ProviderSetti
         if _out_of_time(error):
             now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             fail(
-                f"the certificate of the provider on this host is not valid at the time that this host's clock has, {now} "
-                f"({error.detail}). Is the clock wrong, set it right (`timedatectl`, chrony). Is it right, the certificate "
-                f"is renewed by itself as soon as this node reaches the primary{otherwise}"
+                f"the certificate of the provider on this host is not valid at the time that this host's clock has, "
+                f"{now} ({error.detail}). Is the clock wrong, set it right (`timedatectl`, chrony). Is it right, the "
+                f"certificate is renewed by itself as soon as this node reaches the primary{otherwise}"
             )
         fail(
             f"the provider on this host does not answer ({error.detail}): is `provider run` running? See "

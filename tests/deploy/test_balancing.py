@@ -69,6 +69,7 @@ def test_keepalived_accepts_what_is_made_for_it(files: Path) -> None:
     text = keepalived(options)
     assert "@" not in text.replace("between @ signs", "")
     assert "unicast_src_ip 192.0.2.12" in text
+    assert "--resolve" not in text, "its address is in numbers"
     accepted("keepalived", "-t", "-f", file=files / "keepalived.conf", text=text)
 
 
@@ -203,6 +204,9 @@ def test_names_are_addresses_that_others_can_call(tmp_path: Path) -> None:
     lines = [line.strip() for line in elsewhere(tmp_path, "keepalived").splitlines()]
     assert "unicast_src_ip 192.0.2.1" in lines
     assert lines[lines.index("unicast_peer {") + 1 :][:2] == ["192.0.2.2", "}"]
+    (look,) = [line for line in lines if line.startswith("script ")]
+    named = "--resolve p1.example.org:8443:192.0.2.1,127.0.1.1 https://p1.example.org:8443/health/primary"
+    assert named in look, "or the address would go with the name server"
     assert "server p2 192.0.2." in elsewhere(tmp_path, "haproxy")
 
 

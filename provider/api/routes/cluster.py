@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from provider.address import not_known
 from provider.api import direct
 from provider.api.access.auth import Principal
 from provider.api.access.policy import Rule, needs
@@ -103,6 +104,9 @@ async def get_cluster(request: Request) -> Response:
 
 def _of_this_node(ctx: Context, state: State) -> Iterator[str]:
     """What others do not know."""
+    moved = not_known(state, ctx.node, ctx.settings.url)
+    if moved is not None:
+        yield moved
     unable = broker_users(state, ctx.node, ctx.settings.broker.management)
     if unable is not None:
         yield unable

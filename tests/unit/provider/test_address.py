@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from provider.address import followed, gone, is_here, moved, own_addresses
+from provider import address
+from provider.address import followed, gone, is_here, moved, not_known, own_addresses
 from provider.core.entries import Change
 from provider.core.state import State
 from provider.settings import Files, ProviderSettings, load_settings
@@ -83,6 +84,26 @@ def test_an_address_of_the_other_family(tmp_path: Path) -> None:
     assert (found.url, found.api.listen) == ("https://[2001:db8::9]:8443", "2001:db8::9:8443")
     assert load_settings(files.config) == found
     assert moved(found, "2001:db8::9", OLD).url == settings.url
+
+
+def test_who_is_looked_for_elsewhere_says_so_and_whose_address_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that had swapped their addresses only said that they did not reach the log."""
+    broker = {"node": "rabbit@p1", "version": "4.0.5", "address": NEW, "plugins": []}
+
+    def state(**of_p2: object) -> State:
+        nodes = {"p1": {"url": "https://p1.example.org:8443", "broker": broker}, "p2": of_p2}
+        changes = tuple(Change(kind="node", id=name, spec=dict(spec)) for name, spec in nodes.items())
+        return State.genesis(generation="g", primary="p1", now=1, changes=changes)
+
+    monkeypatch.setattr(address, "is_here", lambda one: one == NEW)
+    now, before = f"https://{NEW}:8443", f"https://{OLD}:8443"
+    assert not_known(state(url=now), "p2", now) is None
+    assert not_known(alone(), "p2", now) is None, "it is no member"
+    said = not_known(state(url=before), "p2", now)
+    assert f"looks for p2 at {before}" in str(said)
+    assert "known as the address of p1: if hosts have swapped theirs" in str(said)
+    named = state(url="https://p2.example.org:1", broker={**broker, "node": "rabbit@p2", "address": OLD})
+    assert f"looks for p2 at {OLD}" in str(not_known(named, "p2", "https://p2.example.org:1"))
 
 
 def test_what_is_new_about_a_node(tmp_path: Path) -> None:
