@@ -178,6 +178,37 @@ def test_a_certificate_that_does_not_fit_its_key_is_not_given(host: Host) -> Non
         (host.configuration / "node.key").write_text(good)
 
 
+BUSY = """#!/bin/sh
+mv "$tls"/next/* "$tls"/
+[ -e "$tls/../changed" ] || echo "# another authority" >>"$source/ca.pem"
+: >"$tls/../changed"
+"""
+AS_THE_BROKER = "mount --bind rabbitmqctl /usr/lib/rabbitmq/bin/rabbitmqctl; exec {} certificate --now {}"
+
+
+@as_root
+def test_what_is_renewed_while_the_broker_takes_its_files_reaches_it_too(tmp_path: Path) -> None:
+    """The path unit does not see it, and the broker had a certificate of an authority that was being replaced."""
+    host, ctl = Host(tmp_path, trustme.CA()), tmp_path / "rabbitmqctl"
+    ctl.write_text(BUSY)
+    ctl.chmod(0o755)
+    tls = host.rabbitmq / "bellwether"
+    options = f"--dir {host.configuration} --rabbitmq {host.rabbitmq} --owner {host.me} --rabbitmq-user {host.me}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", AS_THE_BROKER.format(SCRIPT, options)],
+        cwd=tmp_path,
+        env=os.environ | {"tls": str(tls), "source": str(host.configuration)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done
+    assert (tls / "ca.pem").read_text().endswith("# another authority\n")
+    for name in ("ca.pem", "node.pem", "node.key"):
+        assert (tls / name).read_bytes() == (host.configuration / name).read_bytes()
+
+
 @as_root
 def test_several_brokers_talk_with_tls_and_again_changes_nothing(host: Host) -> None:
     environment = host.rabbitmq / "rabbitmq-env.conf"
