@@ -63,14 +63,26 @@ def _placement(state: State) -> Iterator[str]:
         yield f"{listed(names)} share the {label} {value}: they can be lost together"
 
 
+def own_clock(state: State, view: View, here: str) -> str | None:
+    """What is to be said of the clock of the node `here` before it is primary; None: nothing."""
+    said = next((text for name, text in _skewed(state, view, here) if name == here), None)
+    return None if said is None else f"{said}. Once it is primary, times in the log, tokens and certificates go by it"
+
+
 def _clocks(state: State, view: View, here: str) -> Iterator[str]:
+    return (text for _, text in _skewed(state, view, here))
+
+
+def _skewed(state: State, view: View, here: str) -> Iterator[tuple[str, str]]:
+    """Nodes whose clocks differ from the primary's, and what is to be said of it."""
     limit_s = clock_skew_s(state)
     for name, ahead_s in sorted(clock_skews(view, here, state.primary).items()):
         if abs(ahead_s) > limit_s and state.get("node", name) is not None:
             side = "ahead of" if ahead_s > 0 else "behind"
             yield (
+                name,
                 f"the clock of {name} is {abs(ahead_s):.1f} s {side} {state.primary}'s, more than the {limit_s:g} s "
-                "that are allowed (cluster.clock_skew_s): set the one that is wrong right (chrony, NTP)"
+                "that are allowed (cluster.clock_skew_s): set the one that is wrong right (chrony, NTP)",
             )
 
 

@@ -16,6 +16,7 @@ from provider.api.context import Context
 from provider.api.gateway import BarrierAsked
 from provider.api.summary import agents_summary, node_status
 from provider.api.views import to_json
+from provider.concerns import own_clock
 from provider.condition import FRESH_S, leads, maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker, Progress
 from provider.core.state import State
@@ -93,8 +94,8 @@ class Promotion:
         standby = f"a standby, epoch {epoch}; the primary is {primary_is(ctx, state)}"
         was = f"named as primary of epoch {epoch}, but {why_not}"  # another may be primary by now
         yield self._step("check", f"{ctx.node} is {was if ctx.is_primary else standby}")
-        if self.force and (cost := await self._cost()) is not None:
-            yield self._step("members", f"--force goes on all the same: {cost}")
+        for told in await self._against(state):
+            yield told
         async with aclosing(self._claim()) as claiming:
             async for line in claiming:
                 if isinstance(line, Progress):
@@ -181,6 +182,14 @@ class Promotion:
 
     def _members_wait(self) -> str | None:
         return self.ctx.gateway.engine.waits_for
+
+    async def _against(self, state: State) -> list[dict[str, Any]]:
+        """Lines about what may be held against it, and does not hinder it."""
+        clock = own_clock(state, self.ctx.hub.view, self.ctx.node)
+        lines = [] if clock is None else [self._step("clock", clock)]
+        if self.force and (cost := await self._cost()) is not None:
+            lines.append(self._step("members", f"--force goes on all the same: {cost}"))
+        return lines
 
     async def _cost(self) -> str | None:
         """What is to be said against it, as far as the other members say; None: nothing."""

@@ -21,7 +21,7 @@ from provider.api.reads import answer
 from provider.api.routes.resources import documented, parse
 from provider.api.summary import agents_summary
 from provider.api.writes import receive
-from provider.concerns import broker_users
+from provider.concerns import broker_users, own_clock
 from provider.condition import maintenance_of, newest_of, without_maintenance
 from provider.core.replica import Asker
 from provider.core.vouching import Verdict
@@ -130,6 +130,9 @@ async def _preflight(ctx: Context, wait_s: float, *, force: bool) -> dict[str, A
     unable = broker_users(state, ctx.node, ctx.settings.broker.management)
     if unable is not None:
         checks.add("broker", unable, warning=True)
+    clock = own_clock(state, ctx.hub.view, ctx.node)
+    if clock is not None:
+        checks.add("clock", clock, warning=True)
     started = time.monotonic()
     try:
         state = await to_the_end(ctx, wait_s)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.concerns import broker_users, warnings
+from provider.concerns import broker_users, own_clock, warnings
 from provider.core.commands import BROKER_ADMIN, Difference
 from provider.core.entries import Change
 from provider.core.state import State
@@ -137,6 +137,20 @@ def test_a_clock_that_is_far_off_is_warned_about_for_as_long_as_it_is() -> None:
     strict = cluster("p1", "p2", "p3", settings={"cluster.clock_skew_s": 0.5})
     assert len(warnings(strict, roster.view, "p1", [])) == 2
     assert warnings(cluster("p1", "p3", "p4"), roster.view, "p1", []) == [], "who is no member is not spoken of"
+
+
+def test_whose_clock_is_far_off_hears_it_before_it_is_primary() -> None:
+    """It is that clock by which tokens end and certificates begin from then on."""
+    roster = Roster("p2", cluster("p1", "p2", "p3"))
+    hears(roster, "p1", ahead_ms=-3_600_000)
+    hears(roster, "p3", ahead_ms=-3_600_000)
+    said = own_clock(roster.state, roster.view, "p2")
+    assert str(said).startswith("the clock of p2 is 3600.0 s ahead of p1's")
+    assert own_clock(roster.state, View(), "p2") is None
+    right = Roster("p3", cluster("p1", "p2", "p3"))
+    hears(right, "p1", ahead_ms=0)
+    hears(right, "p2", ahead_ms=3_600_000)
+    assert own_clock(right.state, right.view, "p3") is None, "another one's is"
 
 
 def test_two_nodes_are_warned_about() -> None:
