@@ -131,21 +131,21 @@ def test_a_host_whose_administrator_s_password_went_with_another_node_is_told_ho
 
 
 @pytest.mark.parametrize(
-    ("changes", "done"),
+    ("changes", "alone", "done"),
     [
-        ({"khepri": False}, True),
-        ({"khepri": False, "version": "3.10.8"}, False),
-        ({"khepri": False, "cluster": ["rabbit@p1", "rabbit@p2"]}, False),
-        ({"khepri": True}, False),
+        ({"khepri": False}, True, True),
+        ({"khepri": False, "version": "3.10.8"}, True, False),
+        ({"khepri": False}, False, False),
+        ({"khepri": True}, True, False),
     ],
     ids=["alone", "too old", "with others", "done already"],
 )
 def test_one_that_is_alone_keeps_its_metadata_in_khepri_before_others_join_it(
-    rabbit: Rabbit, tmp_path: Path, changes: dict[str, Any], done: bool
+    rabbit: Rabbit, tmp_path: Path, changes: dict[str, Any], alone: bool, done: bool
 ) -> None:
     """RabbitMQ 3.10 became 4.0 below a provider, and began with nothing: those that joined took Mnesia over."""
     broker = rabbit(**changes)
-    broker.mend()
+    broker.mend(alone=alone)
     file = tmp_path / "done"
     assert ("enable_feature_flag --opt-in khepri_db" in file.read_text() if file.exists() else False) is done
     assert broker.software == {"version": changes.get("version", "4.0.5"), "plugins": []}

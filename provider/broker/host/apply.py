@@ -62,7 +62,7 @@ class Apply:
             begin_anew(self._broker, wanted, wanted.anew, self._say)
         if wanted.stream is not None:
             lone.go_on(self._broker, wanted.stream, self._say)
-        self._broker.mend()
+        self._broker.mend(alone=not wanted.others)
         # Names first: a broker that cannot start for want of them is helped by that alone.
         self._broker.know(wanted.brokers, wanted.own)
         assert wanted.cookie is not None  # noqa: S101 - `Wanted` sees to it

@@ -282,10 +282,10 @@ class LocalBroker:
         with suppress(CommandFailed):  # RabbitMQ makes it by itself, unless it is told otherwise
             self._commands.run("rabbitmqctl", "delete_user", "guest")
 
-    def mend(self) -> None:
+    def mend(self, *, alone: bool) -> None:
         """Starts a broker anew that runs and has lost its metadata store, as after its disk was full: it lets nobody
-        in, and does not come round by itself. One that is alone, and began with an older RabbitMQ or anew, keeps its
-        metadata in Khepri from now on, before others join it."""
+        in, and does not come round by itself. One that is `alone`, as it is meant to be, and has come from an older
+        RabbitMQ, keeps its metadata in Khepri from now on, before others join it."""
         try:
             told = self._own(SEEN_S)
         except BrokerAway:
@@ -293,7 +293,7 @@ class LocalBroker:
         if told.store_ended:
             self._say("RabbitMQ has lost its metadata store, and lets nobody in: starting it anew")
             self.restart()
-        elif told.running and told.cluster == (told.node,) and not told.khepri and series(told.version) >= (4, 0):
+        elif alone and told.running and not told.khepri and series(told.version) >= (4, 0):
             self._say("RabbitMQ is to keep its metadata in Khepri")
             self.replicate_metadata()
 
