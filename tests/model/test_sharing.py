@@ -1,6 +1,6 @@
 """Nodes that share one database: each entry is stored once, whoever comes first, and nothing acknowledged is lost."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -8,6 +8,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from provider.core.instructions import Instruction
+from provider.engine import Engine
+from provider.inbox import Event
 from provider.recovery.recovery import Recovery
 from provider.store import StoreCorrupt
 from tests.model.driven import Database
@@ -119,6 +122,18 @@ class Machine(RuleBasedStateMachine):
         for who in dead:
             self.world.kill(self.node(who))
 
+    @rule(who=WHO, keep=st.integers(0, 2))
+    def stand_still(self, who: int, keep: int) -> None:
+        """Its engine waits for something: what comes, and that brokers have lost it and are back, it sees at once."""
+        self.put_at_the_primary(1)
+        self.turn(who, ticks=False)
+        while self.world.wire:
+            self.world.arrive(0)
+        self.read(who, 100)
+        self.world.power_cut(keep)
+        self.world.connect(self.node(who))
+        self.turn(who, ticks=True)
+
     @rule(who=WHO)
     def kill(self, who: int) -> None:
         self.world.kill(self.node(who))
@@ -169,9 +184,20 @@ def machine() -> type[Machine]:
 # ── would the model notice? ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+def forgets_what_it_has_not_stored(self: Engine, instructions: list[Instruction], event: Event) -> list[Instruction]:
+    return instructions
+
+
 @pytest.mark.long
-def test_finds_nodes_that_do_not_ask_their_store() -> None:
-    profile = settings(short(50), max_examples=1000, phases=[Phase.generate], print_blob=False)
-    unasked = mock.patch.object(Recovery, "_stored_more", lambda _: None)
-    with unasked, mock.patch("hypothesis.reporting.default", lambda _: None), pytest.raises(StoreCorrupt):
+@pytest.mark.parametrize(
+    ("part", "method", "broken"),
+    [(Recovery, "_stored_more", lambda _: None), (Engine, "_left_of", forgets_what_it_has_not_stored)],
+)
+def test_finds_nodes_that_err(part: type, method: str, broken: Any) -> None:
+    """They do not ask their own store; or compare the log with what they have not stored yet."""
+    profile = settings(
+        short(50), max_examples=1000, phases=[Phase.generate], print_blob=False, report_multiple_bugs=False
+    )
+    quietly = mock.patch("hypothesis.reporting.default", lambda _: None)
+    with mock.patch.object(part, method, broken), quietly, pytest.raises((AssertionError, StoreCorrupt)):
         run_state_machine_as_test(machine(), settings=profile)
