@@ -34,7 +34,7 @@ KEY = _header(
     "the same key again, on any node, gets the first answer, for 24 h",
 )
 WHEN = (
-    _header("If-Match", {"type": "string", "pattern": '^"[0-9]{1,18}"$'}, "an ETag; another revision is 412"),
+    _header("If-Match", {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'}, "an ETag, or *: else 412"),
     _header("If-None-Match", {"const": "*"}, "only where there is none yet"),
 )
 KNOWN = _header("If-None-Match", {"type": "string", "pattern": '^"[0-9]{1,18}"$'}, "an ETag; 304 where it still is")
@@ -72,6 +72,11 @@ def _collection(name: str, *filters: Schema) -> Operation:
     return _reads(f"{name}List", *filters, *PAGE)
 
 
+def _live(name: str) -> Operation:
+    """One of which more is shown than its revision knows: there is no 304."""
+    return Operation({200: {_JSON: ref(name)}}, READ, frozenset({200}))
+
+
 def _one(name: str) -> Operation:
     return Operation({200: {_JSON: ref(name)}, 304: {}}, (KNOWN, *READ), frozenset({200, 304}))
 
@@ -98,22 +103,22 @@ def _choice(name: str, *values: str) -> Schema:
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/cluster"): _reads("Cluster"),
     ("get", "/nodes"): _collection("Node"),
-    ("get", "/nodes/{name}"): _one("Node"),
+    ("get", "/nodes/{name}"): _live("Node"),
     ("put", "/nodes/{name}"): Operation({200: {_JSON: ref("Node")}}, (KEY, *WHEN), frozenset({200})),
-    ("delete", "/nodes/{name}"): _delete(),
+    ("delete", "/nodes/{name}"): _delete(*WHEN),
     ("get", "/nodes/{name}/maintenance"): _reads("Maintenance"),
-    ("put", "/nodes/{name}/maintenance"): Operation({200: {_JSON: ref("Node")}}, (KEY,), frozenset({200})),
-    ("delete", "/nodes/{name}/maintenance"): _delete(),
+    ("put", "/nodes/{name}/maintenance"): Operation({200: {_JSON: ref("Node")}}, (KEY, *WHEN), frozenset({200})),
+    ("delete", "/nodes/{name}/maintenance"): _delete(*WHEN),
     ("get", "/agents"): _collection(
         "Agent", _choice("state", "online", "offline", "never"), _query("advised", YES_OR_NO)
     ),
     ("get", "/agents/{agent}"): _reads("Agent"),
-    ("delete", "/agents/{agent}"): _delete(),
+    ("delete", "/agents/{agent}"): _delete(*WHEN),
     ("get", "/agents/{agent}/advice"): _reads("Advice"),
     ("post", "/agents/advise"): _says("Told", KEY, status=202),
     ("post", "/agents/{agent}/advise"): _says("Told", KEY, status=202),
     ("get", "/instances"): _collection("Instance", _choice("state", "up", "down", "unknown"), _query("agent", TEXT)),
-    ("get", "/instances/{instance}"): _one("Instance"),
+    ("get", "/instances/{instance}"): _live("Instance"),
     ("get", "/instances/{instance}/databases"): _collection("Database"),
     ("get", "/instances/{instance}/databases/{name}"): _one("Database"),
     ("put", "/instances/{instance}/databases/{name}"): _put("Database"),
@@ -130,7 +135,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("get", "/tasks/{task}"): _one("Task"),
     ("get", "/tokens"): _collection("Token"),
     ("post", "/tokens"): _says("NewToken", KEY, status=201),
-    ("delete", "/tokens/{token}"): _delete(),
+    ("delete", "/tokens/{token}"): _delete(*WHEN),
     ("get", "/tokens/{token}"): _reads("Token"),
     ("post", "/tokens/administrator"): _says("NewToken", KEY, status=201),
     ("post", "/tokens/uses"): Operation({204: {}}),

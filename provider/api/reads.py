@@ -62,12 +62,19 @@ def choice(request: Request, name: str, values: tuple[str, ...]) -> str | None:
     return text
 
 
-def shown(document: Document, view: dict[str, object], request: Request) -> Response:
-    """One document, with its ETag; 304 where the client has it already."""
+def shown(document: Document, view: dict[str, object], request: Request, *, live: bool = False) -> Response:
+    """One document, with its ETag; 304 where the client has it already. `live`: `view` also tells what this node hears
+    meanwhile, of which the revision knows nothing, so the client never has it already."""
     etag = f'"{document.revision}"'
-    if request.headers.get("if-none-match") == etag:
+    if not live and _known(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={"ETag": etag})
     return Response(to_json(view), 200, {"ETag": etag, "Content-Type": "application/json"})
+
+
+def _known(header: str | None, etag: str) -> bool:
+    """Whether `If-None-Match` names that ETag: alone, in a list, weakened by a proxy, or with `*`."""
+    named = [one.strip() for one in (header or "").split(",")]
+    return named == ["*"] or etag in [one.removeprefix("W/") for one in named]
 
 
 def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

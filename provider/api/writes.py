@@ -125,11 +125,11 @@ def precondition(headers: dict[str, str]) -> Precondition:
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if none_match is not None and none_match.strip() != "*":
         raise Invalid("If-None-Match: only * is understood on a write")
-    if match is None:
-        return Precondition(absent=none_match is not None)
+    if match is None or match.strip() == "*":
+        return Precondition(absent=none_match is not None, present=match is not None)
     text = match.strip().removeprefix("W/").strip('"')
     if not text.isdecimal() or len(text) > 18:
-        raise StaleRevision(f"If-Match: {match[:80]!r} is no revision of ours; expected the ETag of an answer")
+        raise StaleRevision(f"If-Match: {match[:80]!r} is no revision of ours; expected one ETag of an answer, or *")
     return Precondition(revision=int(text), absent=none_match is not None)
 
 

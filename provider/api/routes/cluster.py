@@ -128,7 +128,7 @@ async def list_nodes(request: Request) -> Response:
 async def get_node(request: Request, name: str) -> Response:
     ctx, state, _ = await reading(request)
     document = c.need(state, "node", name)
-    return shown(document, node_view(ctx, state, document), request)
+    return shown(document, node_view(ctx, state, document), request, live=True)
 
 
 @router.put("/nodes/{name}", tags=["cluster"], openapi_extra=documented(NodeBody))
@@ -145,9 +145,10 @@ async def delete_node(request: Request, name: str) -> Response:
     log might stop."""
     ctx = context(request)
 
-    def removal(_: Write) -> c.Command:
+    def removal(w: Write) -> c.Command:
         state = ctx.gateway.state
-        return c.RemoveNode(name, *ctx.membership.without(state, name), away=away(ctx.hub, ctx.node, state))
+        sealed = ctx.membership.without(state, name)
+        return c.RemoveNode(name, *sealed, away=away(ctx.hub, ctx.node, state), when=w.when)
 
     return await respond(request, removal)
 
@@ -187,7 +188,7 @@ async def get_agent(request: Request, agent: str) -> Response:
 @needs("admin")
 async def delete_agent(request: Request, agent: str) -> Response:
     """Forget an agent and shut it out. Its instances and what was asked of them stay."""
-    return await respond(request, lambda _: c.RemoveAgent(agent))
+    return await respond(request, lambda w: c.RemoveAgent(agent, w.when))
 
 
 def _own_advice(principal: Principal, parameters: Mapping[str, Any]) -> Rule:

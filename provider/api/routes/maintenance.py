@@ -29,14 +29,14 @@ class MaintenanceBody(BaseModel):
 async def begin(request: Request, name: str) -> Response:
     """Take a standby out of service: load balancers leave it, it asks its clients to go elsewhere, it is not promoted
     without force, and its broker is the agents' last choice. It goes on answering, and ends by command only."""
-    return await respond(request, lambda write: c.BeginMaintenance(name, parse(write.body, MaintenanceBody).reason))
+    return await respond(request, lambda w: c.BeginMaintenance(name, parse(w.body, MaintenanceBody).reason, w.when))
 
 
 @router.delete("/nodes/{name}/maintenance")
 @needs("admin")
 async def end(request: Request, name: str) -> Response:
     """Let the node serve again."""
-    return await respond(request, lambda _: c.EndMaintenance(name))
+    return await respond(request, lambda w: c.EndMaintenance(name, w.when))
 
 
 @router.get("/nodes/{name}/maintenance")

@@ -100,7 +100,7 @@ async def get_instance(request: Request, instance: str) -> Response:
     document = c.need(state, "instance", instance)
     view = instance_view(document, ctx.hub.view)
     view["status"]["unmanaged"] = unmanaged(state, ctx.hub.view, document)
-    return shown(document, view, request)
+    return shown(document, view, request, live=True)
 
 
 # ── databases and accounts ──

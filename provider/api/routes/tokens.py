@@ -139,4 +139,4 @@ async def report_uses(request: Request) -> Response:
 @needs("admin")
 async def delete_token(request: Request, token: str) -> Response:
     """Revoke a token at once."""
-    return await respond(request, lambda _: c.DeleteToken(token))
+    return await respond(request, lambda w: c.DeleteToken(token, w.when))

@@ -32,15 +32,18 @@ class Command(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """`If-Match: <revision>` and `If-None-Match: *`."""
+    """`If-Match: <revision>` or `*`, and `If-None-Match: *`."""
 
     revision: int | None = None
     absent: bool = False
+    present: bool = False
 
     def check(self, what: str, current: Document | None) -> None:
         """Raises `StaleRevision` (412) where the condition does not hold."""
         if self.absent and current is not None:
             raise StaleRevision(f"{what} exists already, at revision {current.revision}")
+        if self.present and current is None:
+            raise StaleRevision(f"{what} does not exist")
         if self.revision is not None and (current is None or current.revision != self.revision):
             found = "does not exist" if current is None else f"is at revision {current.revision}"
             raise StaleRevision(f"{what} {found}, not at revision {self.revision}: read it again and decide anew")

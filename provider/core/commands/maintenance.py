@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from provider.core import documents as docs
-from provider.core.commands.base import Plan, need, put
+from provider.core.commands.base import ALWAYS, Plan, Precondition, need, put
 from provider.core.state import State
 from shared.errors import Refused
 
@@ -20,9 +20,11 @@ class BeginMaintenance:
 
     node: str
     reason: str | None = None
+    when: Precondition = ALWAYS
 
     def plan(self, state: State, now: int) -> Plan:
         document = need(state, "node", self.node)
+        self.when.check(f"node {self.node!r}", document)
         if state.primary == self.node:
             # What follows is a stop or a reboot: with the primary, writes would stop, and nobody takes over unasked.
             raise Refused(
@@ -41,9 +43,11 @@ class EndMaintenance:
     """Let a node serve again. Of one that is in no maintenance it changes nothing."""
 
     node: str
+    when: Precondition = ALWAYS
 
     def plan(self, state: State, now: int) -> Plan:
         document = need(state, "node", self.node)
+        self.when.check(f"node {self.node!r}", document)
         if document.spec.get("maintenance") is None:
             return Plan(204)
         spec = docs.NodeSpec.model_validate({**document.spec, "maintenance": None})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from provider.core import documents as docs
-from provider.core.commands.base import Plan, check_name, delete, need, put
+from provider.core.commands.base import ALWAYS, Plan, Precondition, check_name, delete, need, put
 from provider.core.commands.tokens import one_time_token
 from provider.core.documents import Name
 from provider.core.state import State
@@ -70,7 +70,8 @@ class RemoveAgent:
     """Forget an agent. Its instances and their wishes stay, for the agent that is enrolled for them next."""
 
     id: str
+    when: Precondition = ALWAYS
 
     def plan(self, state: State, now: int) -> Plan:
-        need(state, "agent", self.id)
+        self.when.check(f"agent {self.id!r}", need(state, "agent", self.id))
         return Plan(204, None, (delete("agent", self.id),))

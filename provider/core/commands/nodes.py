@@ -245,9 +245,11 @@ class RemoveNode:
     """What it knew and the others go on with, under new passwords, sealed with the new key."""
     away: frozenset[str] = frozenset()
     """Members of which the primary hears nothing: their brokers may be down with them."""
+    when: Precondition = ALWAYS
 
     def plan(self, state: State, now: int) -> Plan:
         node = need(state, "node", self.name)
+        self.when.check(f"node {self.name!r}", node)
         if state.primary == self.name:
             raise Refused(f"{self.name} is the primary and cannot be removed: promote another node first")
         if node.spec.get("broker"):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from provider.core import documents as docs
-from provider.core.commands.base import Plan, delete, need, put, with_status
+from provider.core.commands.base import ALWAYS, Plan, Precondition, delete, need, put, with_status
 from provider.core.documents import Document, Kind
 from provider.core.entries import Change
 from provider.core.state import State
@@ -50,9 +50,11 @@ class DeleteToken:
     """Revoke a token. A one-time token stays until its time is over, so that whoever comes with it is told why not."""
 
     id: str
+    when: Precondition = ALWAYS
 
     def plan(self, state: State, now: int) -> Plan:
         token = need(state, "token", self.id)
+        self.when.check(f"token {self.id!r}", token)
         if token.spec["role"] not in ONE_TIME or token.spec.get("expires_at") is None or is_expired(token, now):
             return Plan(204, None, (delete("token", self.id),))
         status = docs.TokenStatus.model_validate(token.status)

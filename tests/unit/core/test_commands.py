@@ -33,6 +33,11 @@ def test_conditions_of_a_document_that_is_not_there() -> None:
     assert status_of(fleet(), PutSetting("user.b", 2, Precondition(absent=True))) == 201
 
 
+def test_a_condition_that_asks_only_that_it_is_there() -> None:
+    refusal(fleet(), PutSetting("user.b", 2, Precondition(present=True)), StaleRevision, "does not exist")
+    assert status_of(fleet(), PutSetting("user.a", 2, Precondition(present=True))) == 200
+
+
 def test_conditions_of_wishes() -> None:
     wish = PutWish("database", "db1", "shop", DatabaseSpec())
     state = do(fleet(), wish)
