@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from provider.api.access.policy import check_all, needs
 from provider.api.context import Context
@@ -205,9 +206,17 @@ async def _framework(request: Request, error: Exception) -> Response:
         return _refuse(request, NotFound(f"there is no {request.url.path}"))
     if error.status_code == 405:
         response = _refuse(request, Invalid(f"{request.method} is not possible on {request.url.path}"), 405)
-        response.headers.update(error.headers or {})
+        response.headers["Allow"] = ", ".join(_methods(request))
         return response
     return _refuse(request, Invalid(str(error.detail)), error.status_code)
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done on this path. The router names what the first of its routes takes; each has one of its own."""
+    scope = {"type": "http", "method": "", "path": request.scope["path"], "root_path": ""}
+    routes = [route for route in request.app.routes if route.matches(dict(scope))[0] is not Match.NONE]
+    found = {method for route in routes if isinstance(route, APIRoute) for method in route.methods or ()}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _validation(request: Request, error: Exception) -> Response:

@@ -24,6 +24,8 @@ from shared.logs import log
 router = direct.router("events")
 BATCH = 20
 """Entries read at once. Each may have 1 MiB, each stream holds so many while its client is slow."""
+FOUNDED = 1
+"""The revision that a cluster is founded with. It is no entry and no event: who asks for all begins behind it."""
 KEEPALIVE_S = 15.0
 """A comment this often, so that proxies do not end a quiet stream."""
 
@@ -31,14 +33,14 @@ KEEPALIVE_S = 15.0
 @router.get("/events")
 @needs("viewer")
 async def events(request: Request) -> Response:
-    """Changes after `?after=REVISION` (default: from now on); `Last-Event-ID` resumes where a stream broke off.
+    """Changes after `?after=REVISION` (0: all; default: from now on); `Last-Event-ID` resumes where a stream broke off.
 
     With `Accept: application/x-ndjson` lines instead of events. `?follow=false` ends at the newest. Changes of users,
     sessions and tokens are shown to administrators alone; their revisions are there, without changes.
     """
     ctx, state, principal = await reading(request)
     lines = "application/x-ndjson" in request.headers.get("accept", "")
-    after = _start(request, state.revision)
+    after = max(_start(request, state.revision), FOUNDED)
     oldest = await run_in_threadpool(ctx.oldest_history)
     oldest = max(oldest if oldest is not None else state.revision + 1, first_revision(state))
     if after + 1 < oldest:
