@@ -3,6 +3,7 @@
 Everything about the broker is in broker.json beside it (`agent.brokerfile`), because that changes while the agent runs.
 """
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from shared.errors import Invalid
+from shared.files import user_name
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 """Of agents and instances: as a host name, so that it can stand in routing keys and names of files."""
@@ -133,6 +135,11 @@ def load_settings(config: Path) -> AgentSettings:
     except FileNotFoundError:
         raise Invalid(
             f"{config} does not exist; enrol this agent first: agent enroll URL --config {config} …"
+        ) from None
+    except PermissionError:
+        raise Invalid(
+            f"{config}: {user_name(os.geteuid())} may not read it; run this as root (sudo), or, for a daemon, make it "
+            "that user's"
         ) from None
     except (OSError, ValueError) as error:
         raise Invalid(f"{config} cannot be read: {error}") from None

@@ -1,6 +1,7 @@
 """A provider's configuration: `provider.toml`, and the files beside it."""
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from provider.core.documents import Name, canonical
 from shared.errors import Invalid
+from shared.files import user_name
 
 DEFAULT_CONFIG = Path("/etc/bellwether/provider.toml")
 LOOPBACK = "127.0.0.1"
@@ -180,12 +182,20 @@ def load_settings(path: Path) -> ProviderSettings:
             return ProviderSettings.model_validate(tomllib.load(file))
     except FileNotFoundError:
         raise Invalid(f"{path}: not found; `provider init` or `provider join` makes it") from None
+    except PermissionError:
+        raise not_allowed(path) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise Invalid(f"{path}: {where}: {first['msg']}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise Invalid(f"{path}: {error}") from None
+
+
+def not_allowed(path: Path) -> Invalid:
+    """What whoever may not read the configuration is told."""
+    who = user_name(os.geteuid())
+    return Invalid(f"{path}: {who} may not read it; run this as root (sudo), or, for a daemon, make it that user's")
 
 
 def common_settings(path: Path) -> dict[str, Any]:

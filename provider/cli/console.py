@@ -30,6 +30,7 @@ __all__ = [
     "print_json",
     "read_secret",
     "table",
+    "unanswered",
 ]
 
 
@@ -74,21 +75,26 @@ def daemon(config: Path, *, otherwise: str = "") -> Iterator[tuple[ProviderSetti
     try:
         yield settings, client
     except Unreachable as error:
-        if _out_of_time(error):
-            now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-            fail(
-                f"the certificate of the provider on this host is not valid at the time that this host's clock has, "
-                f"{now} ({error.detail}). Is the clock wrong, set it right (`timedatectl`, chrony). Is it right, the "
-                f"certificate is renewed by itself as soon as this node reaches the primary{otherwise}"
-            )
-        fail(
-            f"the provider on this host does not answer ({error.detail}): is `provider run` running? See "
-            f"`systemctl status bellwether-provider`{otherwise}"
-        )
+        fail(unanswered(error) + otherwise)
     except Problem as error:
         fail(error.detail)
     finally:
         client.close()
+
+
+def unanswered(error: Unreachable) -> str:
+    """What is said where the daemon on this host does not answer, or not so that it can be trusted."""
+    if _out_of_time(error):
+        now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        return (
+            f"the certificate of the provider on this host is not valid at the time that this host's clock has, "
+            f"{now} ({error.detail}). Is the clock wrong, set it right (`timedatectl`, chrony). Is it right, the "
+            "certificate is renewed by itself as soon as this node reaches the primary"
+        )
+    return (
+        f"the provider on this host does not answer ({error.detail}): is `provider run` running? See "
+        "`systemctl status bellwether-provider`"
+    )
 
 
 def _out_of_time(error: Unreachable) -> bool:

@@ -8,17 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from provider.cli.console import DEFAULT_CONFIG, AsJson, Config, application, daemon, entry, fail, plain, print_json
-from provider.cli.promote import promote
+from provider.cli.promote import ELSEWHERE, promote
 from provider.cli.rehearse import rehearse
 from provider.cli.show import show_status
 from provider.client import Client
 from provider.promotion import CATCH_UP_S, WAIT_S
-from provider.settings import Files
+from provider.settings import Files, not_allowed
 from shared.errors import BellwetherError
 from shared.files import read_text
 
 app = application("Make this node primary; or see whether it could be.")
-_ELSEWHERE = "; or promote another standby, on its host"
 
 
 class Operation(StrEnum):
@@ -53,9 +52,13 @@ def failover(
     """promote: make THIS node primary, whether the old primary lives or not. preflight: the same checks, nothing is
     changed. status: role, epoch, revision, how far behind. rehearse: on a healthy cluster, promote this node and then
     the old primary again, with writes going on, and report what they noticed."""
-    if not config.exists():
+    try:
+        config.stat()
+    except FileNotFoundError:
         fail(_no_provider(config))
-    with daemon(config, otherwise=_ELSEWHERE if operation is Operation.promote else "") as (settings, client):
+    except PermissionError:
+        raise not_allowed(config) from None
+    with daemon(config, otherwise=ELSEWHERE if operation is Operation.promote else "") as (settings, client):
         match operation:
             case Operation.status:
                 _status(settings.name, client, as_json=as_json)

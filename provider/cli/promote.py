@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from provider.cli.agree import agreed, tell_of
-from provider.cli.console import plain, print_json
+from provider.cli.console import plain, print_json, unanswered
 from provider.client import Broken, Client, Problem, Unreachable
 
 SILENCE_S = 10.0
@@ -25,6 +25,7 @@ SILENCE_S = 10.0
 INTERRUPTED = 130
 """Exit code, as of a shell's command that was ended by SIGINT."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ELSEWHERE = "; or promote another standby, on its host"
 Node = str
 
 
@@ -129,7 +130,8 @@ def promote(node: Node, client: Client, *, force: bool, yes: bool, wait_s: float
     except (Problem, Unreachable) as error:
         if not as_json:
             raise
-        found = {"result": "failed", "code": getattr(error, "answer_code", error.code), "detail": error.detail}
+        detail = unanswered(error) + ELSEWHERE if isinstance(error, Unreachable) else error.detail
+        found = {"result": "failed", "code": getattr(error, "answer_code", error.code), "detail": detail}
     if as_json:
         tell(lambda: print_json({"node": node, **found, "steps": promoting.steps}))
     _conclude(node, found, as_json=as_json)

@@ -1,14 +1,19 @@
 """What the commands make of what they are given, and of an answer."""
 
 import json
+import os
 import ssl
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from agent import settings as agent
 from provider.cli import node, remote
+from provider.cli.failover import Operation, failover
 from provider.client import Broken, Client, Unreachable, _here, _lines, checked_url, local, path
 from provider.settings import ApiSettings, BrokerSettings, Files, ProviderSettings
 from shared.errors import Invalid
@@ -188,3 +193,27 @@ def test_a_password_file_that_is_no_text_is_one_line(
     command = ["provider", "join", "https://127.0.0.1:1", "--name", "p2", "--url", "https://127.0.0.1:2"]
     command += ["--config", str(tmp_path / "provider.toml"), "--token-file", str(binary)]
     assert f"{binary} cannot be read" in _said(command, monkeypatch, capsys)
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """Within this block this process is not root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("command", [lambda c: failover(Operation.status, c), node.status, agent.load_settings])
+def test_whoever_may_not_read_the_configuration_is_told_who_may(
+    command: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """`failover` said "[Errno 13] Permission denied", and not what to do."""
+    home = tmp_path / "bellwether"
+    home.mkdir(mode=0o700 if os.geteuid() == 0 else 0)
+    with pytest.raises(Invalid, match=r"may not read it; run this as root \(sudo\)"), somebody():
+        command(home / "provider.toml")
