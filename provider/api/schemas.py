@@ -151,7 +151,7 @@ _OTHERS: Mapping[str, Schema] = {
     "Joined": object_of(
         {"certificate": TEXT, "ca": TEXT, "revision": COUNT, "generation": TEXT, "own_broker": YES_OR_NO}
     ),
-    "Enrolled": object_of({"username": TEXT, "password": TEXT, "api_token": TEXT, "advice": ref("Advice")}),
+    "Enrolled": object_of({"username": TEXT, "advice": ref("Advice")}),
     "Health": object_of(
         {"status": TEXT},
         {"now": {**COUNT, "description": "Unix milliseconds"}, "state": TEXT, "reason": or_null(TEXT), "lag": COUNT},
