@@ -26,16 +26,24 @@ class Bucket:
             import boto3
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
+            from s3transfer.exceptions import RetriesExceededError
         except ImportError:
             raise Invalid(
-                "S3 needs boto3, which is not installed here: /opt/bellwether/bin/pip install boto3"
+                "S3 needs boto3, which is not installed here: /opt/bellwether/bin/pip install 'boto3>=1.36'"
             ) from None
-        self._errors = (BotoCoreError, ClientError, OSError)
+        self._errors = (BotoCoreError, ClientError, RetriesExceededError, OSError)
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         session = boto3.Session()
         if credentials is not None and credentials.exists():
             session._session.set_config_variable("credentials_file", str(credentials))
-        config = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"max_attempts": 4, "mode": "standard"})
+        config = Config(
+            connect_timeout=CONNECT_S,
+            read_timeout=READ_S,
+            retries={"max_attempts": 4, "mode": "standard"},
+            # Amazon's newer checksums, boto3's default since 1.36, are refused by many others. A backup has its own.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
         try:
             self._client: Any = session.client(
                 "s3",
@@ -80,4 +88,5 @@ class Bucket:
         try:
             yield
         except self._errors as error:
-            raise TargetFailed(f"{S3}{self._bucket}/{self._prefix}: {error}") from None
+            why = getattr(error, "last_exception", error)  # of several tries
+            raise TargetFailed(f"{S3}{self._bucket}/{self._prefix}: {why}") from None

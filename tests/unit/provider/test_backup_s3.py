@@ -82,6 +82,13 @@ def test_a_storage_that_refuses_is_quoted(server: Storage, credentials: Path) ->
     assert server.objects == {}
 
 
+def test_a_storage_that_breaks_off_is_an_error_of_the_storage(bucket: Target, server: Storage) -> None:
+    name = stored(bucket, 1)
+    server.torn = True
+    with pytest.raises(TargetFailed, match=r"s3://backups/fleet/: .*(broken|incomplete|expected)"):
+        bucket.fetch(name, io.BytesIO())
+
+
 def test_a_host_without_room_for_what_passes_through_says_so(bucket: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
     with pytest.raises(TargetFailed, match="nowhere"):
