@@ -1,6 +1,6 @@
 """Fast tests first: a mistake shows before the slow ones begin. Long ones only when they are asked for.
 
-Several at a time (`-n 2`): a module's tests stay together, in their order. Each worker takes its TCP ports from a range
+Several at a time (`-n 3`): a module's tests stay together, in their order. Each worker takes its TCP ports from a range
 of its own: what one has chosen but not yet bound is never another's.
 """
 

@@ -1,4 +1,4 @@
-"""Which worker runs what, where several run tests at the same time (`-n 2`)."""
+"""Which worker runs what, where several run tests at the same time (`-n 3`)."""
 
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
