@@ -8,6 +8,7 @@ from json import dumps, loads
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from shared.errors import BellwetherError
 from shared.logs import log
 
 TIMEOUT_S = 30.0
@@ -48,7 +49,10 @@ class Management:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """The answer's JSON, or None where it is empty. Raises `ManagementError`."""
-        wanted = list(self._credentials())
+        try:
+            wanted = list(self._credentials())
+        except BellwetherError as error:
+            raise ManagementError(str(error)) from None
         if not wanted:
             raise ManagementError("no credential for the broker's management API is known")
         if self._accepted not in wanted or self._accepted != wanted[0]:

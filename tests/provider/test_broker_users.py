@@ -18,6 +18,7 @@ from provider.broker.reconciler import SWEEP_S, BrokerUsers
 from provider.broker.users import AGENT_TAG, NODE_TAG
 from provider.core.entries import Change
 from provider.core.state import State
+from provider.trust.vault import Unsealable
 from tests.support.fleets import agent_change, genesis
 
 PATIENCE_S = 20.0
@@ -144,6 +145,13 @@ class Sight:
         self.state = state
         self.suspended: set[str] = set()
         self.credentials = [("bellwether", "secret")]
+        self.sealed: list[str] = []
+        """Why they cannot be opened yet, each time that they are asked for."""
+
+    def opened(self) -> list[tuple[str, str]]:
+        if self.sealed:
+            raise Unsealable(self.sealed.pop(0))
+        return self.credentials
 
 
 @pytest.fixture
@@ -165,7 +173,7 @@ def start_users(broker: Broker, sight: Sight) -> Iterator[StartUsers]:
             BrokerUsers(
                 node=node,
                 vhost="bellwether",
-                management=Management(broker.url, lambda: tls, lambda: sight.credentials),
+                management=Management(broker.url, lambda: tls, sight.opened),
                 state=lambda: sight.state,
                 suspended=lambda: sight.suspended,
             )
@@ -204,6 +212,15 @@ def test_each_agent_has_a_user_with_the_least_that_it_needs(broker: Broker, star
     assert users.has("db1", "y")
     assert not users.has("db1", "another")
     assert not users.wait_ready("db3", 0.01)
+
+
+def test_a_credential_that_cannot_be_opened_yet_is_asked_for_again(
+    broker: Broker, start_users: StartUsers, sight: Sight, lines: list[str]
+) -> None:
+    """The state may be here a moment before the key that seals what is in it."""
+    sight.sealed = ["sealed with a key that is on its way"]
+    assert start_users().wait_ready("db1", PATIENCE_S)
+    assert any("on its way" in line for line in lines)
 
 
 def test_a_node_with_a_password_of_its_own_has_a_user_that_administers_nothing(
