@@ -42,13 +42,14 @@ def undisturbed() -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP raises `Interrupted` within this block; after it, while things are tidied up,
-    more of them change nothing. What whoever began this command has it ignore (nohup) it goes on to ignore."""
+    more of them change nothing. A SIGHUP that whoever began this command has it ignore (nohup) it goes on to ignore."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         undisturbed()
         raise Interrupted(signal.Signals(number).name)
 
-    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heeded = [number for number in SIGNALS if not (nohup and number == signal.SIGHUP)]
     before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield

@@ -68,7 +68,7 @@ class Brokers:
     def _another(self, name: str, ports: Mapping[str, int]) -> PlantBroker:
         first = self._first
         own = BrokerPorts(ports[name], ports[f"{name}-dist"], first.ports.epmd, management=ports[f"{name}-mgmt"])
-        return first.another(first.directory.with_name(name), own, name)
+        return PlantBroker.beside(first, first.directory.with_name(name), own, name)
 
     @property
     def several(self) -> bool:

@@ -28,17 +28,18 @@ class ClusteredBroker(Broker):
             write_atomically(cookie, self.cookie, mode=0o400)
         super()._write_files()
 
-    def another(self, directory: Path, ports: BrokerPorts, name: str) -> Self:
-        """One more for the cluster of this one: the same users, certificate and owner."""
-        return type(self)(
+    @classmethod
+    def beside(cls, first: Broker, directory: Path, ports: BrokerPorts, name: str) -> Self:
+        """One more for the cluster of `first`: the same users, certificate and owner."""
+        return cls(
             directory,
             ports,
-            certificate=self.certificate,
-            key=self.key,
-            ca=self.ca,
-            users=self.users,
+            certificate=first.certificate,
+            key=first.key,
+            ca=first.ca,
+            users=first.users,
             name=f"bellwether-{name}",
-            owner=self.owner,
+            owner=first.owner,
         )
 
     def cut_off(self) -> None:
@@ -107,7 +108,7 @@ class BrokersCluster(Cluster):
         first = self.broker
         amqps, distribution = free_ports(2)
         ports = BrokerPorts(amqps, distribution, first.ports.epmd)
-        made = first.another(self.layout.root / f"broker-{name}", ports, name)
+        made = ClusteredBroker.beside(first, self.layout.root / f"broker-{name}", ports, name)
         made.cookie = (first.directory / ".erlang.cookie").read_text()
         made.peers = [first.node]
         return made
