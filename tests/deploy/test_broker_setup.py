@@ -110,12 +110,12 @@ def test_it_makes_what_providers_need_and_again_changes_nothing(host: Host) -> N
 @as_root
 def test_a_password_that_providers_have_changed_stays_unless_it_is_asked_for(host: Host) -> None:
     assert host.run().returncode == 0
-    host.broker.ctl("change_password", USER, "changed-by-providers")
+    host.broker.ctl("change_password", USER, "--", "-changed-by-providers")
     assert host.run().returncode == 0
-    host.broker.ctl("authenticate_user", USER, "changed-by-providers")
+    host.broker.ctl("authenticate_user", USER, "--", "-changed-by-providers")
     done = host.run("--set-password")
     assert "Set the password" in done.stdout, done.stderr
-    host.broker.ctl("authenticate_user", USER, host.password.read_text())
+    host.broker.ctl("authenticate_user", USER, "--", host.password.read_text())
 
 
 @as_root
