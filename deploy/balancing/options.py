@@ -126,7 +126,7 @@ class Options:
     own: str | None = None
     """This host's node; where the provider is asked, it says so."""
     ca: str = "/etc/bellwether/ca.pem"
-    provider: str = "/opt/bellwether/bin/provider"
+    provider: str = "/usr/local/bin/provider"
     haproxy: HAProxy | None = None
     keepalived: Keepalived | None = None
 

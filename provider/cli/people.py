@@ -62,12 +62,14 @@ def create_token(
 
 
 def show_new_token(created: dict[str, Any], token_out: Path | None, *, as_json: bool) -> None:
-    """The token, this once: on stdout, or in a file."""
+    """The token, this once: on stdout, or in a file, whose path is in the JSON then."""
     if token_out is not None:
         write_atomically(token_out, created["token"] + "\n")
-        plain(f"The {created['spec']['role']} token is in {token_out}.")
-    elif as_json:
+        created = {name: value for name, value in created.items() if name != "token"} | {"token_file": str(token_out)}
+    if as_json:
         print_json(created)
+    elif token_out is not None:
+        plain(f"The {created['spec']['role']} token is in {token_out}.")
     else:
         plain(created["token"])
 

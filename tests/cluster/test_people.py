@@ -238,8 +238,10 @@ def test_root_on_a_provider_issues_the_administrators_token_anew(own: Cluster) -
     """Also while that provider is a standby. The former token is good no longer, on no node."""
     file = own.layout.admin_token
     former = file.read_text().strip()
-    said = command(own, standbys_of(own)[0], "provider", "token", "administrator", "--token-out", str(file))
+    said = command(own, standbys_of(own)[0], "provider", "token", "administrator", "--token-out", str(file), "--json")
     assert said.code == 0, said
+    shown = json.loads(said.out)
+    assert (shown["token_file"], shown["spec"]["role"], "token" in shown) == (str(file), "admin", False)
     assert file.stat().st_mode & 0o077 == 0
     assert file.read_text().strip() != former
     for name in own.providers:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -56,27 +55,6 @@ def test_systemd_understands_each_line(unit: Path, tmp_path: Path) -> None:
     copy.write_text(text)
     done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
     assert unit.name not in done.stderr
-
-
-@pytest.mark.parametrize("unit", [PROVIDER, AGENT], ids=["provider", "agent"])
-def test_a_daemon_whose_python_is_not_the_host_s_any_more_says_what_to_do(unit: Path, tmp_path: Path) -> None:
-    """After an upgrade of Debian it said, again and again, that there is no module of its own name."""
-    (line,) = sandbox.read_unit(unit)["ExecStartPre"]
-    elsewhere = subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=False, timeout=60)
-    assert elsewhere.returncode == 0
-    for python, code in ((sys.executable, 0), (str(tmp_path / "bin/python"), 1), (str(tmp_path / "gone"), 1)):
-        command = shlex.split(line.replace("/opt/bellwether/bin/python", python))
-        said = subprocess.run(
-            command,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
-        )
-        assert said.returncode == code, said
-        assert ("run deploy/install-" in said.stdout) is bool(code)
-        assert said.stderr == ""
 
 
 def test_daemons_may_write_where_their_files_are_and_nowhere_else() -> None:

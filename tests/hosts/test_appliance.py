@@ -1,5 +1,6 @@
 """The appliance as it comes up: what hosts do not share, who may come in, what starts after what, what starts again."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -129,6 +130,23 @@ def test_a_lone_broker_that_cannot_run_the_log_any_more_begins_again_and_gets_it
     primary.run(f"{as_admin} put user.after 2")
     assert primary.run(f"{as_admin} get user.before").out.strip() == "1"
     assert primary.run("rabbitmqctl --silent list_users").out == users
+
+
+def test_after_an_upgrade_of_python_commands_and_units_say_what_to_do(primary: Host) -> None:
+    pid, library = (
+        unit(primary, "bellwether-provider", "MainPID"),
+        primary.run("ls -d /opt/bellwether/lib/python*").out.strip(),
+    )
+    primary.run(f"mv {library} /opt/bellwether/lib/python2.7")
+    for command in ("failover --operation status", "provider status", "bellwether nodes list"):
+        refused = primary.ssh(command)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (1, "", 1), refused
+        assert re.match(rf"{command.split()[0]}: .*run deploy/install-provider again", refused.err), refused.err
+    primary.run(f"kill {pid}")
+    said = "journalctl --unit bellwether-provider --lines 20 --output cat"
+    primary.wait_for(f"{said} | grep -q '^provider: .*run deploy/install-provider again'")
+    primary.run(f"mv /opt/bellwether/lib/python2.7 {library}")
+    primary.wait_for("provider status | grep -q 'writes are accepted'")
 
 
 def test_logs_have_an_end(hosts: list[Host]) -> None:
