@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pwd
+import shlex
 import ssl
 import stat
 import subprocess
@@ -63,9 +64,14 @@ class Host:
     def password(self) -> Path:
         return self.configuration / "broker-admin.password"
 
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Options: whose files are where."""
+        files = ("--dir", str(self.configuration), "--rabbitmq", str(self.rabbitmq))
+        return (*files, "--owner", self.me, "--rabbitmq-user", self.me)
+
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        options = ["--dir", self.configuration, "--rabbitmq", self.rabbitmq, "--owner", self.me]
-        options += ["--rabbitmq-user", self.me, "--address", "127.0.0.1", "--port", str(self.broker.ports.amqps)]
+        options = [*self.where, "--address", "127.0.0.1", "--port", str(self.broker.ports.amqps)]
         options += ["--management-port", str(self.management_port)]
         environment = self.broker._environment()
         return subprocess.run(
@@ -178,6 +184,35 @@ def test_a_certificate_that_does_not_fit_its_key_is_not_given(host: Host) -> Non
         (host.configuration / "node.key").write_text(good)
 
 
+RENEWED = """#!/bin/sh
+/usr/bin/openssl "$@"
+cp "$source/node.key.next" "$source/node.key"
+"""
+
+
+@as_root
+def test_a_key_that_follows_its_certificate_a_moment_later_is_waited_for(tmp_path: Path) -> None:
+    """The path unit, which calls this at the first of the two, does not see the second meanwhile."""
+    host, programs = Host(tmp_path, trustme.CA()), tmp_path / "programs"
+    key = host.configuration / "node.key"
+    key.rename(key.with_name("node.key.next"))
+    trustme.CA().issue_cert("127.0.0.1").private_key_pem.write_to_path(key)
+    programs.mkdir()
+    (programs / "openssl").write_text(RENEWED)
+    (programs / "openssl").chmod(0o755)
+    done = subprocess.run(
+        [SCRIPT, "certificate", *host.where],
+        env=os.environ | {"source": str(host.configuration), "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    given = host.rabbitmq / "bellwether" / "node.key"
+    assert given.read_text() == key.with_name("node.key.next").read_text()
+
+
 BUSY = """#!/bin/sh
 mv "$tls"/next/* "$tls"/
 [ -e "$tls/../changed" ] || echo "# another authority" >>"$source/ca.pem"
@@ -193,9 +228,8 @@ def test_what_is_renewed_while_the_broker_takes_its_files_reaches_it_too(tmp_pat
     ctl.write_text(BUSY)
     ctl.chmod(0o755)
     tls = host.rabbitmq / "bellwether"
-    options = f"--dir {host.configuration} --rabbitmq {host.rabbitmq} --owner {host.me} --rabbitmq-user {host.me}"
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec", AS_THE_BROKER.format(SCRIPT, options)],
+        ["unshare", "--mount", "sh", "-ec", AS_THE_BROKER.format(SCRIPT, shlex.join(host.where))],
         cwd=tmp_path,
         env=os.environ | {"tls": str(tls), "source": str(host.configuration)},
         capture_output=True,
