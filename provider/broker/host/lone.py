@@ -21,8 +21,8 @@ KEPT = ("users", "vhosts", "permissions", "topic_permissions", "exchanges", "par
 DEFINITIONS = "definitions.json"
 ROOM = 500 * 2**20
 """Bytes that have to be free: on a full disk RabbitMQ runs no streams, and to begin again would not help."""
-OFTEN_S = 3600.0
-"""Where it does not last for so long, beginning again is no help either."""
+OFTEN, OFTEN_S = 3, 3600.0
+"""Where it has begun again so many times in so long (seconds), to do it once more is no help either."""
 
 
 def wake_log(broker: LocalBroker, stream: str, say: Callable[[str], None] = lambda _: None) -> None:
@@ -77,8 +77,8 @@ def _hindered(broker: LocalBroker, stream: str) -> str | None:
     """Why it is not to begin again with nothing; None: it may."""
     if shutil.disk_usage(broker.place.home).free < ROOM:
         return f"less than {ROOM // 2**20} MB are free where {broker.place.home} is: make room"
-    if any(abs(time.time() - _begun_s(one)) < OFTEN_S for one in _all(broker, stream)):
-        return "it began again, empty, within an hour of now, and that did not help: see RabbitMQ's log"
+    if sum(abs(time.time() - _begun_s(one)) < OFTEN_S for one in _all(broker, stream)) >= OFTEN:
+        return f"it began again, empty, {OFTEN} times within an hour, and that did not help: see RabbitMQ's log"
     return foreign.in_the_way(broker.facts())
 
 
