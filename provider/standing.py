@@ -45,7 +45,8 @@ def of_this(engine: Engine, hub: Hub, node: str, newest: int) -> Condition:
     found = without_maintenance(engine, node, newest)
     if found.state != "active":
         return found
-    return Condition("active", elsewhere(engine.state, node, hub.endpoint))
+    connected = engine.reading.endpoints if hub.endpoint is None else (hub.endpoint, *engine.reading.endpoints)
+    return Condition("active", elsewhere(engine.state, node, connected))
 
 
 def away(hub: Hub, node: str, state: State) -> frozenset[str]:

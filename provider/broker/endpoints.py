@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from provider.core.state import State
@@ -15,15 +16,19 @@ def endpoints(state: State) -> list[str]:
     return sorted({endpoint for node in state.of("node") for endpoint in node.spec["endpoints"]})
 
 
-def elsewhere(state: State, node: str, endpoint: str | None) -> str | None:
-    """What is to be said of a member connected at `endpoint`, where its host has a broker of its own; None where
-    that is it, or there is none, or no connection."""
+def elsewhere(state: State, node: str, connected: Iterable[str]) -> str | None:
+    """What is to be said of a member with connections to the brokers at `connected`, where its host has a broker of its
+    own; None where all lead to that one, or there is none."""
     document = state.get("node", node)
-    if endpoint is None or document is None or not document.spec.get("broker"):
+    if document is None or not document.spec.get("broker"):
         return None
-    if endpoint in document.spec["endpoints"] or is_loopback(endpoint):
-        return None
-    return f"its own host's broker does not serve it, it uses {endpoint}: with one broker more the log may stop"
+    for endpoint in connected:
+        if endpoint not in document.spec["endpoints"] and not is_loopback(endpoint):
+            return (
+                f"its own host's broker does not serve it, it uses {endpoint}: "
+                "should that one be lost now, the log may stop, and a promotion be refused"
+            )
+    return None
 
 
 def untrusted(brokers: list[str], authorities_pem: str) -> list[str]:

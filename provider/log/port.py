@@ -56,6 +56,10 @@ class Log(Protocol):
         """Stop; outstanding appends end UNKNOWN, nothing is delivered afterwards. Idempotent."""
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Of the brokers to which its connections lead, those that are up."""
+
+    @property
     def readable(self) -> bool:
         """Whether it is being read."""
 

@@ -79,6 +79,11 @@ class StreamLog:
         self._probe_watches = False
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        links = (self._reader, self._writer)
+        return tuple(endpoint for link in links if (endpoint := link.endpoint) is not None)
+
+    @property
     def readable(self) -> bool:
         return self._reader_is_up and (self._proven or self._probe_watches) and not self._ended
 

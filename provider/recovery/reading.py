@@ -56,6 +56,11 @@ class Reading:
         return self.course.replica.connected if comparison is None else comparison.connected
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Of the brokers to which its connections lead, those that are up."""
+        return self.log.endpoints
+
+    @property
     def blocked(self) -> str | None:
         """Why the broker takes no records although connected."""
         reason = self.log.blocked

@@ -100,20 +100,28 @@ def _roles(cluster: Cluster, leading: bool) -> tuple[Host, Host]:
     cluster.healthy()
     old, (new, third) = cluster.primary(), cluster.standbys()
     _lead(new, old if leading else third)
-    cluster.healthy()
-    cluster.equal()
+    _at_home(cluster)
     return old, new
 
 
+def _at_home(cluster: Cluster) -> None:
+    """Every node uses its own host's broker."""
+
+    def reasons() -> list[str]:
+        nodes = [node for view in cluster.look().values() for node in (view or {"nodes": [{}]})["nodes"]]
+        return [str(node) for node in nodes if node.get("reason") or node.get("state") != "active"]
+
+    cluster.wait(lambda: not reasons(), "nodes are not all at their own brokers", timeout_s=120.0)
+    cluster.equal()
+
+
 def _lead(ask: Host, wanted: Host) -> None:
-    """The log is led by that host's broker, as of now."""
+    """The log is led by that host's broker, as of now. RabbitMQ takes another one where that one's copy is behind."""
     (log,) = ask.run("rabbitmqctl --silent -p bellwether list_queues name | grep ^bellwether.log").out.split()
     leader = f"rabbitmqctl --silent -p bellwether list_queues name leader | grep -q '^{log}\trabbit@{wanted.name}$'"
-    if ask.run(leader, check=False).code:
-        ask.run(
-            f"rabbitmq-streams restart_stream --vhost bellwether --preferred-leader-node rabbit@{wanted.name} {log}"
-        )
-        ask.wait_for(leader)
+    restart = f"restart_stream --vhost bellwether --preferred-leader-node rabbit@{wanted.name} {log}"
+    command = f"cd /var/lib/rabbitmq; runuser rabbitmq -s /bin/sh -c '/usr/lib/rabbitmq/bin/rabbitmq-streams {restart}'"
+    ask.wait_for(f"{leader} || {{ {command} >&2; sleep 1; {leader}; }}", timeout_s=60.0)
 
 
 def rows_of(rounds: list[Round]) -> list[Row]:

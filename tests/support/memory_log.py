@@ -116,6 +116,10 @@ class MemoryLog:
         self._thread = threading.Thread(target=self._run, name="memory log", daemon=True)
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def readable(self) -> bool:
         return self._up and not self._ended
 
