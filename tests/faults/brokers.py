@@ -14,7 +14,7 @@ from shared.files import write_atomically
 from tests.support.clustered import ClusteredBroker
 
 _TUNED = """[
- {kernel, [{net_ticktime, 8}, {net_setuptime, 2}]},
+ {kernel, [{net_ticktime, 8}, {net_setuptime, 1.5}]},
  {aten, [{poll_interval, 1000}]},
  {rabbit, [{stream_tick_interval, 1000}]}
 ].
