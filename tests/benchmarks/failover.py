@@ -100,19 +100,8 @@ def _roles(cluster: Cluster, leading: bool) -> tuple[Host, Host]:
     cluster.healthy()
     old, (new, third) = cluster.primary(), cluster.standbys()
     _lead(new, old if leading else third)
-    _at_home(cluster)
+    cluster.at_home()
     return old, new
-
-
-def _at_home(cluster: Cluster) -> None:
-    """Every node uses its own host's broker."""
-
-    def reasons() -> list[str]:
-        nodes = [node for view in cluster.look().values() for node in (view or {"nodes": [{}]})["nodes"]]
-        return [str(node) for node in nodes if node.get("reason") or node.get("state") != "active"]
-
-    cluster.wait(lambda: not reasons(), "nodes are not all at their own brokers", timeout_s=120.0)
-    cluster.equal()
 
 
 def _lead(ask: Host, wanted: Host) -> None:

@@ -21,6 +21,8 @@ JOIN_S = 300.0
 """RabbitMQ's commands, of which a join needs two dozen, take a second each; on a machine with ten beds four."""
 READY_S = 60.0
 HEALTHY_S = 90.0
+HOME_S = 120.0
+"""A node looks for its own host's broker up to a minute apart where that was restarted often."""
 
 
 class HostApi(Client):
@@ -204,6 +206,19 @@ class Cluster:
             )
 
         self.wait(well, "the cluster does not become healthy", last, timeout_s=timeout_s)
+        return self.equal()
+
+    def at_home(self) -> dict[str, Any]:
+        """As `healthy`, and every node uses its own host's broker."""
+        self.healthy()
+        reasons: dict[str, Any] = {}
+
+        def all_there() -> bool:
+            reasons.clear()
+            reasons.update({name: self.api(name).read(f"/nodes/{name}")["status"]["reason"] for name in self.nodes})
+            return not any(reasons.values())
+
+        self.wait(all_there, "nodes are not all at their own brokers", reasons, timeout_s=HOME_S)
         return self.equal()
 
     def wait(
