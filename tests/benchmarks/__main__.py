@@ -27,7 +27,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="tests/benchmarks/run", description=__doc__)
     options.add_argument("--seconds", type=int, default=8, help="length of each load (default 8)")
     options.add_argument("--tls", action="store_true", help="only what TLS costs, against the same without")
-    options.add_argument("--join", action="store_true", help="only starts of a node, and a join, with 100,000 documents")
+    options.add_argument("--join", action="store_true", help="only a node start and a join with 100,000 documents")
     options.add_argument("--failover", action="store_true", help="only promotion after a host is gone, on three hosts")
     options.add_argument("--agents", type=int, metavar="N", help="only so many agents that follow a promotion")
     options.add_argument("--times", type=int, default=5, help="repetitions of that (default 5)")
