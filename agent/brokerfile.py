@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agent.settings import AgentFiles, first_problem
+from agent.settings import AgentFiles
 from shared.errors import Invalid, Refused
 from shared.files import locked, write_atomically
 from shared.messages import Advice
+from shared.validation import problems
 
 MAX_BYTES = 1024 * 1024
 _PEM_HEAD = "-----BEGIN CERTIFICATE-----"
@@ -92,7 +93,7 @@ def parse(text: str, files: AgentFiles) -> BrokerSettings:
     try:
         content = _Content.model_validate_json(text)
     except ValidationError as error:
-        raise Invalid(f"{files.broker}: {first_problem(error)}") from None
+        raise Invalid(f"{files.broker}: {problems(error)}") from None
     if content.ca.lstrip().startswith(_PEM_HEAD):
         ca, ca_file = content.ca, files.ca
     else:
@@ -122,7 +123,7 @@ def from_advice(advice: Advice, files: AgentFiles, *, good_ca: str | None = None
             | {"endpoints": list(advice.endpoints), "providers": list(advice.providers)}
         )
     except ValidationError as error:
-        raise Invalid(f"advice: {first_problem(error)}") from None
+        raise Invalid(f"advice: {problems(error)}") from None
     if advice.ca != good_ca:
         check_ca(advice.ca, "advice")
     return BrokerSettings(

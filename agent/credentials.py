@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.settings import AgentFiles, first_problem
+from agent.settings import AgentFiles
 from shared.errors import Invalid
 from shared.files import write_atomically
 from shared.messages import Offer
 from shared.passwords import broker_password_hash, new_password
+from shared.validation import problems
 
 
 class _Next(BaseModel):
@@ -78,7 +79,7 @@ def read(files: AgentFiles) -> Held:
     except FileNotFoundError:
         return Held(0, password)
     except ValidationError as error:
-        raise Invalid(f"{files.credential}: {first_problem(error)}") from None
+        raise Invalid(f"{files.credential}: {problems(error)}") from None
     except (OSError, ValueError) as error:
         raise Invalid(f"{files.credential} cannot be read: {error}") from None
     coming = content.next

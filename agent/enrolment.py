@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import brokerfile, credentials
 from agent.credentials import Held
-from agent.settings import AgentFiles, AgentSettings, InstanceSettings, first_problem
+from agent.settings import AgentFiles, AgentSettings, InstanceSettings
 from shared import tls
 from shared.errors import BellwetherError, Forbidden, Invalid, Refused, Unauthenticated, Unavailable
 from shared.files import write_atomically
 from shared.messages import Advice
 from shared.passwords import broker_password_hash, new_password
 from shared.tokens import Token, parse_token
+from shared.validation import problems
 from shared.version import VERSION
 
 TIMEOUT_S = 15.0
@@ -179,9 +180,7 @@ def _checked(answer: Answer, model: type[M]) -> M:
     try:
         return model.model_validate_json(answer.content)
     except ValidationError as error:
-        raise Refused(
-            f"the provider's answer is not understood ({first_problem(error)}); are versions equal?"
-        ) from None
+        raise Refused(f"the provider's answer is not understood ({problems(error)}); are versions equal?") from None
 
 
 def _detail(answer: Answer) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from shared.errors import Invalid
 from shared.files import user_name
+from shared.validation import problems
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 """Of agents and instances: as a host name, so that it can stand in routing keys and names of files."""
@@ -155,18 +156,10 @@ def parse_settings(text: str, config: Path) -> AgentSettings:
     try:
         settings = AgentSettings.model_validate(raw)
     except ValidationError as error:
-        raise Invalid(f"{config}: {first_problem(error)}") from None
+        raise Invalid(f"{config}: {problems(error)}") from None
     here = config.absolute().parent
     instances = tuple(
         one.model_copy(update={key: here / path for key in ("socket", "password_file") if (path := getattr(one, key))})
         for one in settings.instances
     )
     return settings.model_copy(update={"instances": instances})
-
-
-def first_problem(error: ValidationError) -> str:
-    """One line out of pydantic's many: where, and what. Values are not repeated, they may be secrets."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what

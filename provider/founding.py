@@ -38,6 +38,7 @@ from shared.errors import Invalid, Refused
 from shared.files import make_private_directory, write_atomically
 from shared.passwords import broker_password_hash
 from shared.tokens import Token, new_token
+from shared.validation import problems
 from shared.version import VERSION
 
 INSTALLED_DATA = Path("/var/lib/bellwether")
@@ -110,8 +111,7 @@ class Place:
                 **more,
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            raise Invalid(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+            raise Invalid(problems(error)) from None
 
     def check(self, broker: Mapping[str, Any] | None = None, named: Mapping[str, Any] | None = None) -> None:
         """All that can be told of the configuration before it is written. Changes nothing. `broker`: what is known of

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from provider.core.documents import Name, canonical
 from shared.errors import Invalid
 from shared.files import user_name
+from shared.validation import problems
 
 DEFAULT_CONFIG = Path("/etc/bellwether/provider.toml")
 LOOPBACK = "127.0.0.1"
@@ -185,9 +186,7 @@ def load_settings(path: Path) -> ProviderSettings:
     except PermissionError:
         raise not_allowed(path) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Invalid(f"{path}: {where}: {first['msg']}") from None
+        raise Invalid(f"{path}: {problems(error)}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise Invalid(f"{path}: {error}") from None
 

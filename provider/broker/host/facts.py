@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from provider.broker.host.questions import About
 from provider.core.documents import RESERVED_HOSTS, BrokerNode
 from shared.errors import Invalid
+from shared.validation import problems
 
 VHOST = "bellwether"
 DEFAULT_VHOST = "/"
@@ -53,8 +54,7 @@ class Facts:
         try:
             return BrokerNode(node=self.node, version=self.version, address=address, plugins=self.plugins)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise Invalid(f"the broker on this host: {first['loc'][0]}: {first['msg']}") from None
+            raise Invalid(f"the broker on this host: {problems(error)}") from None
 
 
 def facts(told: About) -> Facts:
