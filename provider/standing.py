@@ -45,7 +45,7 @@ def of_this(engine: Engine, hub: Hub, node: str, newest: int) -> Condition:
     found = without_maintenance(engine, node, newest)
     if found.state != "active":
         return found
-    connected = engine.reading.endpoints if hub.endpoint is None else (hub.endpoint, *engine.reading.endpoints)
+    connected = [one for one in (hub.endpoint, *engine.reading.endpoints) if one is not None]
     return Condition("active", elsewhere(engine.state, node, connected))
 
 
